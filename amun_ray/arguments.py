@@ -1,0 +1,63 @@
+"""How the settings that a user wrote for a row of a table are checked against what that row's callable takes."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from amun_ray.errors import UserError
+from amun_ray.names import suggestion
+
+
+def check_arguments(
+    function: Callable[..., Any], given: Mapping[str, Any], kind: str, supplied: Collection[str] = ()
+) -> None:
+    """Raise UserError unless `function` can be called with the keyword arguments `given`.
+
+    Args:
+        function: a row of a table, or a user's own callable; with `**kwargs` it takes any setting.
+        given: the settings that the user wrote.
+        kind: what the message calls the row, e.g. "dataset 'digits'".
+        supplied: parameters that the caller passes itself; a user cannot set them.
+
+    Raises:
+        UserError: a setting that does not exist (with the nearest that does), one that is missing, or one whose type
+            is not that of its annotation (classes and unions of classes are checked, other annotations are not).
+    """
+    parameters = inspect.signature(function).parameters
+    named = {name: parameter for name, parameter in parameters.items() if name not in supplied
+             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name, value in given.items():
+        if name not in named and (name in supplied or not takes_any):
+            raise UserError(f"{kind} has no setting {name!r}{suggestion(name, named)} "
+                            f"Its settings: {', '.join(named) or 'none'}")
+        if name in named and not _fits(value, named[name].annotation):
+            raise UserError(f"{kind}: the setting {name!r} must be {_text(named[name].annotation)}, found {value!r}")
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise UserError(f"{kind} needs the setting {name!r}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether `value` is of a class in `annotation`; True where the annotation cannot be judged by `isinstance`."""
+    choices = _choices(annotation)
+    if annotation is inspect.Parameter.empty or not all(isinstance(choice, type) for choice in choices):
+        return True
+    if isinstance(value, bool):  # True is an int to Python, never to a user
+        return bool in choices or object in choices
+    return isinstance(value, choices) or (float in choices and isinstance(value, int))
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone; `list[int]` counts as `list`."""
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    members = typing.get_args(annotation) if union else (annotation,)
+    return tuple(object if member is Any else typing.get_origin(member) or member for member in members)
+
+
+def _text(annotation: Any) -> str:
+    """The annotation as a user reads it: `int`, or `int or nothing` for an optional one."""
+    names = {type(None): "nothing"}
+    return " or ".join(names.get(choice, choice.__name__) for choice in _choices(annotation))

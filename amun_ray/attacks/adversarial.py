@@ -1,0 +1,54 @@
+"""The attacks as plain functions of a batch: what they return, and how one is run on a model as it is."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from amun_ray.attacks.checks import check_batch
+from amun_ray.attacks.frozen import frozen
+from amun_ray.attacks.look import Looker, flat, unflat
+from amun_ray.attacks.slots import Attack, run
+from amun_ray.errors import UserError
+from amun_ray.tensors import l2
+
+CHUNK = 256
+
+
+class Adversarial(NamedTuple):
+    """N images after an attack, in the order of its input."""
+
+    images: Tensor  # (N, C, H, W) float32 in [0, 1]
+    labels: Tensor  # (N,) int64, what the model says now
+    l2: Tensor  # (N,) float32, distance from the clean image, pixel units
+    found: Tensor  # (N,) bool, is it wrong now; where False the image is the last, failed, attempt
+
+
+def attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Adversarial:
+    """Run `attack` on a batch, on a frozen copy of `model` in float32, all rows together.
+
+    Args:
+        images: (N, C, H, W) float32 in [0, 1], on the model's device.
+        labels: (N,) int64, the true ones.
+    """
+    check_batch(model, images, labels)
+    look = Looker(frozen(model), tuple(images.shape[1:]), CHUNK)
+    found = run(attack, look, flat(images), labels, slots=len(images))
+    best = unflat(found.best, look.shape).contiguous()
+    never = torch.zeros_like(found.flipped)
+    return Adversarial(best, look(found.best, labels, never).predicted, l2(best - images), found.flipped)
+
+
+def check_radius(radius: float | Tensor, count: int) -> None:
+    """Raise UserError unless `radius` is one positive number, or a tensor (N,) of them."""
+    values = torch.as_tensor(radius)
+    if values.shape not in ((), (count,)):
+        raise UserError(f"radius: must be one number or one per image ({count}), found shape {tuple(values.shape)}")
+    if not (values > 0).all():
+        raise UserError(f"radius: must be positive, found {values.min().item():g}")
+
+
+def check_at_least(name: str, value: float, low: float) -> None:
+    """Raise UserError unless `value` is at least `low`."""
+    if not value >= low:
+        raise UserError(f"{name}: must be at least {low:g}, found {value:g}")

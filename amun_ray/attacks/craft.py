@@ -1,0 +1,155 @@
+"""`craft`: from clean images to verified adversarial rows. `calibrate`: the first radius for all of them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amun_ray.attacks.checks import check_batch
+from amun_ray.attacks.frozen import folded, frozen
+from amun_ray.attacks.look import Looker, flat, unflat
+from amun_ray.attacks.rows import ALREADY_WRONG, FAILED, FLIPPED, AdversarialRows, Cost
+from amun_ray.attacks.settings import AttackSettings
+from amun_ray.attacks.shrink import shrink
+from amun_ray.attacks.slots import Found, run
+from amun_ray.attacks.verify import verify
+from amun_ray.errors import UserError
+from amun_ray.tensors import l2
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_SHARE = 0.95  # of the samples must have an adversarial example within the first radius (paper, section 3)
+CALIBRATION_DOUBLINGS = 20
+
+
+def craft(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings,
+          indices: np.ndarray | None = None, progress: Callable[[int], None] | None = None) -> AdversarialRows:
+    """Find a close adversarial image for every sample, and verify it on `model` itself.
+
+    The search runs on a frozen copy of `model` (batch norm folded, channels_last); `model` is not changed. Every
+    row that is not marked failed is misclassified by `model` in eval mode, in float32, as it is returned. A sample
+    that the model already gets wrong is its own neighbour at distance 0. What happens to a sample does not depend
+    on the others, beyond float noise; where `settings.eps_init` is None and the attack has a radius, it does:
+    `calibrate` is called on the images given here.
+
+    Args:
+        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes); its tensors are float32.
+        images: (N, C, H, W) float32 in [0, 1], on the model's device.
+        labels: (N,) int64, the true ones.
+        indices: (N,) int64, the dataset's rows of the images; 0 .. N-1 if not given.
+        progress: called with the number of samples searched so far.
+
+    Raises:
+        UserError: an argument that does not fit, before any work starts; or logits that are not finite.
+    """
+    check_batch(model, images, labels)
+    rows = _indices(indices, len(images))
+    settings = with_radius(model, images, labels, settings=settings)
+    look, original = _looker(model, images, settings), _original(model, images, settings)
+    clean = flat(images)
+    found = run(settings.attack(), look, clean, labels, slots=settings.batch_size, progress=progress)
+    best = _shrunk(look, clean, found, labels, settings)
+    verdict = verify(original, clean, best, labels, found.clean_margin, kappa=settings.values.get("kappa", 0.0),
+                     again=lambda some, label: run(settings.attack(), original, some, label,
+                                                   slots=settings.batch_size).best)
+    stored = unflat(verdict.image, look.shape).contiguous()
+    distance = l2(stored - images)
+    # without a radius of its own, a row's radius is its distance
+    eps = found.eps if settings.row.smallest or settings.name == "fast_fgsm" else distance
+    status = torch.full_like(labels, FAILED, dtype=torch.int8)
+    status[verdict.flipped], status[verdict.already_wrong] = FLIPPED, ALREADY_WRONG
+    cost = Cost(len(images), look.forward, look.backward, original.forward)
+    return AdversarialRows(index=rows, cost=cost, **{name: column.cpu().numpy() for name, column in {
+        "image": stored, "true_label": labels, "label": verdict.label, "l2": distance, "steps": found.looks,
+        "eps": torch.where(verdict.already_wrong, 0.0, eps), "status": status}.items()})
+
+
+def with_radius(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings) -> AttackSettings:
+    """`settings` with their first radius known: calibrated on these images where it is not."""
+    if settings.values.get("eps_init", 1.0) is not None:
+        return settings
+    return replace(settings, eps_init=calibrate(model, images, labels, settings=settings))
+
+
+def calibrate(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings,
+              samples: int = 100) -> float:
+    """The first radius by the paper's rule: the one within which 95 % of a small sample have an adversarial example.
+
+    Runs the attack from a very small radius, doubling. Call it once for a forget set and give the result to every
+    `craft` as `eps_init`; the sample is the first `samples` images, so pass them in a random order.
+
+    Args:
+        images, labels: as in `craft`. Samples that the model already gets wrong do not count.
+
+    Returns:
+        The radius, in pixel units of the attack's norm.
+
+    Raises:
+        UserError: an attack that has no radius to calibrate, or no sample that it could flip.
+    """
+    check_batch(model, images, labels)
+    if settings.row.smallest is None:
+        raise UserError(f"attack {settings.name!r} has no radius to calibrate; leave out eps_init")
+    images, labels = images[:samples], labels[:samples]
+    settings = replace(settings, eps_init=settings.row.smallest, doublings=CALIBRATION_DOUBLINGS, shrink=None)
+    look = _looker(model, images, settings)
+    found = run(settings.attack(), look, flat(images), labels, slots=settings.batch_size)
+    searched = found.eps > 0
+    flipped = found.flipped & searched
+    radii = found.eps[flipped].sort().values
+    if len(radii) == 0:
+        raise UserError(f"eps_init: cannot be calibrated, none of {int(searched.sum())} samples could be flipped; "
+                        "give eps_init")
+    wanted = int(np.ceil(CALIBRATION_SHARE * int(searched.sum())))
+    if wanted > len(radii):
+        logger.warning("only %d of %d samples could be flipped while calibrating eps_init", len(radii),
+                       int(searched.sum()))
+    return radii[min(wanted, len(radii)) - 1].item()
+
+
+def _indices(indices: np.ndarray | None, count: int) -> np.ndarray:
+    if indices is None:
+        return np.arange(count, dtype=np.int64)
+    indices = np.asarray(indices)
+    if indices.shape != (count,) or not np.issubdtype(indices.dtype, np.integer):
+        raise UserError(f"indices: must be ({count},) integers, one per image, found {indices.shape} {indices.dtype}")
+    return indices.astype(np.int64)
+
+
+def _shrunk(look: Looker, clean: Tensor, found: Found, labels: Tensor, settings: AttackSettings) -> Tensor:
+    times = settings.values.get("shrink", 0)
+    rows = (found.flipped & (found.eps > 0)).nonzero().squeeze(1)
+    best = found.best
+    if times and len(rows):
+        best[rows] = shrink(look, clean[rows], best[rows], labels[rows], times=times)
+    return best
+
+
+def _looker(model: nn.Module, images: Tensor, settings: AttackSettings) -> Looker:
+    """What the search asks: the folded copy, at the precision and in the form that the settings name."""
+    attacked = folded(model, images[:1])
+    if settings.compile:
+        mode = "reduce-overhead" if images.is_cuda else "default"
+        attacked = torch.compile(attacked, dynamic=False, mode=mode)
+    return Looker(attacked, tuple(images.shape[1:]), min(settings.batch_size, len(images)),
+                  bfloat16=_bfloat16(settings, images.device), fixed=settings.compile)
+
+
+def _original(model: nn.Module, images: Tensor, settings: AttackSettings) -> Looker:
+    return Looker(frozen(model), tuple(images.shape[1:]), min(settings.batch_size, len(images)), contiguous=True)
+
+
+def _bfloat16(settings: AttackSettings, device: torch.device) -> bool:
+    if settings.precision != "auto":
+        return settings.precision == "bfloat16"
+    return settings.row.bfloat16 and fast_bfloat16(device)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Does this device multiply in bfloat16 natively? Elsewhere it is emulated, and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)

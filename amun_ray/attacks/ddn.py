@@ -1,0 +1,71 @@
+"""Decoupled direction and norm (Rony et al., CVPR 2019): the ball shrinks while the image is wrong, else grows."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from amun_ray.attacks.adversarial import Adversarial, attacked, check_at_least, check_radius
+from amun_ray.attacks.look import Look, fooled
+from amun_ray.attacks.slots import Rows, fresh
+
+TINY = 1e-30
+STEP_LAST = 0.01  # of the first step's length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ddn:
+    """The attack as rows of a batch (see slots.Attack).
+
+    The step falls from `eps_init` to a hundredth of it along a cosine. The paper's numbers are the case
+    `eps_init=1`; there is no quantisation to 256 levels, since rows are stored in float32.
+    """
+
+    steps: int
+    eps_init: float
+    gamma: float
+    objective: str = "margin"
+
+    def begin(self, clean: Tensor, label: Tensor) -> Rows:
+        """A column of its own: `ball`, the current norm; `eps` is the norm of the best."""
+        rows = fresh(clean, label)
+        rows["eps"].fill_(torch.inf)
+        rows["ball"] = torch.full_like(rows["eps"], self.eps_init)
+        return rows
+
+    def advance(self, rows: Rows, look: Look) -> Tensor:
+        """One step along the gradient, then onto the sphere of the new norm, then into the box."""
+        looks = rows["looks"]
+        step = rows["point"] - rows["clean"]
+        distance = torch.linalg.vector_norm(step, dim=1)
+        wrong = fooled(look, rows["label"]) | ((looks == 1) & (look.predicted != rows["label"]))
+        better = wrong & (distance < rows["eps"])
+        rows["eps"] = torch.where(better, distance, rows["eps"])
+        rows["flipped"] |= wrong
+        done = (looks > self.steps) | (rows["eps"] == 0)
+        # a sample that never flipped keeps its last attempt
+        shown = better | (done & ~rows["flipped"])
+        rows["best"] = torch.where(shown[:, None], rows["point"], rows["best"])
+        rows["wants"] = looks < self.steps
+        rows["ball"] = rows["ball"] * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
+        turn = torch.cos((looks - 1) * (math.pi / self.steps)).to(step.dtype)
+        length = self.eps_init * (STEP_LAST + (1 - STEP_LAST) * (1 + turn) / 2)
+        norm = torch.linalg.vector_norm(look.gradient, dim=1).clamp_min(TINY)
+        step = step - (length / norm)[:, None] * look.gradient
+        size = torch.linalg.vector_norm(step, dim=1).clamp_min(TINY)
+        rows["point"] = (rows["clean"] + step * (rows["ball"] / size)[:, None]).clamp_(0, 1)
+        return done
+
+
+def ddn(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 100, eps_init: float = 0.1,
+        gamma: float = 0.05) -> Adversarial:
+    """Find the nearest adversarial image of each of `images` (N, C, H, W) in `steps` steps.
+
+    Args:
+        eps_init: the first norm, in pixel units.
+        gamma: the share by which the norm shrinks or grows at each step.
+    """
+    check_at_least("steps", steps, 1)
+    check_radius(eps_init, 1)
+    return attacked(Ddn(steps=steps, eps_init=eps_init, gamma=gamma), model, images, labels)

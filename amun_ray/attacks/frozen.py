@@ -1,0 +1,66 @@
+"""The copies of a model that are attacked and asked: nothing in here touches the model that came in."""
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# What torch.fx raises on a forward pass that cannot be written down as a graph: the model is attacked unfolded then.
+UNTRACEABLE = (fx.proxy.TraceError, TypeError, ValueError, NameError, AttributeError, RuntimeError)
+FOLDING_TOLERANCE = 1e-3  # of the spread of the logits; float32 noise is a hundred times smaller
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy of `model` in eval mode whose parameters take no gradient."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def folded(model: nn.Module, example: Tensor) -> nn.Module:
+    """A frozen copy of `model`, in channels_last, with every batch norm folded into the convolution before it.
+
+    Folding makes a forward and backward pass 1.2 to 1.5 times as fast and changes the logits by float32 noise
+    only. It is given up, and the frozen copy returned unfolded, for a model that torch.fx cannot trace or that
+    says something else on `example` once it is folded (a forward pass that depends on hooks, for instance).
+
+    Args:
+        example: images (N, C, H, W) in [0, 1] on the model's device, one or a few.
+    """
+    plain = frozen(model).to(memory_format=torch.channels_last)
+    try:
+        fused = _fold(frozen(model))
+        found = fused(example)
+    except UNTRACEABLE:
+        return plain
+    wanted = plain(example)
+    if found.shape != wanted.shape:
+        return plain
+    spread = wanted.amax() - wanted.amin()
+    if (found - wanted).abs().amax() > FOLDING_TOLERANCE * spread:
+        return plain
+    return fused.to(memory_format=torch.channels_last)
+
+
+def _fold(model: nn.Module) -> fx.GraphModule:
+    """Replace each conv whose only reader is a batch norm by one conv; both must be called once."""
+    traced = fx.symbolic_trace(model)
+    modules = dict(traced.named_modules())
+    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.modules.batchnorm._BatchNorm):
+            continue
+        before = node.args[0]
+        if before.op != "call_module" or not isinstance(modules[before.target], nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            continue
+        if len(before.users) > 1 or calls.count(node.target) > 1 or calls.count(before.target) > 1:
+            continue
+        fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
+        parent, _, name = before.target.rpartition(".")
+        setattr(modules[parent], name, fused)
+        modules[before.target] = fused
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.graph.lint()
+    traced.recompile()
+    return traced.requires_grad_(False)

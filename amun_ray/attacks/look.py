@@ -1,0 +1,173 @@
+"""One look at a model: logits and the gradient of an objective, for rows of flat images, and what that cost.
+
+Inside the attacks an image is a row of a matrix (N, D), D = H * W * C in that order: its view (N, C, H, W) is
+channels_last without a copy, and distances and projections are plain vector arithmetic.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from amun_ray.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# A margin smaller than this share of the logits' spread is float32 noise: another batch size, layout or folding
+# may turn its sign. Rows must pass the boundary by more, so that they flip the model wherever it runs.
+SLACK = 2e-5
+# bfloat16 keeps 8 bits: on a ResNet margins are off by up to 1 % of the spread. Below this share they are read
+# again in float32.
+BFLOAT16_DOUBT = 0.03
+
+
+class Look(NamedTuple):
+    """What one pass says about N images."""
+
+    predicted: Tensor  # (N,) int64
+    margin: Tensor  # (N,) float32, true logit minus the largest other one: negative where the model is wrong
+    spread: Tensor  # (N,) float32, largest minus smallest logit: the unit in which margins are small or large
+    gradient: Tensor  # (N, D) float32, of the objective by the image; zero where none was wanted
+
+
+def flat(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) as rows (N, H * W * C)."""
+    return images.permute(0, 2, 3, 1).reshape(len(images), -1)
+
+
+def unflat(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Rows (N, H * W * C) as images (N, C, H, W) in channels_last; a view."""
+    channels, height, width = shape
+    return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) the label's logit minus the largest other one. Free of the logits' scale up to a factor."""
+    others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return logits.gather(1, labels[:, None]).squeeze(1) - others
+
+
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) log(p / (1 - p)) of the label.
+
+    Its gradient is that of the cross entropy divided by p - 1, so a step along the normalised gradient (or its
+    sign) is the same; but it does not underflow when the model is sure.
+    """
+    others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    return logits.gather(1, labels[:, None]).squeeze(1) - others
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin": margins, "cross_entropy": log_odds}
+
+
+def fooled(look: Look, labels: Tensor, kappa: float = 0.0) -> Tensor:
+    """(N,) bool: wrong, by a margin of more than `kappa` (logit units) and more than float noise."""
+    return (look.predicted != labels) & (look.margin <= -(kappa + SLACK * look.spread))
+
+
+@dataclass
+class Looker:
+    """Asks a frozen model, `chunk` images at a time, and counts the passes.
+
+    Out of memory on the GPU halves `chunk` for good and goes on, with one warning.
+    """
+
+    model: nn.Module
+    shape: tuple[int, int, int]  # C, H, W
+    chunk: int
+    bfloat16: bool = False
+    contiguous: bool = False  # images in the layout (N, C, H, W) that a user's model gets, not channels_last
+    fixed: bool = False  # every pass at one shape (N = chunk) and with a gradient: what a CUDA graph needs
+    forward: int = field(default=0, init=False)  # images that went through, each way
+    backward: int = field(default=0, init=False)
+
+    def __call__(self, rows: Tensor, labels: Tensor, wants: Tensor, objective: str = "margin",
+                 judged: Tensor | None = None) -> Look:
+        """Look at rows (N, D).
+
+        Args:
+            wants: (N,) bool, where a gradient of `objective` is wanted: a backward pass only there.
+            judged: (N,) bool, where prediction and margin matter; elsewhere they may be rough. None: everywhere.
+        """
+        judged = torch.ones_like(wants) if judged is None else judged
+        count = int(wants.sum())
+        if self.fixed or count in (0, len(rows)):
+            return self._chunked(rows, labels, judged, objective if count else None)
+        parts = [(place, self._chunked(rows[place], labels[place], judged[place], kind))
+                 for place, kind in ((wants.nonzero().squeeze(1), objective), ((~wants).nonzero().squeeze(1), None))]
+        order = torch.cat([place for place, _ in parts]).argsort()
+        return Look(*(torch.cat(columns)[order] for columns in zip(*(look for _, look in parts), strict=True)))
+
+    def _chunked(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
+        looks, begin = [], 0
+        while begin < len(rows):
+            part = slice(begin, begin + self.chunk)
+            try:
+                looks.append(self._look(rows[part], labels[part], judged[part], objective))
+            except torch.OutOfMemoryError:
+                if self.chunk == 1:
+                    raise
+            else:
+                begin = part.stop
+                continue
+            self._halve(rows)
+        return looks[0] if len(looks) == 1 else Look(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
+
+    def _halve(self, rows: Tensor) -> None:
+        self.chunk //= 2
+        if rows.is_cuda:
+            torch.cuda.empty_cache()
+        logger.warning("out of GPU memory: the attack goes on with %d images at a time", self.chunk)
+
+    def _look(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
+        logits, gradient = self._pass(rows, labels, objective)
+        if self.bfloat16:
+            logits = self._sharpened(rows, labels, judged, logits)
+        low, high = logits.aminmax(dim=1)
+        spread = high - low
+        if not spread.isfinite().all():
+            raise UserError("model: it returned NaN or infinite logits for images in [0, 1]; mend its weights")
+        return Look(logits.argmax(1), margins(logits, labels), spread, gradient)
+
+    def _pass(self, rows: Tensor, labels: Tensor, objective: str | None) -> tuple[Tensor, Tensor]:
+        """Logits (N, classes), float32 in type, and gradient (N, D) of one pass."""
+        count = len(rows)
+        self.forward += count
+        if self.fixed:
+            rows, labels = _padded(rows, self.chunk), _padded(labels, self.chunk)
+        if objective is None and not self.fixed:
+            with torch.no_grad():
+                return self._logits(rows, self.bfloat16), rows.new_zeros(()).expand_as(rows)
+        self.backward += count
+        rows = rows.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self._logits(rows, self.bfloat16)
+            if not logits.requires_grad:
+                raise UserError("model: its logits do not depend on the image in a way that has a gradient")
+            gradient, = torch.autograd.grad(OBJECTIVES[objective or "margin"](logits, labels).sum(), rows)
+        return logits.detach()[:count].clone(), gradient[:count]
+
+    def _logits(self, rows: Tensor, bfloat16: bool) -> Tensor:
+        images = unflat(rows, self.shape)
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=bfloat16):
+            return self.model(images.contiguous() if self.contiguous else images).float()
+
+    def _sharpened(self, rows: Tensor, labels: Tensor, judged: Tensor, logits: Tensor) -> Tensor:
+        """The logits, in float32 where bfloat16 cannot tell on which side of the boundary a judged image lies."""
+        low, high = logits.aminmax(dim=1)
+        doubtful = (judged & (margins(logits, labels) < BFLOAT16_DOUBT * (high - low))).nonzero().squeeze(1)
+        if len(doubtful):
+            self.forward += len(doubtful)
+            again = rows[doubtful]
+            with torch.no_grad():
+                sharp = self._logits(_padded(again, self.chunk) if self.fixed else again, False)
+            logits[doubtful] = sharp[:len(doubtful)]
+        return logits
+
+
+def _padded(rows: Tensor, count: int) -> Tensor:
+    """`rows` (N, ...) with zeros appended up to `count` rows."""
+    return torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])]) if len(rows) < count else rows

@@ -1,0 +1,80 @@
+"""The result of an attack, row by row and in numbers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+# status codes; only rows of the first two belong into an adversarial set
+FLIPPED, ALREADY_WRONG, FAILED = 0, 1, 2
+STATUS = {"flipped": FLIPPED, "already_wrong": ALREADY_WRONG, "failed": FAILED}
+QUANTILES_PCT = (5, 25, 50, 75, 95)
+
+
+class Cost(NamedTuple):
+    """Images that went through a model, added up over a run."""
+
+    samples: int = 0  # how many were attacked
+    forward: int = 0  # forward passes of the search
+    backward: int = 0  # backward passes of the search
+    verification: int = 0  # forward passes of the original model, to verify rows and mend them
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialRows:
+    """N attacked samples, in the order of the input; what shards hold."""
+
+    index: np.ndarray  # (N,) int64, row of the dataset
+    image: np.ndarray  # (N, C, H, W) float32 in [0, 1]; of a failed row: the last attempt
+    true_label: np.ndarray  # (N,) int64
+    label: np.ndarray  # (N,) int64, what the original model says of `image`
+    eps: np.ndarray  # (N,) float32, final radius in the attack's own norm, pixel units; 0 where already wrong
+    l2: np.ndarray  # (N,) float32, distance from the clean image, pixel units
+    steps: np.ndarray  # (N,) int32, how often the search looked at this sample
+    status: np.ndarray  # (N,) int8, see STATUS
+    cost: Cost
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Column name -> array, without the cost."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "cost"}
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(N,) bool: the rows that belong into the adversarial set."""
+        return self.status != FAILED
+
+    @classmethod
+    def joined(cls, parts: Iterable["AdversarialRows"]) -> "AdversarialRows":
+        """All rows of `parts`, in their order, with the summed cost."""
+        parts = list(parts)
+        names = parts[0].columns
+        return cls(**{name: np.concatenate([part.columns[name] for part in parts]) for name in names},
+                   cost=sum((part.cost for part in parts), Cost()))
+
+    def report(self) -> dict[str, float]:
+        """What `report` says of these rows."""
+        return report(self.columns, self.cost)
+
+
+def report(columns: Mapping[str, np.ndarray], cost: Cost) -> dict[str, float]:
+    """Shares of flipped, already wrong and failed samples in percent; eps and L2 of the flipped; passes per sample.
+
+    A statistic of no sample is left out, so the dict can be logged as metrics as it is.
+    """
+    status = columns["status"]
+    found = {f"{name}_percent": 100 * float((status == code).mean()) for name, code in STATUS.items()}
+    flipped = status == FLIPPED
+    for name in ("eps", "l2"):
+        values = columns[name][flipped]
+        if len(values):
+            found[f"{name}_mean"] = float(values.mean(dtype=np.float64))
+            found |= {f"{name}_p{q:02d}": float(np.percentile(values, q)) for q in QUANTILES_PCT}
+    for name in ("forward", "backward", "verification"):
+        if cost.samples:
+            found[f"{name}_per_sample"] = getattr(cost, name) / cost.samples
+    return found

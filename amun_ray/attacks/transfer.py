@@ -1,0 +1,48 @@
+"""Transferred examples (the paper's Table 8): built on one model, labelled and verified on another."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amun_ray.attacks.checks import check_batch, check_model
+from amun_ray.attacks.craft import craft
+from amun_ray.attacks.frozen import frozen
+from amun_ray.attacks.look import Look, Looker, flat
+from amun_ray.attacks.rows import ALREADY_WRONG, FAILED, FLIPPED, AdversarialRows, Cost
+from amun_ray.attacks.settings import AttackSettings
+
+
+def transfer(source: nn.Module, target: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings,
+             indices: np.ndarray | None = None) -> AdversarialRows:
+    """Attack `source`, then let `target` say what the images are; arguments and errors as in `craft`.
+
+    The rows' labels are those of `target`. A row is flipped where `target` is wrong, already wrong (at distance 0)
+    where `target` is wrong on the clean image, and failed where the example did not transfer; what `source` says of
+    it does not count. `report()["flipped_percent"]` of the result is the success share.
+    """
+    check_batch(source, images, labels)
+    check_model(target, images, labels, name="target")
+    rows = craft(source, images, labels, settings=settings, indices=indices)
+    look = Looker(frozen(target), tuple(images.shape[1:]), settings.batch_size, contiguous=True)
+    carried = torch.from_numpy(rows.image).to(images.device)
+    before, after = _say(look, images, labels), _say(look, carried, labels)
+    already = before.predicted != labels
+    flipped = (after.predicted != labels) & ~already
+    status = torch.full_like(labels, FAILED, dtype=torch.int8)
+    status[flipped], status[already] = FLIPPED, ALREADY_WRONG
+    image = torch.where(already[:, None, None, None], images, carried)
+    return replace(
+        rows,
+        image=image.cpu().numpy(),
+        label=torch.where(already, before.predicted, after.predicted).cpu().numpy(),
+        eps=np.where(already.cpu().numpy(), np.float32(0), rows.eps),
+        l2=np.where(already.cpu().numpy(), np.float32(0), rows.l2),
+        status=status.cpu().numpy(),
+        cost=rows.cost + Cost(verification=look.forward),
+    )
+
+
+def _say(look: Looker, images: Tensor, labels: Tensor) -> Look:
+    return look(flat(images), labels, torch.zeros_like(labels, dtype=torch.bool))

@@ -1,0 +1,67 @@
+"""The last word on a row: the original model, unfolded, in float32, on the image exactly as it will be stored."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from amun_ray.attacks.look import SLACK, Look, Looker
+
+# How much farther from the clean image a row that does not quite flip the original is pushed, one after another.
+PUSHES = (1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2)
+# Search and verification run differently, so a row may lose a part of the slack it was found with, not all.
+KEPT_SLACK = SLACK / 2
+# Clean margins below this share of the spread are read again from the original: is the sample already wrong?
+DOUBT = 1e-3
+
+
+class Verdict(NamedTuple):
+    """The rows as they will be stored."""
+
+    image: Tensor  # (N, D) float32
+    label: Tensor  # (N,) int64, what the original says of it
+    flipped: Tensor  # (N,) bool
+    already_wrong: Tensor  # (N,) bool
+
+
+def flips(look: Look, label: Tensor, kappa: float) -> Tensor:
+    """(N,) bool: wrong by `kappa` logits and by enough to stay so in another batch or layout."""
+    return (look.predicted != label) & (look.margin <= -(kappa + KEPT_SLACK * look.spread))
+
+
+def verify(original: Looker, clean: Tensor, best: Tensor, label: Tensor, clean_margin: Tensor, *, kappa: float,
+           again: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
+    """Ask the original about every row; mend a row that does not flip it by pushing it on, then by a new search.
+
+    Args:
+        original: looks at the original model.
+        clean, best: (N, D), before and after the search.
+        clean_margin: (N,) what the search saw at `clean`, as a share of the spread.
+        again: a search on the original itself: (clean, label) -> best.
+    """
+    nothing = torch.zeros_like(label, dtype=torch.bool)
+    best = best.clone()
+    already = nothing.clone()
+    doubtful = (clean_margin < DOUBT).nonzero().squeeze(1)
+    if len(doubtful):
+        seen = original(clean[doubtful], label[doubtful], nothing[doubtful])
+        already[doubtful] = seen.predicted != label[doubtful]
+        best[already] = clean[already]
+    seen = original(best, label, nothing)
+    said, good = seen.predicted.clone(), flips(seen, label, kappa) | already
+    for mend in (*(lambda rows, push=push: _pushed(clean[rows], best[rows], push) for push in PUSHES),
+                 lambda rows: again(clean[rows], label[rows])):
+        rows = (~good).nonzero().squeeze(1)
+        if len(rows) == 0:
+            break
+        tried = mend(rows)
+        seen = original(tried, label[rows], nothing[rows])
+        mended = flips(seen, label[rows], kappa)
+        best[rows[mended]], said[rows[mended]] = tried[mended], seen.predicted[mended]
+        good[rows] = mended
+    return Verdict(best, said, good & ~already, already)
+
+
+def _pushed(clean: Tensor, best: Tensor, push: float) -> Tensor:
+    return (clean + push * (best - clean)).clamp_(0, 1)

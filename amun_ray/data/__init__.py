@@ -1,0 +1,48 @@
+"""DATASETS: name -> function that returns a Dataset; `load` is the one way in."""
+
+from collections.abc import Callable
+from typing import Any
+
+from amun_ray.arguments import check_arguments
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.digits import load_digits
+from amun_ray.data.parquet import load_parquet
+from amun_ray.data.torchvision_sets import load_cifar10, load_cifar100
+from amun_ray.errors import UserError
+from amun_ray.names import lookup
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "digits": load_digits,
+    "parquet": load_parquet,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+}
+
+
+def check(name: str, **settings: Any) -> Callable[..., Dataset]:
+    """The function behind `name`, after its settings were checked by name; nothing is read.
+
+    Args:
+        name: a row of DATASETS, or `package.module:callable` of the user's own.
+        settings: keyword arguments for that function.
+
+    Raises:
+        UserError: unknown name, a setting that does not exist, or one that is missing.
+    """
+    function = lookup(DATASETS, name, "dataset")
+    if not callable(function):
+        raise UserError(f"dataset {name!r} must be a callable that returns a Dataset, found {type(function).__name__}")
+    check_arguments(function, settings, f"dataset {name!r}")
+    return function
+
+
+def load(name: str, **settings: Any) -> Dataset:
+    """The dataset `name`, read with `settings`; see `check` for both.
+
+    Raises:
+        UserError: as `check`, or whatever is wrong with the data, in one line.
+    """
+    dataset = check(name, **settings)(**settings)
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"dataset {name!r} must return a Dataset, found {type(dataset).__name__}")
+    return dataset

@@ -1,0 +1,126 @@
+"""What a dataset is: one stack of uint8 images in which every index array of the project counts rows."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from amun_ray.errors import UserError
+from amun_ray.seeds import generator
+
+STATISTICS_ROWS = 4096  # rows per histogram step; bincount widens to int64, so this bounds the extra memory
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training set D, rows [0, train_size), and test set D_T, rows [train_size, N), in one stack.
+
+    Attributes:
+        name: how messages and reports call it; not part of the digest.
+        pixels: (N, C, H, W) uint8 in 0..255.
+        labels: (N,) int64 in [0, classes).
+        train_size: number of training rows, 1 <= train_size < N.
+        classes: number of classes, at least 2.
+
+    Raises:
+        UserError: a wrong shape, dtype or train_size, or a label outside the classes (the row is named).
+    """
+
+    name: str
+    pixels: np.ndarray
+    labels: np.ndarray
+    train_size: int
+    classes: int
+
+    def __post_init__(self) -> None:
+        pixels, labels = self.pixels, self.labels
+        if pixels.ndim != 4 or pixels.dtype != np.uint8:
+            raise UserError(f"{self.name}: images must be uint8 of shape (N, C, H, W), "
+                            f"found {pixels.dtype} {pixels.shape}{_value_range(pixels)}")
+        if labels.shape != pixels.shape[:1] or labels.dtype != np.int64:
+            raise UserError(f"{self.name}: labels must be int64 of shape ({len(pixels)},), "
+                            f"found {labels.dtype} {labels.shape}")
+        if not 1 <= self.train_size < len(pixels):
+            raise UserError(f"{self.name}: `1 <= train_size < {len(pixels)}` must hold, so that training and test rows "
+                            f"both exist, but got train_size={self.train_size}")
+        if self.classes < 2:
+            raise UserError(f"{self.name}: at least 2 classes are needed, but got {self.classes}")
+        outside = np.flatnonzero((labels < 0) | (labels >= self.classes))
+        if outside.size:
+            raise UserError(f"{self.name}: row {outside[0]}: label {labels[outside[0]]} is outside "
+                            f"the classes 0..{self.classes - 1}")
+
+    def __len__(self) -> int:
+        """N, training and test rows together."""
+        return len(self.pixels)
+
+    @property
+    def train_rows(self) -> np.ndarray:
+        """(train_size,) int64: the rows of D."""
+        return np.arange(self.train_size, dtype=np.int64)
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        """(N - train_size,) int64: the rows of D_T."""
+        return np.arange(self.train_size, len(self), dtype=np.int64)
+
+    @property
+    def channels(self) -> int:
+        """C: 1 for grey, 3 for RGB."""
+        return self.pixels.shape[1]
+
+    @property
+    def size(self) -> int:
+        """The shorter side of an image, in pixels: what limits how often a network may halve it."""
+        return min(self.pixels.shape[2:])
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of pixels, labels, train_size and classes; equal contents under two names agree."""
+        content = hashlib.sha256(repr((self.pixels.shape, self.train_size, self.classes)).encode())
+        content.update(np.ascontiguousarray(self.pixels))
+        content.update(np.ascontiguousarray(self.labels))
+        return content.hexdigest()
+
+    @cached_property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, std) of D, one number per channel, for pixels in [0, 1]; exact, since it counts the 256 values."""
+        counts = np.zeros((self.channels, 256), np.int64)
+        for start in range(0, self.train_size, STATISTICS_ROWS):
+            block = self.pixels[start:min(start + STATISTICS_ROWS, self.train_size)]
+            for channel in range(self.channels):
+                counts[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
+        values = np.arange(256) / 255
+        weights = counts / counts.sum(1, keepdims=True)
+        mean = weights @ values
+        variance = (weights * (values - mean[:, None]) ** 2).sum(1)
+        return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+
+
+def seeded_subset(available: int, wanted: int | None, name: str, seed: int) -> np.ndarray:
+    """(wanted,) int64 sorted: random rows out of `available`, or all of them when `wanted` is None.
+
+    The draw depends on `seed` and `name` alone, so a subset of the training rows does not shift that of the test rows.
+
+    Raises:
+        UserError: `wanted` is below 1 or above `available`.
+    """
+    if wanted is None:
+        return np.arange(available, dtype=np.int64)
+    if not 1 <= wanted <= available:
+        raise UserError(f"`1 <= {name} <= {available}` must hold, since so many rows exist, but got {name}={wanted}")
+    return np.sort(permutation(available, seed, "subset", name)[:wanted])
+
+
+def permutation(count: int, seed: int, *purpose: str | int) -> np.ndarray:
+    """(count,) int64: the rows 0..count-1 in an order that depends on the seed and the purpose alone."""
+    return torch.randperm(count, generator=generator(seed, *purpose)).numpy()
+
+
+def _value_range(pixels: np.ndarray) -> str:
+    """`, values in [low, high]`, or nothing for an array that has no numbers."""
+    if not pixels.size or not np.issubdtype(pixels.dtype, np.number):
+        return ""
+    return f", values in [{pixels.min():.4g}, {pixels.max():.4g}]"

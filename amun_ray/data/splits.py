@@ -1,0 +1,138 @@
+"""Which rows are forgotten, searched on and held by each reference model: index arrays, decided by seeds alone."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from amun_ray.data.dataset import permutation
+from amun_ray.errors import UserError
+
+
+class ForgetSets(NamedTuple):
+    """Forget sets of one sweep; every held-out set is disjoint from every final set."""
+
+    held_out: tuple[np.ndarray, ...]  # each (count,) int64, sorted: the hyper-parameters are searched on these
+    final: tuple[np.ndarray, ...]     # each (count,) int64, sorted: the results count on these
+
+
+def forget_count(train_size: int, fraction: float) -> int:
+    """Number of rows that `fraction` of the training set is, rounded down, so that two halves always fit.
+
+    Raises:
+        UserError: fraction outside (0, 1), or so small that no row is left.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"`0 < forget fraction < 1` must hold, but got {fraction}")
+    count = math.floor(fraction * train_size + 1e-9)  # 0.29 * 100 is a little below 29 in floating point
+    if count < 1:
+        raise UserError(f"forget fraction {fraction} of {train_size} training samples is less than one sample")
+    return count
+
+
+def random_forget(
+    train_size: int, count: int, seed: int, *purpose: str | int, exclude: np.ndarray | None = None
+) -> np.ndarray:
+    """(count,) int64 sorted: random training rows, none of them in `exclude`.
+
+    Args:
+        train_size: rows are drawn from [0, train_size).
+        count: how many; at least 1.
+        seed, purpose: name the random stream.
+        exclude: int64 rows that must not be drawn.
+
+    Raises:
+        UserError: fewer than `count` rows are left.
+    """
+    allowed = np.arange(train_size, dtype=np.int64)
+    if exclude is not None:
+        allowed = np.setdiff1d(allowed, exclude, assume_unique=True)
+    if not 1 <= count <= len(allowed):
+        raise UserError(f"cannot draw {count} forget samples: {len(allowed)} of {train_size} training samples "
+                        "are available")
+    return np.sort(allowed[permutation(len(allowed), seed, *purpose)[:count]])
+
+
+def random_forget_sets(train_size: int, fraction: float, *, sets: int, held_out: int, seed: int) -> ForgetSets:
+    """Random forget sets of `fraction` of the training set each (the paper's protocol, PAPER.md section 2).
+
+    A seeded permutation halves the training set: held-out sets are random subsets of the one half, final sets of the
+    other. So the two kinds never meet, whatever their numbers, and set k stays the same when more sets are asked for.
+    Sets of one kind may overlap, as random sets do; at a fraction of 0.5 all sets of a kind are that half, because
+    nothing else is disjoint from the other kind.
+
+    Args:
+        train_size: rows are drawn from [0, train_size).
+        fraction: in (0, 0.5].
+        sets: number of final sets, at least 1.
+        held_out: number of held-out sets, at least 1.
+        seed: decides all sets.
+
+    Raises:
+        UserError: a number out of range, or a fraction that leaves no room for disjoint held-out sets.
+    """
+    count = forget_count(train_size, fraction)
+    if sets < 1 or held_out < 1:
+        raise UserError(f"at least one final and one held-out forget set are needed, but got {sets=}, {held_out=}")
+    if 2 * count > train_size:
+        raise UserError(f"forget fraction {fraction} leaves no room for held-out sets that are disjoint from the final "
+                        f"ones: 2 x {count} > {train_size} training samples; use at most 0.5")
+    order = permutation(train_size, seed, "forget halves")
+    half = train_size // 2
+    pools = {"held-out": order[:half], "final": order[half:]}
+
+    def draw(kind: str, number: int) -> np.ndarray:
+        pool = pools[kind]
+        return np.sort(pool[permutation(len(pool), seed, "forget", kind, number)[:count]])
+
+    return ForgetSets(tuple(draw("held-out", number) for number in range(held_out)),
+                      tuple(draw("final", number) for number in range(sets)))
+
+
+def requested_forget_sets(train_size: int, rows: np.ndarray, *, held_out: int, seed: int) -> ForgetSets:
+    """A real request: the final set is `rows`, the held-out sets are random sets of the same size from the others.
+
+    Args:
+        train_size: number of training rows.
+        rows: (count,) int64, unique, in [0, train_size); see `amun_ray.data.indices.read_indices`.
+        held_out: number of held-out sets, at least 1.
+        seed: decides the held-out sets.
+
+    Raises:
+        UserError: more rows than the rest of the training set has.
+    """
+    if held_out < 1:
+        raise UserError(f"at least one held-out forget set is needed, but got {held_out=}")
+    if 2 * len(rows) > train_size:
+        raise UserError(f"{len(rows)} requested samples leave no room for held-out sets of the same size: "
+                        f"2 x {len(rows)} > {train_size} training samples")
+    sets = [random_forget(train_size, len(rows), seed, "forget", "held-out", number, exclude=rows)
+            for number in range(held_out)]
+    return ForgetSets(tuple(sets), (np.sort(rows),))
+
+
+def reference_halves(count: int, models: int, seed: int) -> np.ndarray:
+    """(models, count) bool: which rows each RMIA reference model is trained on (PAPER.md, Metrics).
+
+    Models 2k and 2k + 1 hold complementary random halves, so every row is in exactly half of the models and every
+    model holds half of the rows (one more or less where `count` is odd). Pair k does not depend on `models`: a bank
+    that grows keeps its models.
+
+    Args:
+        count: rows of D + D_T together, at least 2.
+        models: even, at least 2.
+        seed: decides the halves.
+
+    Raises:
+        UserError: an odd or too small number of models, or fewer than two rows.
+    """
+    if models < 2 or models % 2:
+        raise UserError(f"the number of reference models must be even and at least 2, so that every sample is in "
+                        f"exactly half of them, but got {models}")
+    if count < 2:
+        raise UserError(f"reference models need at least 2 samples, but got {count}")
+    halves = np.zeros((models, count), bool)
+    for pair in range(models // 2):
+        halves[2 * pair, permutation(count, seed, "reference halves", pair)[: count // 2]] = True
+        halves[2 * pair + 1] = ~halves[2 * pair]
+    return halves

@@ -1,0 +1,48 @@
+"""Arrays in, numbers out; only `predict` touches a model. Percent wherever a number is a rate."""
+
+from amun_ray.metrics.accuracy import accuracy
+from amun_ray.metrics.auc import auc, roc, tpr_at_fpr
+from amun_ray.metrics.bank import check_members
+from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
+from amun_ray.metrics.gap import GAP_TERMS, GAP_TERMS_MIS, average_gap, is_unchanged
+from amun_ray.metrics.predict import Predictions, evaluating, predict
+from amun_ray.metrics.rmia import RmiaSettings, offline_mean, out_mean, reference_mean
+from amun_ray.metrics.scoring import audit, score
+from amun_ray.metrics.split import Split, check_split
+from amun_ray.metrics.statistics import Comparison, Summary, bootstrap_interval, compare, holm, summarize
+from amun_ray.metrics.svc import mis
+from amun_ray.metrics.threshold import SIGNALS
+
+__all__ = [
+    "GAP_TERMS",
+    "GAP_TERMS_MIS",
+    "SIGNALS",
+    "Comparison",
+    "Predictions",
+    "RmiaSettings",
+    "Split",
+    "Summary",
+    "accuracy",
+    "auc",
+    "audit",
+    "average_gap",
+    "bootstrap_interval",
+    "check_members",
+    "check_split",
+    "compare",
+    "evaluating",
+    "holm",
+    "is_unchanged",
+    "logit_scaled",
+    "mis",
+    "offline_mean",
+    "out_mean",
+    "predict",
+    "reference_mean",
+    "roc",
+    "score",
+    "softmax",
+    "summarize",
+    "taylor_softmax",
+    "tpr_at_fpr",
+]

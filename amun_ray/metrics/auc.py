@@ -1,0 +1,88 @@
+"""How well a score tells members from non-members: AUC, ROC and the hits at few false alarms. All in percent."""
+
+import numpy as np
+import torch
+
+from amun_ray.errors import UserError
+
+
+def auc(positive: np.ndarray, negative: np.ndarray, *, constant: float | None = None) -> float:
+    """Percent chance that a random positive scores above a random negative, a tie counting one half.
+
+    Exact (the Mann-Whitney statistic, integer counts), O(N log N), over all pairs: that is the expectation of the same
+    number over equal-sized random draws of both sides, without their noise.
+
+    Args:
+        positive: scores (P,) of the side that should score high.
+        negative: scores (Q,) of the other side.
+        constant: what to return when all scores are one value and say nothing; None refuses.
+
+    Raises:
+        UserError: an empty side, NaN, or all scores equal and `constant` is None.
+    """
+    positive, negative = _checked(positive, negative)
+    negative = np.sort(negative)
+    if negative[0] == negative[-1] and np.all(positive == negative[0]):
+        if constant is None:
+            raise UserError(f"all {len(positive) + len(negative)} scores equal {negative[0]:g}: no attack can be read "
+                            "from them; is the model constant, or gamma too large for these confidences?")
+        return constant
+    below = int(np.searchsorted(negative, positive, side="left").sum())
+    not_above = int(np.searchsorted(negative, positive, side="right").sum())
+    return 100 * (below + not_above) / (2 * len(positive) * len(negative))
+
+
+def balanced(positive: np.ndarray, negative: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides at the size of the smaller one: the larger side is drawn from without replacement."""
+    size = min(len(positive), len(negative))
+
+    def draw(scores: np.ndarray) -> np.ndarray:
+        if len(scores) == size:
+            return scores
+        return scores[torch.randperm(len(scores), generator=generator)[:size].numpy()]
+
+    return draw(np.asarray(positive)), draw(np.asarray(negative))
+
+
+def roc(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC curve of the rule "score >= threshold", one point per distinct score, from (0, 0) to (100, 100).
+
+    Returns:
+        `(fpr, tpr)`: two non-decreasing arrays in percent.
+
+    Raises:
+        UserError: an empty side, or NaN.
+    """
+    positive, negative = _checked(positive, negative)
+    thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
+
+    def share_at_least(scores: np.ndarray) -> np.ndarray:
+        counts = len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
+        return np.concatenate([[0.0], 100 * counts / len(scores)])
+
+    return share_at_least(negative), share_at_least(positive)
+
+
+def tpr_at_fpr(positive: np.ndarray, negative: np.ndarray, fpr: float) -> float:
+    """The largest true positive rate, in percent, of a threshold whose false positive rate is at most `fpr` percent.
+
+    No interpolation between thresholds: with fewer than 100 / fpr negatives none of them may pass.
+
+    Raises:
+        UserError: an empty side, NaN, or `fpr` outside [0, 100].
+    """
+    if not 0 <= fpr <= 100:
+        raise UserError(f"fpr is in percent and must lie in [0, 100], got {fpr}")
+    alarms, hits = roc(positive, negative)
+    return float(hits[np.searchsorted(alarms, fpr, side="right") - 1])
+
+
+def _checked(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    sides = {"positive": np.asarray(positive), "negative": np.asarray(negative)}
+    for name, scores in sides.items():
+        if scores.size == 0:
+            raise UserError(f"{name} scores: the set is empty")
+        missing = int(np.isnan(scores).sum())
+        if missing:
+            raise UserError(f"{name} scores: {missing} of {scores.size} are NaN")
+    return sides["positive"], sides["negative"]

@@ -1,0 +1,37 @@
+"""The one number a method is judged by: its mean distance from the retrained model. Not the mean of the metrics."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+
+from amun_ray.errors import UserError
+
+GAP_TERMS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc")
+GAP_TERMS_MIS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "mis")
+
+
+def average_gap(
+    scores: Mapping[str, float], retrained: Mapping[str, float], terms: Sequence[str] = GAP_TERMS
+) -> float:
+    """Mean of |score - the retrained model's score| over `terms`, in percentage points; 0 is perfect unlearning.
+
+    Args:
+        scores: of the unlearned model, in percent; may hold more than the terms.
+        retrained: the same scores of the retrained models (their mean, where there are several).
+        terms: `GAP_TERMS` (the paper's Avg. Gap with FT AUC) or `GAP_TERMS_MIS` (with the SVC attack).
+
+    Raises:
+        UserError: a term is missing or not finite on either side.
+    """
+    for name, side in (("scores", scores), ("retrained scores", retrained)):
+        bad = [term for term in terms if not isfinite(side.get(term, float("nan")))]
+        if bad:
+            raise UserError(f"average gap: {name} lack a finite {', '.join(bad)}; they hold {', '.join(sorted(side))}")
+    return sum(abs(scores[term] - retrained[term]) for term in terms) / len(terms)
+
+
+def is_unchanged(scores: Mapping[str, float], original: Mapping[str, float], tolerance: float = 0.1) -> bool:
+    """True where unlearn and retain accuracy are both within `tolerance` points of the original model's.
+
+    Such a method did nothing: a table must say so, because its retain and test accuracy look excellent.
+    """
+    return all(abs(scores[term] - original[term]) <= tolerance for term in ("unlearn_accuracy", "retain_accuracy"))

@@ -1,0 +1,92 @@
+"""LiRA: how much likelier is the model's confidence if the sample was trained on (Carlini et al. 2022, algorithm 1).
+
+For each sample a normal is fitted to the logit-scaled confidences of the reference models that saw it, and another to
+those that did not. The predictions are the same that RMIA uses.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from amun_ray.errors import UserError
+from amun_ray.metrics.bank import check_members, signals
+from amun_ray.metrics.confidence import logit_scaled
+from amun_ray.metrics.split import Split
+
+FEW_MODELS = 64  # below this many per side a sample's own variance is noise (the paper, section VI-A)
+SMALLEST_STD = 1e-6  # keeps references that all agree from dividing by zero
+
+
+class Lira(NamedTuple):
+    """The two normals of every sample, over log(p / (1 - p)); four arrays (N,) float64."""
+
+    mean_in: np.ndarray
+    std_in: np.ndarray
+    mean_out: np.ndarray
+    std_out: np.ndarray
+
+
+def fit(
+    references: Iterable[np.ndarray], labels: np.ndarray, *, members: np.ndarray, fixed_variance: bool | None = None
+) -> Lira:
+    """The normals, in one pass over the reference models and memory that does not grow with their number.
+
+    Args:
+        references: logits (N, classes) of one model after another, as `bank.signals` takes them.
+        labels: (N,) true classes.
+        members: (models, N) bool, True where the model was trained on the sample.
+        fixed_variance: one variance per side, the mean over all samples, instead of one per sample. None decides as
+            the paper advises: fixed with fewer than 64 models on a side.
+
+    Raises:
+        UserError: references that do not fit, or a sample with fewer than 2 models in or out.
+    """
+    check_members(members, len(labels))
+    count, mean, squares = (np.zeros((2, len(labels))) for _ in range(3))
+    values = signals(references, labels, logit_scaled, len(members))
+    for value, member in zip(values, members, strict=True):
+        for side, weight in enumerate((member, ~member)):  # Welford's update, stable where a sum of squares is not
+            count[side] += weight
+            step = weight * (value - mean[side])
+            mean[side] += step / np.maximum(count[side], 1)
+            squares[side] += step * (value - mean[side])
+    if fixed_variance is None:
+        fixed_variance = bool(count.min() < FEW_MODELS)
+    variance = squares / (count - 1)
+    if fixed_variance:
+        variance[:] = variance.mean(axis=1, keepdims=True)
+    std = np.maximum(np.sqrt(variance), SMALLEST_STD)
+    return Lira(mean[0], std[0], mean[1], std[1])
+
+
+def log_likelihood_ratio(value: np.ndarray, normals: Lira) -> np.ndarray:
+    """LiRA's score (N,): log N(value; in) - log N(value; out), high says member.
+
+    `value` (N,) is the target model's `logit_scaled` confidence. The scores go into `auc` and `tpr_at_fpr`.
+
+    Raises:
+        UserError: `value` is of another length than the references.
+    """
+    value = np.asarray(value, dtype=np.float64)
+    if value.shape != normals.mean_in.shape:
+        raise UserError(f"LiRA: {value.shape} target confidences, {normals.mean_in.shape} fitted samples")
+    inside = ((value - normals.mean_in) / normals.std_in) ** 2 / 2 + np.log(normals.std_in)
+    outside = ((value - normals.mean_out) / normals.std_out) ** 2 / 2 + np.log(normals.std_out)
+    return outside - inside
+
+
+def membership_probability(value: np.ndarray, normals: Lira) -> np.ndarray:
+    """Probability (N,) in [0, 1] that the sample is still in the model, at even odds: p_in / (p_in + p_out).
+
+    This is the score of U-LiRA (Kurmanji et al. 2023; Hayes et al. 2024) with one difference: U-LiRA fits the first
+    normal to models that saw the sample and unlearned it, which needs a bank for each method. Here it is fitted to
+    models that saw it, so the question is "trained on or never seen" and not "unlearned or never seen".
+    """
+    ratio = log_likelihood_ratio(value, normals)
+    return np.exp(-np.logaddexp(0.0, -ratio))
+
+
+def forget_called_member(value: np.ndarray, normals: Lira, rows: Split) -> float:
+    """Percent of D_F whose membership probability is above one half. Target: the retrained model's."""
+    return 100 * float(np.mean(membership_probability(value, normals)[rows.forget] > 0.5))

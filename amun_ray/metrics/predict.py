@@ -1,0 +1,78 @@
+"""The only place where a metric meets a model: one forward pass, after which everything is arithmetic."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amun_ray.errors import Diverged, UserError
+from amun_ray.tensors import check_unit_range, to_unit
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Predictions(NamedTuple):
+    """What a model says about a set of samples, and what is true."""
+
+    logits: np.ndarray  # (N, classes) float32
+    labels: np.ndarray  # (N,) int64
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` in eval mode; on leaving, each of its modules gets the mode back that it had (they may differ)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, *, batch_size: int = 1024, precision: str = "float32") -> Tensor:
+    """Logits of `model` in eval mode.
+
+    Args:
+        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes). Left in the mode it came in.
+        images: (N, C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
+        batch_size: samples per forward pass.
+        precision: "float32", or "bfloat16" (autocast) where speed matters more than the last digits.
+
+    Returns:
+        (N, classes) float32 on the CPU.
+
+    Raises:
+        UserError: no images, pixels out of range, or an unknown precision.
+        Diverged: some logits are not finite, so the model is not one that can be judged.
+    """
+    _check(images, batch_size, precision)
+    device = next((tensor.device for tensor in model.parameters()), images.device)
+    rows = []
+    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        for batch in images.split(batch_size):
+            batch = batch.to(device, non_blocking=True, memory_format=torch.channels_last)
+            batch = to_unit(batch) if batch.dtype == torch.uint8 else batch.float()
+            rows.append(model(batch).float())
+    logits = torch.cat(rows).cpu()  # the only synchronisation: no batch waits for a copy back
+    broken = int((~logits.isfinite().all(dim=1)).sum())
+    if broken:
+        raise Diverged(f"the model's logits are not finite for {broken} of {len(logits)} images")
+    return logits
+
+
+def _check(images: Tensor, batch_size: int, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    if images.ndim != 4 or len(images) == 0:
+        raise UserError(f"images must be (N, C, H, W) with N >= 1, got shape {tuple(images.shape)}")
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise UserError(f"images must be uint8 in 0..255 or float in [0, 1], got {images.dtype}")
+        check_unit_range(images, "images")

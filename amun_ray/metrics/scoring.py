@@ -1,0 +1,108 @@
+"""From one set of predictions to the numbers of a table row."""
+
+import numpy as np
+import torch
+
+from amun_ray.metrics import lira, threshold
+from amun_ray.metrics.accuracy import accuracy, check_logits
+from amun_ray.metrics.auc import auc, tpr_at_fpr
+from amun_ray.metrics.confidence import logit_scaled
+from amun_ray.metrics.rmia import (
+    DEFAULTS,
+    RmiaSettings,
+    forget_retain_auc,
+    forget_test_auc,
+    retain_test_auc,
+    scores,
+)
+from amun_ray.metrics.split import Split, check_split
+from amun_ray.metrics.svc import mis
+
+UNINFORMATIVE = 50.0  # percent: the AUC where every score is the same, each tie counting one half
+FEW_FALSE_ALARMS = {"0.1pct": 0.1, "1pct": 1.0}  # percent of D_T that an attack may accuse
+
+
+def score(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    rows: Split,
+    reference_mean: np.ndarray,
+    *,
+    settings: RmiaSettings = DEFAULTS,
+    strict: bool = False,
+) -> dict[str, float]:
+    """Accuracies and RMIA AUCs of one model, all in percent.
+
+    Args:
+        logits: (N, classes) of the model, one row per sample of D + D_T.
+        labels: (N,) true classes.
+        rows: the rows of D_R, D_F and D_T; their union is RMIA's population.
+        reference_mean: (N,) from `rmia.reference_mean` (or `offline_mean`), computed with the same `settings`.
+        settings: RMIA's parameters.
+        strict: refuse when RMIA gives every sample the same score. Without it such an AUC is 50, which is what ties
+            count: a trial whose network collapsed is a bad result, not a mistake of the user.
+
+    Returns:
+        `unlearn_accuracy` (D_F), `retain_accuracy` (D_R), `test_accuracy` (D_T): target = the retrained model's.
+        `forget_test_auc`: 50 is ideal. `forget_retain_auc`, `retain_test_auc`: target = the retrained model's.
+
+    Raises:
+        UserError: an empty or overlapping split, arrays of different lengths, logits that are not finite.
+    """
+    logits, labels = check_logits(logits, labels)
+    check_split(rows, len(labels))
+    population = np.concatenate(rows)
+    membership = scores(settings.confidence(logits, labels), reference_mean, population, gamma=settings.gamma)
+    constant = None if strict else UNINFORMATIVE
+    return {
+        "unlearn_accuracy": accuracy(logits[rows.forget], labels[rows.forget]),
+        "retain_accuracy": accuracy(logits[rows.retain], labels[rows.retain]),
+        "test_accuracy": accuracy(logits[rows.test], labels[rows.test]),
+        "forget_test_auc": forget_test_auc(membership, rows, constant=constant),
+        "forget_retain_auc": forget_retain_auc(membership, rows, constant=constant),
+        "retain_test_auc": retain_test_auc(membership, rows, constant=constant),
+    }
+
+
+def audit(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    rows: Split,
+    reference_mean: np.ndarray,
+    *,
+    generator: torch.Generator,
+    settings: RmiaSettings = DEFAULTS,
+    normals: lira.Lira | None = None,
+) -> dict[str, float]:
+    """Every other attack on one model, all in percent, for the final models: seconds, where `score` takes milliseconds.
+
+    Arguments as in `score`; `generator` draws the samples of the SVC attack and `normals` come from `lira.fit`.
+
+    Returns:
+        `{attack}_forget_test_auc` for rmia, lira and the threshold signals: 50 is ideal.
+        `{attack}_forget_test_tpr_at_{0.1pct, 1pct}_fpr` for rmia and lira: 0.1 and 1 are ideal.
+        `{attack}_forget_called_member` for lira and the signals, `mis` (share called NON-member): target = the
+        retrained model's. The lira entries are missing without `normals`.
+
+    Raises:
+        UserError: as `score`.
+    """
+    logits, labels = check_logits(logits, labels)
+    check_split(rows, len(labels))
+    signals = {name: signal(logits, labels) for name, signal in threshold.SIGNALS.items()}
+    confidence = settings.confidence(logits, labels)
+    strong = {"rmia": scores(confidence, reference_mean, np.concatenate(rows), gamma=settings.gamma)}
+    found = {"mis": mis(logits, labels, rows, generator=generator)}
+    if normals is not None:
+        value = logit_scaled(logits, labels)
+        strong["lira"] = lira.log_likelihood_ratio(value, normals)
+        found["lira_forget_called_member"] = lira.forget_called_member(value, normals, rows)
+    for name, values in {**strong, **signals}.items():
+        found[f"{name}_forget_test_auc"] = auc(values[rows.forget], values[rows.test], constant=UNINFORMATIVE)
+    for name, values in strong.items():
+        for title, fpr in FEW_FALSE_ALARMS.items():
+            rate = tpr_at_fpr(values[rows.forget], values[rows.test], fpr)
+            found[f"{name}_forget_test_tpr_at_{title}_fpr"] = rate
+    for name, values in signals.items():
+        found[f"{name}_forget_called_member"] = threshold.forget_called_member(values, labels, rows)
+    return found

@@ -1,0 +1,84 @@
+"""MODELS: name -> constructor of a plain net; `build` puts normalisation before it and draws its weights."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from amun_ray.arguments import check_arguments
+from amun_ray.errors import UserError
+from amun_ray.models.normalize import Normalize
+from amun_ray.models.resnet import resnet18, resnet20
+from amun_ray.models.small_cnn import SmallCNN
+from amun_ray.names import lookup
+from amun_ray.seeds import derive
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "small_cnn": SmallCNN,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+}
+
+SHAPE = ("channels", "classes", "size")  # what a constructor learns from the dataset, by keyword
+
+
+def check(name: str, options: Mapping[str, Any] | None = None) -> Callable[..., nn.Module]:
+    """The constructor behind `name`, after its options were checked by name; nothing is built.
+
+    Args:
+        name: a row of MODELS, or `package.module:callable` of the user's own with the keywords of SHAPE.
+        options: further keyword arguments, e.g. `width`.
+
+    Raises:
+        UserError: unknown name, an option that does not exist, or one that is missing.
+    """
+    constructor = lookup(MODELS, name, "model")
+    if not callable(constructor):
+        raise UserError(f"model {name!r} must be a callable that returns a module, found {type(constructor).__name__}")
+    check_arguments(constructor, options or {}, f"model {name!r}", supplied=SHAPE)
+    return constructor
+
+
+def build(
+    name: str, *, channels: int, classes: int, size: int, mean: Sequence[float], std: Sequence[float], seed: int,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Sequential:
+    """A fresh model on the CPU: `Sequential(normalize=Normalize, net=MODELS[name])`.
+
+    Args:
+        name: a row of MODELS, or `package.module:callable` of the user's own.
+        channels, size: of the images (N, C, H, W); `size` is the shorter side in pixels.
+        classes: number of logits.
+        mean, std: per channel, of training pixels in [0, 1]; `Dataset.statistics` has them.
+        seed: decides the weights, which do not depend on what was drawn before; the global generator is left as it was.
+        options: further keyword arguments of the constructor, e.g. `width`.
+
+    Returns:
+        A module (N, C, H, W) float32 in [0, 1] -> logits (N, classes).
+
+    Raises:
+        UserError: as `check`; `mean` and `std` that do not fit the channels; a user's net of another output shape.
+    """
+    constructor = check(name, options)
+    if len(mean) != channels:
+        raise UserError(f"model {name!r}: {channels} channels need {channels} means, found {len(mean)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "model weights"))
+        net = constructor(channels=channels, classes=classes, size=size, **(options or {}))
+    if name not in MODELS:
+        _check_net(net, name, (2, channels, size, size), (2, classes))
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), net=net))
+
+
+def _check_net(net: nn.Module, name: str, images: tuple[int, ...], logits: tuple[int, ...]) -> None:
+    """Raise UserError unless the user's `net` maps a batch of shape `images` to one of shape `logits`."""
+    if not isinstance(net, nn.Module):
+        raise UserError(f"model {name!r} must return a torch module, found {type(net).__name__}")
+    training = net.training
+    with torch.no_grad():
+        shape = tuple(net.eval()(torch.zeros(images)).shape)
+    net.train(training)
+    if shape != logits:
+        raise UserError(f"model {name!r}: images {images} must give logits {logits}, found {shape}")

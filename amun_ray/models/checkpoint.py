@@ -1,0 +1,152 @@
+"""Weights as data: written as safetensors with the same bytes every time, read without unpickling, loaded strictly."""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors import torch as safetensors_torch
+from torch import Tensor, nn
+
+from amun_ray.errors import UserError
+
+State = Mapping[str, Tensor]
+SAFETENSORS = ".safetensors"
+
+
+def save(model: nn.Module | State, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file of the weights, as bytes that depend on weights and metadata alone.
+
+    The library writes its metadata in an order that changes from call to call; here it is sorted, so that equal
+    models are equal files.
+
+    Args:
+        model: a module, or its state dict; tensors of any device and dtype.
+        metadata: text that says where the weights come from.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(model).items()}
+    raw = safetensors_torch.save(tensors, metadata=dict(metadata))
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns its data to 8 bytes
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(raw)[8 + length:]))
+
+
+def digest(model: nn.Module | State) -> str:
+    """sha256 (hex) of the names, dtypes, shapes and values of all tensors; it does not depend on their order."""
+    content = hashlib.sha256()
+    for name, tensor in sorted(_state(model).items()):
+        content.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return content.hexdigest()
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The metadata of a safetensors file.
+
+    Raises:
+        UserError: the file is missing or no safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def read(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a torch file that holds a state dict, plain or under "state_dict".
+
+    Torch files are read with `weights_only=True`: nothing in them is executed. The `module.` that DataParallel puts
+    before every name is dropped.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    found = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_torch(path)
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"{path}: expected a state dict (name -> tensor), plain or under 'state_dict', "
+                        f"found {_describe(found)}; save `model.state_dict()`")
+    if all(name.startswith("module.") for name in found):
+        return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    return dict(found)
+
+
+def load_into(model: nn.Module, path: str | os.PathLike) -> None:
+    """Put the weights of a file (see `read`) into `model`, in place and strictly.
+
+    Where `model` is `Sequential(normalize, net)` of `amun_ray.models.build`, the weights of a bare net load into `net`
+    and the normalisation stays as it is.
+
+    Raises:
+        UserError: as `read`; a tensor that is missing, unexpected, of another shape or kind, or not finite. The model
+            is then unchanged.
+    """
+    load_state(model, read(path), str(path))
+
+
+def load_state(model: nn.Module, state: State, source: str) -> None:
+    """`load_into` for tensors already in memory; `source` is what messages call them."""
+    target = model
+    inner = getattr(model, "net", None)
+    if isinstance(inner, nn.Module) and not any(name.startswith(("net.", "normalize.")) for name in state):
+        target = inner
+    problems = _problems(target.state_dict(), state)
+    if problems:
+        raise UserError(f"{source}: these weights are not of this model: {'; '.join(problems)}")
+    infinite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if infinite:
+        raise UserError(f"{source}: {len(infinite)} tensors hold NaN or infinite numbers: {', '.join(infinite[:3])}")
+    target.load_state_dict(state, strict=True)
+
+
+def _problems(wanted: State, found: State) -> list[str]:
+    """What does not fit: the first tensor of each kind of problem, and how many there are of that kind."""
+    wrong: list[str] = []
+    for name in (name for name in wanted if name in found):
+        want, have = wanted[name], found[name]
+        if want.shape != have.shape:
+            wrong.append(f"{name} has shape {tuple(have.shape)}, wanted {tuple(want.shape)}")
+        elif want.is_floating_point() != have.is_floating_point():
+            wrong.append(f"{name} is {have.dtype}, wanted {want.dtype}")
+    missing = [f"{name} {tuple(wanted[name].shape)} is missing" for name in wanted if name not in found]
+    unexpected = [f"{name} {tuple(found[name].shape)} is unexpected" for name in found if name not in wanted]
+    return [kind[0] + (f" (and {len(kind) - 1} more)" if len(kind) > 1 else "")
+            for kind in (wrong, missing, unexpected) if kind]
+
+
+def _state(model: nn.Module | State) -> State:
+    return model.state_dict() if isinstance(model, nn.Module) else model
+
+
+def _describe(found: object) -> str:
+    if isinstance(found, Mapping):
+        return f"a mapping with the keys {', '.join(map(repr, list(found)[:5]))}" if found else "an empty mapping"
+    return type(found).__name__
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return safetensors_torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: not a plain state dict, and whole objects are not unpickled; "
+                        "save `model.state_dict()` instead") from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as a torch file: {first}") from error

@@ -1,0 +1,38 @@
+"""How a name written by a user becomes a row of a table or an object of the user's own module."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from amun_ray.errors import UserError
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or an empty string."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    """`table[name]`, or the object behind `package.module:NAME`.
+
+    Raises:
+        UserError: the name is neither in the table nor importable; the message lists the choices.
+    """
+    if name in table:
+        return table[name]
+    if ":" in name:
+        return load_object(name, kind)
+    raise UserError(f"unknown {kind} {name!r}{suggestion(name, table)} Known: {', '.join(sorted(table))}")
+
+
+def load_object(name: str, kind: str) -> Any:
+    """Import the object named by `package.module:NAME`; UserError when it is not there."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}") from error
+    except AttributeError as error:
+        raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}") from error

@@ -1,0 +1,20 @@
+"""Tables and arrays in, figures out. Each figure says in its title what to look for, and marks the target."""
+
+from amun_ray.plots.comparison import comparison_bars, results_table
+from amun_ray.plots.histograms import confidence_histograms, eps_histogram, l2_histogram
+from amun_ray.plots.roc import roc_curves
+from amun_ray.plots.search import gap_against_epochs, gap_against_lr, trade_off
+from amun_ray.plots.style import png
+
+__all__ = [
+    "comparison_bars",
+    "confidence_histograms",
+    "eps_histogram",
+    "gap_against_epochs",
+    "gap_against_lr",
+    "l2_histogram",
+    "png",
+    "results_table",
+    "roc_curves",
+    "trade_off",
+]

@@ -1,0 +1,120 @@
+"""The final comparison, as bars and as a table: every method beside the retrained model, which is the target."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from amun_ray.errors import UserError
+from amun_ray.plots.style import COLOURS, METRICS, TARGET, panels, row_name
+
+Row = Mapping[str, Any]
+SHOWN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
+RETRAINED, ORIGINAL = "retrain", "original"
+
+
+def comparison_bars(rows: Sequence[Row], metrics: Sequence[str] = SHOWN) -> Figure:
+    """A panel for each metric, a bar for each method: mean, and std over originals x forget sets x runs.
+
+    Args:
+        rows: as in results.json: `method`, `access`, and for each metric `{"mean", "std", "n"}` in percent. Optional
+            `{"low", "high"}` (a 95 % interval) replaces the std. The row of method "retrain" gives the target lines.
+        metrics: the panels, from left to right.
+
+    Raises:
+        UserError: no rows, or a row without one of the metrics.
+    """
+    _check(rows, metrics)
+    target = next((row for row in rows if row["method"] == RETRAINED), None)
+    figure, axes = panels(len(metrics), width=2.5, height=1.6 + 0.36 * len(rows), sharey=True)
+    for axis, metric in zip(axes, metrics, strict=True):
+        for i, row in enumerate(rows):
+            _bar(axis, i, row, row[metric])
+        goal = 0.0 if metric == "average_gap" else target and target[metric]["mean"]
+        if goal is not None:
+            axis.axvline(goal, **TARGET)
+        axis.set_title(METRICS.get(metric, metric) + ("" if goal is None else f"\ntarget {goal:.2f}"), fontsize=10)
+        axis.set_xlabel("points" if metric == "average_gap" else "%")
+        _limits(axis, [row[metric] for row in rows], goal)
+    axes[0].set_yticks(range(len(rows)), [row_name(row) for row in rows])
+    axes[0].invert_yaxis()
+    spread = "95 % interval" if all("low" in row[metric] for row in rows for metric in metrics) else "std"
+    figure.suptitle(f"Near the dashed target is good; bars: mean, lines: {spread} ({_runs(rows)})", fontsize=11)
+    return figure
+
+
+def results_table(rows: Sequence[Row], metrics: Sequence[str] = SHOWN) -> Figure:
+    """The same numbers as a table, mean ± std, the retrained row (the target) shaded and the least Avg. Gap bold.
+
+    `rows` as in `comparison_bars`; a row may hold `note`, such as "unchanged" or "n.s.", shown behind its name.
+    """
+    _check(rows, metrics)
+    figure, (axis,) = panels(1, width=2.8 + 1.4 * len(metrics), height=0.9 + 0.3 * (len(rows) + 1))
+    axis.set_axis_off()
+    names = [row_name(row) + (f" ({row['note']})" if row.get("note") else "") for row in rows]
+    cells = [[name, *(_cell(row[metric]) for metric in metrics)] for name, row in zip(names, rows, strict=True)]
+    head = ["Method", *(f"{METRICS.get(m, m)}\n({'points' if m == 'average_gap' else '%'})" for m in metrics)]
+    share = 0.24
+    widths = [share, *[(1 - share) / len(metrics)] * len(metrics)]
+    table = axis.table(cells, colLabels=head, colWidths=widths, bbox=(0, 0, 1, 1), cellLoc="center")
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    best = _best(rows)
+    for (line, column), cell in table.get_celld().items():
+        cell.set_edgecolor("0.8")
+        if column == 0:
+            cell.set_text_props(ha="left")
+        if line == 0 or line - 1 == best:
+            cell.set_text_props(weight="bold")
+        if line > 0 and rows[line - 1]["method"] == RETRAINED:
+            cell.set_facecolor("0.9")
+    axis.set_title(f"Mean ± std ({_runs(rows)}); target: the shaded row, Avg. Gap 0; bold: least Avg. Gap", fontsize=10)
+    return figure
+
+
+def _bar(axis: Axes, place: int, row: Row, value: Mapping[str, float]) -> None:
+    colour = "0.75" if row["method"] in (RETRAINED, ORIGINAL) else COLOURS[0 if row.get("access") == "retain" else 1]
+    mean = value["mean"]
+    low, high = value.get("low", mean - value["std"]), value.get("high", mean + value["std"])
+    axis.barh(place, mean, color=colour, height=0.72)
+    axis.plot([low, high], [place, place], color="black", linewidth=1.2)
+    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    axis.text(max(mean, high), place, f" {mean:.2f}", va="center", fontsize=8, bbox=paper)
+
+
+def _limits(axis: Axes, values: Sequence[Mapping[str, float]], goal: float | None) -> None:
+    """Start at a multiple of 10 below all that is shown, and say so: accuracies near 100 differ by points only."""
+    ends = [] if goal is None else [goal]
+    for value in values:
+        ends += [value.get("low", value["mean"] - value["std"]), value.get("high", value["mean"] + value["std"])]
+    start, stop = max(0.0, 10 * ((min(ends) - 1) // 10)), max(ends)
+    axis.set_xlim(start, start + 1.45 * max(stop - start, 1e-6))  # room for the numbers
+    ticks = MaxNLocator(3, integer=stop - start > 3).tick_values(start, stop)
+    axis.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= 100]))
+    if start:
+        axis.set_xlabel(f"{axis.get_xlabel()} (axis from {start:g})")
+
+
+def _cell(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.2f} ± {value['std']:.2f}"
+
+
+def _best(rows: Sequence[Row]) -> int | None:
+    judged = [i for i, row in enumerate(rows) if row["method"] not in (RETRAINED, ORIGINAL) and "average_gap" in row]
+    return min(judged, key=lambda i: rows[i]["average_gap"]["mean"], default=None)
+
+
+def _runs(rows: Sequence[Row]) -> str:
+    counts = sorted({row[metric]["n"] for row in rows for metric in METRICS if metric in row})
+    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+
+def _check(rows: Sequence[Row], metrics: Sequence[str]) -> None:
+    if not rows or not metrics:
+        raise UserError("figure: the comparison needs at least one row and one metric")
+    for row in rows:
+        missing = [metric for metric in metrics if metric not in row]
+        if missing:
+            raise UserError(f"figure: the row of {row_name(row)} lacks {', '.join(missing)}")

@@ -1,0 +1,40 @@
+"""ROC curves of membership inference on log axes, where the few confident hits of an attack show."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from amun_ray.plots.style import COLOURS, TARGET, numbers, panels
+
+
+def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> Figure:
+    """Each curve of `curves`, name -> `(fpr, tpr)` in percent as `metrics.roc` returns them, and the random guess.
+
+    The title says which sets are told apart, such as "RMIA: forgotten against unseen samples".
+    """
+    points = {name: (numbers(fpr, name), numbers(tpr, name)) for name, (fpr, tpr) in curves.items()}
+    # Rates below one sample cannot occur; the axes start at the smallest rate that does, and not under 0.01 %.
+    positive = np.concatenate([rates[rates > 0] for pair in points.values() for rates in pair])
+    floor = float(np.clip(positive.min(), 0.01, 10.0))
+    figure, (axis,) = panels(1, width=5.6, height=5.2)
+    for i, (name, (fpr, tpr)) in enumerate(points.items()):
+        area = float((np.diff(fpr) * (tpr[1:] + tpr[:-1])).sum()) / 200  # trapezoids, in percent
+        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "-.")[i // len(COLOURS) % 2]}
+        shown = np.maximum(fpr, floor), np.maximum(tpr, floor)
+        axis.plot(*shown, drawstyle="steps-post", label=f"{name}: AUC {area:.1f} %", **style)
+    axis.plot([floor, 100], [floor, 100], label="random guess: AUC 50 %, the ideal for FT", **TARGET)
+    axis.set(
+        title=title,
+        xlabel="false positive rate (%): called members, but not",
+        ylabel="true positive rate (%): members found",
+        xscale="log",
+        yscale="log",
+        xlim=(floor, 100),
+        ylim=(floor, 100),
+    )
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure

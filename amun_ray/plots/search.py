@@ -1,0 +1,117 @@
+"""What the hyper-parameter search saw: one point or line for each trial."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from amun_ray.errors import UserError
+from amun_ray.plots.style import TARGET, numbers, panels, row_name, row_styles
+
+Trial = Mapping[str, Any]
+GAP = "Avg. Gap to retrained (points, lower is better)"
+
+
+def gap_against_lr(trials: Sequence[Trial]) -> Figure:
+    """Avg. Gap of each trial at its best epoch count against its learning rate.
+
+    Args:
+        trials: each with `method`, `access`, `lr` and `average_gap` (percentage points).
+    """
+    groups = _grouped(trials)
+    styles = row_styles(trials)
+    figure, (axis,) = panels(1, width=7.2, height=4.2)
+    for name, group in groups.items():
+        lr, gap = numbers([t["lr"] for t in group], "lr"), numbers([t["average_gap"] for t in group], "average_gap")
+        axis.scatter(lr, gap, label=name, alpha=0.75, s=28, **styles[name])
+        best = int(gap.argmin())
+        axis.scatter(lr[best], gap[best], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
+    axis.set(xscale="log", xlabel="learning rate (log scale)", ylabel=GAP)
+    axis.set_title(f"Search on held-out forget sets: {len(trials)} trials (ring: the best)", loc="left")
+    _gap_axis(axis)
+    _legend(axis)
+    return figure
+
+
+def gap_against_epochs(trials: Sequence[Trial]) -> Figure:
+    """Avg. Gap after each epoch: every trial as a thin line, the best trial of each method as a thick one.
+
+    Args:
+        trials: each with `method`, `access` and `gaps`, its Avg. Gap (points) after epoch 1, 2, ...; the lengths may
+            differ where trials were stopped early.
+    """
+    groups = _grouped(trials)
+    styles = row_styles(trials)
+    figure, (axis,) = panels(1, width=7.2, height=4.2)
+    for name, group in groups.items():
+        curves = [numbers(trial["gaps"], f"gaps of {name}") for trial in group]
+        best = min(curves, key=np.min)
+        for curve in curves:
+            axis.plot(range(1, len(curve) + 1), curve, color=styles[name]["color"], alpha=0.2, linewidth=0.8)
+        label = f"{name}, best trial"
+        axis.plot(range(1, len(best) + 1), best, linewidth=2.2, markersize=4, label=label, **styles[name])
+        at = int(best.argmin())
+        axis.scatter(at + 1, best[at], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
+    axis.set(xlabel="epochs of unlearning", ylabel=GAP)
+    axis.set_title("Avg. Gap on held-out forget sets by epoch (ring: the best)", loc="left")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _gap_axis(axis)
+    _legend(axis)
+    return figure
+
+
+def trade_off(trials: Sequence[Trial], *, original: Mapping[str, float], retrained: Mapping[str, float]) -> Figure:
+    """Utility against privacy of every trial: drop of test accuracy and distance of FT AUC from 50.
+
+    Args:
+        trials: each with `method`, `access`, `test_accuracy` and `forget_test_auc`, in percent.
+        original: the same two numbers of the original model, the drop's zero: a method that does nothing ends there.
+        retrained: of the retrained model, the target.
+    """
+    styles = row_styles(trials)
+
+    def place(row: Mapping[str, float]) -> tuple[float, float]:
+        return original["test_accuracy"] - row["test_accuracy"], abs(row["forget_test_auc"] - 50)
+
+    figure, (axis,) = panels(1, width=7.2, height=4.6)
+    axis.axhline(place(retrained)[1], **TARGET, zorder=1)
+    axis.axvline(place(retrained)[0], **TARGET, zorder=1)
+    for name, group in _grouped(trials).items():
+        points = np.array([place(trial) for trial in group])
+        numbers(points, name)
+        axis.scatter(points[:, 0], points[:, 1], label=name, alpha=0.75, s=28, **styles[name])
+    axis.scatter(*place(original), marker="X", s=110, color="grey", edgecolors="white", label="Original: did nothing")
+    axis.scatter(*place(retrained), marker="*", s=220, color="black", edgecolors="white", label="Retrained: the target")
+    axis.set(
+        xlabel="drop of test accuracy from the original (points; left is better)",
+        ylabel="|FT AUC - 50| (points; lower is better)",
+    )
+    axis.set_title(f"Utility against privacy of {len(trials)} trials (good: near the star)", loc="left")
+    _legend(axis)
+    return figure
+
+
+def _grouped(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    if not trials:
+        raise UserError("figure: the search has no finished trial to show")
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(row_name(trial), []).append(trial)
+    return groups
+
+
+def _gap_axis(axis: Axes) -> None:
+    """A log axis where the gaps span more than a factor of 30, as they do once some trials destroy the model."""
+    low, high = axis.dataLim.intervaly
+    if low > 0 and high / low > 30:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+    else:
+        axis.set_ylim(bottom=0)
+
+
+def _legend(axis: Axes) -> None:
+    axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)

@@ -1,0 +1,94 @@
+"""What all figures share: names, colours, size, and the way to bytes. No pyplot, so no state between figures."""
+
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from amun_ray.errors import UserError
+
+# Okabe and Ito's palette: told apart under all common forms of colour blindness. Black and grey mark the targets.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5539", "#8E6FBF")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+TARGET = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+
+SETS = {
+    "retain": ("retain $D_R$", COLOURS[0]),
+    "forget": ("forget $D_F$", COLOURS[1]),
+    "test": ("unseen $D_T$", COLOURS[2]),
+}
+METRICS = {
+    "unlearn_accuracy": "Unlearn accuracy",
+    "retain_accuracy": "Retain accuracy",
+    "test_accuracy": "Test accuracy",
+    "forget_test_auc": "FT AUC",
+    "average_gap": "Avg. Gap",
+    "mis": "MIS",
+    "forget_retain_auc": "FR AUC",
+    "retain_test_auc": "RT AUC",
+}
+METHODS = {
+    "original": "Original",
+    "retrain": "Retrained",
+    "finetune": "Fine-tune",
+    "random_label": "Random label",
+    "gradient_ascent": "Gradient ascent",
+    "boundary_shrink": "Boundary shrink",
+    "l1_sparse": "l1-sparse",
+    "salun": "SalUn",
+    "amun": "AMUN",
+    "amun_salun": "AMUN + SalUn",
+    "amun_without_forget": "AMUN, no $D_F$",
+    "certified": "Certified",
+    "neggrad_plus": "NegGrad+",
+    "scrub": "SCRUB",
+}
+ACCESS = {"retain": "with $D_R$", "forget_only": "only $D_F$"}
+BASELINES = ("original", "retrain")  # rows that no access applies to
+
+
+def row_name(row: Mapping[str, Any], separator: str = " ") -> str:
+    """`AMUN with $D_R$` for a row with `method` and `access`; names that are not in the tables stand for themselves."""
+    method = METHODS.get(row["method"], row["method"])
+    access = row.get("access")
+    if row["method"] in BASELINES or not access:
+        return method
+    return f"{method}{separator}{ACCESS.get(access, access)}"
+
+
+def row_styles(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker for every distinct row name, in the order in which the names occur."""
+    names = dict.fromkeys(row_name(row) for row in rows)
+    return {
+        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(names)
+    }
+
+
+def panels(columns: int, *, width: float = 4.2, height: float = 3.6, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with `columns` panels side by side, each `width` x `height` inches, spines only where an axis is."""
+    figure = Figure(figsize=(width * columns, height), dpi=150, layout="constrained")
+    axes = list(figure.subplots(1, columns, squeeze=False, **shared)[0])
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def numbers(values: Any, name: str) -> np.ndarray:
+    """`values` as a flat float array; UserError unless there is at least one and all are finite."""
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if array.size == 0:
+        raise UserError(f"figure: {name} holds no values")
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise UserError(f"figure: {bad} of {array.size} values of {name} are not finite")
+    return array

@@ -1,0 +1,79 @@
+"""The pictures of a sweep: which numbers go into which figure of `amun_ray.plots`, as PNG files by name."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from amun_ray import plots
+from amun_ray.data.shards import Status
+from amun_ray.metrics import logit_scaled, roc
+from amun_ray.metrics.rmia import scores as rmia_scores
+from amun_ray.stages.cases import Contender, Evidence, split
+from amun_ray.stages.final import Unlearned
+from amun_ray.stages.originals import Trained, read_logits
+from amun_ray.stages.report import ACCESS, Row
+from amun_ray.stages.studies import Trial
+
+
+def result_figures(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
+    """The final table, as a table and as bars with the target lines."""
+    shown = [row.as_json() for row in rows]
+    yield "figures/final_table.png", plots.png(plots.results_table(shown))
+    yield "figures/final_comparison.png", plots.png(plots.comparison_bars(shown))
+
+
+def search_figures(trials: Sequence[Trial], rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
+    """What the search saw: Avg. Gap against lr and epochs, and utility against privacy."""
+    points = [{"method": trial.contender.method, "access": trial.contender.access, "lr": trial.settings.lr,
+               "average_gap": trial.gap, "gaps": trial.result["average_gap"]} | _at_best(trial)
+              for trial in trials if "failed" not in trial.result]
+    baselines = {row.method: {term: summary.mean for term, summary in row.summary.items()}
+                 for row in rows if row.settings is None}
+    yield "figures/search_lr.png", plots.png(plots.gap_against_lr(points))
+    yield "figures/search_epochs.png", plots.png(plots.gap_against_epochs(points))
+    yield "figures/search_trade_off.png", plots.png(
+        plots.trade_off(points, original=baselines["original"], retrained=baselines["retrain"]))
+
+
+def _at_best(trial: Trial) -> dict[str, float]:
+    best = [curve[trial.result["best_epoch"] - 1] for curve in trial.result["curves"]]
+    return {term: float(np.mean([one[term] for one in best])) for term in ("test_accuracy", "forget_test_auc")}
+
+
+def attack_figures(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:
+    """Radius and distance of every adversarial example; `columns`: `eps`, `l2`, `status`, each (N,)."""
+    flipped = columns["status"] == Status.FLIPPED
+    counts = {status: int((columns["status"] == status).sum()) for status in Status}
+    if flipped.any():
+        yield "figures/adversaries_eps.png", plots.png(plots.eps_histogram(
+            columns["eps"][flipped], already_wrong=counts[Status.ALREADY_WRONG], failed=counts[Status.FAILED]))
+        yield "figures/adversaries_l2.png", plots.png(plots.l2_histogram(
+            columns["l2"][columns["status"] != Status.FAILED]))
+
+
+def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained,
+                     made: Sequence[Unlearned]) -> Iterator[tuple[str, bytes]]:
+    """Confidence histograms and RMIA curves of the first final case: original, first run of each method, retrained."""
+    case, store = made[0].run.case, evidence.workspace.store
+    parts, labels = split(evidence.workspace, case.rows), evidence.labels
+    logits = {"Original": read_logits(store, original.unit), "Retrained": read_logits(store, retrained.unit)}
+    for one in made:
+        if one.run.case is case and one.run.number == 0 and "failed" not in one.result:
+            logits[_title(one.run.contender)] = read_logits(store, one.run.unit)
+
+    def confidences(rows: np.ndarray) -> dict[str, np.ndarray]:
+        values = logit_scaled(rows, labels)
+        return {"retain": values[parts.retain], "forget": values[parts.forget], "test": values[parts.test]}
+
+    yield "figures/confidence.png", plots.png(plots.confidence_histograms(
+        {title: confidences(rows) for title, rows in logits.items()}))
+    settings, curves = evidence.workspace.sweep.rmia, {}
+    for title, rows in logits.items():
+        membership = rmia_scores(settings.confidence(rows, labels), evidence.mean, gamma=settings.gamma)
+        curves[title] = roc(membership[parts.forget], membership[parts.test])
+    yield "figures/rmia_roc.png", plots.png(plots.roc_curves(
+        curves, title="RMIA: forgotten against unseen samples (good: on the diagonal, as the retrained model)"))
+
+
+def _title(contender: Contender) -> str:
+    return f"{contender.method} {ACCESS[contender.access]}"

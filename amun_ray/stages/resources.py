@@ -1,0 +1,76 @@
+"""Which Ray a sweep runs on, and what one of its workers holds: the one reader of cluster resources."""
+
+import os
+from dataclasses import dataclass
+
+import ray
+import torch
+
+from amun_ray.config import Resources
+from amun_ray.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray that this process is connected to: `(cpus, gpus)` of every live node, and how it was found."""
+
+    nodes: tuple[tuple[float, float], ...]
+    origin: str
+
+    def __str__(self) -> str:
+        cpus, gpus = (sum(column) for column in zip(*self.nodes, strict=True))
+        return f"{self.origin}: {len(self.nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs"
+
+
+def connect() -> Cluster:
+    """Join the cluster that `RAY_ADDRESS` or this machine points to; where there is none, start Ray on this machine.
+
+    Raises:
+        UserError: `RAY_ADDRESS` names a cluster that does not answer. A sweep meant for a cluster never falls back
+            silently to one machine.
+    """
+    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker that was given no GPU sees none
+    try:
+        context = ray.init(address="auto", **quiet)
+        origin = f"Ray: joined the cluster at {context.address_info['gcs_address']}"
+    except ConnectionError as error:
+        if os.environ.get("RAY_ADDRESS") not in (None, "", "local"):
+            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no cluster answers there: {error}") from error
+        ray.init(address="local", include_dashboard=False, **quiet)
+        origin = "Ray: started on this machine"
+    return Cluster(_nodes(), origin)
+
+
+def _nodes() -> tuple[tuple[float, float], ...]:
+    return tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+                 for node in ray.nodes() if node["Alive"])
+
+
+def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:
+    """`num_cpus` and `num_gpus` of one worker: pinned to its share of a GPU where the cluster has any.
+
+    Raises:
+        UserError: no node can hold one such worker; the message lists what there is.
+    """
+    has_gpu = any(gpus for _, gpus in cluster.nodes)
+    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus if has_gpu else 0.0}
+    if not slots(options, cluster):
+        listed = "; ".join(f"{cpus:g} CPUs, {gpus:g} GPUs" for cpus, gpus in cluster.nodes)
+        raise UserError(f"resources: one worker asks for {options['num_cpus']:g} CPUs and {options['num_gpus']:g} "
+                        f"GPUs, and no node has that. The nodes: {listed}")
+    return options
+
+
+def slots(options: dict[str, float], cluster: Cluster) -> int:
+    """How many workers of `options` the cluster holds at once; a worker does not span nodes."""
+    def on_node(cpus: float, gpus: float) -> int:
+        by_cpu = int(cpus / options["num_cpus"] + 1e-9)
+        return min(by_cpu, int(gpus / options["num_gpus"] + 1e-9)) if options["num_gpus"] else by_cpu
+    return sum(on_node(cpus, gpus) for cpus, gpus in cluster.nodes)
+
+
+def take_device(threads: int) -> torch.device:
+    """Called once inside a worker: sets its CPU threads, returns the device that Ray pinned it to."""
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,1 @@
+"""The one training loop: images resident on the device, augmented there, and control handed back after each epoch."""

@@ -1,0 +1,147 @@
+"""The one training loop: it runs an epoch's passes, hands control back, and knows who calls it as little as why."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from amun_ray.errors import Diverged, UserError
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.batches import batches
+from amun_ray.training.cost import Cost
+from amun_ray.training.modes import frozen_statistics, has_batch_norm
+from amun_ray.training.parts import Part, count
+from amun_ray.training.recipe import Recipe, uses_bfloat16
+
+Forward = Callable[[Tensor], Tensor]  # the model, possibly compiled
+Objective = Callable[[Forward, Tensor, Tensor], Tensor]  # (model, images, labels) -> what is minimised, a scalar
+
+
+def cross_entropy(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of `labels` (B,) over the batch `images` (B, C, H, W)."""
+    return F.cross_entropy(forward(images).float(), labels)
+
+
+class Pass(NamedTuple):
+    """One sweep over the union of some parts, shuffled together."""
+
+    parts: tuple[Part, ...]
+    objective: Objective = cross_entropy
+    statistics: bool = True  # False: batch norm uses its running statistics and does not update them
+
+
+Plan = Callable[[int], Sequence[Pass]]  # epoch, from 1 -> its passes, decided when the epoch begins
+Mask = Mapping[str, Tensor]  # parameter name -> bool tensor of its shape, True where it may move
+
+
+def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation: Augmentation,
+        generator: torch.Generator, loss: Objective = cross_entropy, cost: Cost | None = None) -> Iterator[int]:
+    """Train `model` in place on the union of `parts`; yields the epoch, from 1, after each epoch.
+
+    Raises:
+        UserError: the parts are empty, or one sample for a model with batch norm.
+        Diverged: after the epoch in which loss or weights left the finite numbers.
+    """
+    every_epoch = (Pass(tuple(parts), loss),)
+    return train(model, lambda epoch: every_epoch, recipe=recipe, augmentation=augmentation, generator=generator,
+                 cost=cost)
+
+
+def train(model: nn.Module, plan: Plan, *, recipe: Recipe, augmentation: Augmentation, generator: torch.Generator,
+          mask: Mask | None = None, cost: Cost | None = None) -> Iterator[int]:
+    """Train `model` in place by the passes of each epoch; yields the epoch, from 1, after each epoch.
+
+    The passes of an epoch share one optimiser, momentum included. A weight outside `mask` keeps its value bit for bit:
+    neither gradient nor momentum nor weight decay moves it. Buffers (batch norm statistics) are no weights; a mask does
+    not hold them.
+
+    The host waits for the device once per epoch, to see whether the numbers are still finite. Afterwards the weights
+    lie in channels_last order in memory, with the shapes they had. Raises as `fit` does.
+    """
+    run = _Run(model=model, recipe=recipe, augmentation=augmentation, generator=generator, cost=cost or Cost(),
+               mask=mask)
+    for epoch in range(1, recipe.epochs + 1):
+        passes = plan(epoch)
+        losses = [run.one_pass(each, begin=epoch - 1 + number / len(passes), length=1 / len(passes))
+                  for number, each in enumerate(passes)]
+        run.optimizer.zero_grad()  # the caller gets a model without gradients
+        _check_finite(model, losses, f"epoch {epoch} of {recipe.epochs}, lr {recipe.lr_at(epoch - 1):.3g}")
+        yield epoch
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What stays the same from the first batch of a training to the last."""
+
+    model: nn.Module
+    recipe: Recipe
+    augmentation: Augmentation
+    generator: torch.Generator
+    cost: Cost
+    mask: Mask | None
+
+    def __post_init__(self) -> None:
+        self.model.to(memory_format=torch.channels_last)
+        self.forward = torch.compile(self.model) if self.recipe.compile else self.model
+        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        self.weights = [weight for _, weight in named]
+        self.device = self.weights[0].device
+        self.masks = None if self.mask is None else [self.mask[name].to(weight) for name, weight in named]
+        # Under a mask the decay is added to the gradient here, before the mask: SGD's own would shrink masked weights.
+        self.optimizer = torch.optim.SGD(self.weights, lr=self.recipe.lr, momentum=self.recipe.momentum,
+                                         weight_decay=0 if self.masks else self.recipe.weight_decay, fused=True)
+
+    def one_pass(self, sweep: Pass, *, begin: float, length: float) -> Tensor:
+        """Train over `sweep`, which lasts from `begin` for `length`, in epochs; the summed loss, on the device."""
+        total = count(sweep.parts)
+        if total == 1 and sweep.statistics and has_batch_norm(self.model):
+            raise UserError("a pass over one sample has no batch statistics; give at least two samples")
+        self.model.train()
+        loss_sum = torch.zeros((), device=self.device)
+        done = 0
+        with nullcontext() if sweep.statistics else frozen_statistics(self.model):
+            for images, labels in batches(sweep.parts, batch_size=self.recipe.batch_size,
+                                          augmentation=self.augmentation, generator=self.generator):
+                self._set_lr(self.recipe.lr_at(begin + length * done / total))
+                loss_sum += self._step(sweep.objective, images, labels)
+                done += len(labels)
+        self.cost.add(total, backward=True)
+        return loss_sum
+
+    def _step(self, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
+        """One SGD step on one batch; its loss, detached."""
+        with torch.autocast(self.device.type, torch.bfloat16,
+                            enabled=uses_bfloat16(self.recipe.precision, self.device)):
+            loss = objective(self.forward, images, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.masks is not None:
+            self._mask_gradients(self.masks)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _mask_gradients(self, masks: list[Tensor]) -> None:
+        """Replace each gradient by (gradient + weight decay) where the mask is 1, and by exactly 0 elsewhere."""
+        used = [(weight, mask) for weight, mask in zip(self.weights, masks, strict=True) if weight.grad is not None]
+        for weight, mask in used:
+            weight.grad.add_(weight.detach(), alpha=self.recipe.weight_decay).mul_(mask)
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+
+def _check_finite(model: nn.Module, losses: list[Tensor], where: str) -> None:
+    """Raise Diverged unless the losses and everything the model would be saved with are finite: one wait in all."""
+    state = [value for value in model.state_dict().values() if value.is_floating_point()]
+    loss = torch.stack(losses).sum()
+    finite = torch.stack([loss.isfinite(), *(value.isfinite().all() for value in state)])
+    if not finite.all():
+        value = loss.item()
+        what = f"the summed loss is {value}" if not math.isfinite(value) else "weights or statistics are not finite"
+        raise Diverged(f"{where}: {what}")

@@ -1,0 +1,44 @@
+"""What a pass is made of: labelled images that already lie on the device they are trained on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amun_ray.errors import UserError
+from amun_ray.tensors import check_unit_range
+
+
+class Part(NamedTuple):
+    """Samples of one kind: clean ones as pixels, adversarial ones as the floats they were found as."""
+
+    images: Tensor  # (N, C, H, W) uint8 in 0..255, or float32 in [0, 1]
+    labels: Tensor  # (N,) int64, what the model is to say
+    augment: bool  # whether crop and flip apply
+
+
+def place(images: np.ndarray | Tensor, labels: np.ndarray | Tensor, *, augment: bool,
+          device: torch.device | str = "cpu") -> Part:
+    """A checked Part on `device`; `images` and `labels` as in `Part`, as arrays or tensors.
+
+    Raises:
+        UserError: shapes or types are not those of `Part`, or float pixels lie outside [0, 1].
+    """
+    part = Part(torch.as_tensor(images), torch.as_tensor(labels), augment)
+    if part.images.ndim != 4 or part.labels.shape != part.images.shape[:1]:
+        raise UserError("images (N, C, H, W) with labels (N,) are expected, "
+                        f"found {tuple(part.images.shape)} with {tuple(part.labels.shape)}")
+    if part.images.dtype not in (torch.uint8, torch.float32):
+        raise UserError(f"images must be uint8 or float32, found {part.images.dtype}")
+    if part.labels.dtype != torch.int64:
+        raise UserError(f"labels must be int64, found {part.labels.dtype}")
+    if part.images.dtype == torch.float32 and len(part.images) > 0:
+        check_unit_range(part.images, "images")
+    return Part(part.images.to(device), part.labels.to(device), augment)
+
+
+def count(parts: Sequence[Part]) -> int:
+    """The number of samples in all `parts` together."""
+    return sum(len(part.labels) for part in parts)

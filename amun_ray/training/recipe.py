@@ -1,0 +1,72 @@
+"""How a model is trained: optimiser, learning rate over time, precision."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from amun_ray.errors import UserError
+
+WARM_UP = 0.25  # share of a one-cycle run in which the learning rate rises
+WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """SGD with momentum and weight decay, as every training of the paper (PAPER.md, section 2).
+
+    The "step" schedule never looks at `epochs`, so one run of E epochs passes through the model of every shorter run.
+    "one_cycle" does look, and is meant for originals made fast.
+
+    Raises:
+        UserError: a value outside the range noted beside it.
+    """
+
+    lr: float  # > 0
+    epochs: int  # >= 1
+    batch_size: int = 128  # >= 2, since one sample has no batch statistics
+    momentum: float = 0.9  # in [0, 1)
+    weight_decay: float = 5e-4  # >= 0
+    schedule: Literal["step", "one_cycle"] = "step"
+    decay_every: int = 0  # epochs between two decays of "step"; 0 is never
+    decay_factor: float = 0.1  # in (0, 1]
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            "lr": ("> 0 and finite", 0 < self.lr < math.inf),
+            "epochs": (">= 1", self.epochs >= 1),
+            "batch_size": (">= 2", self.batch_size >= 2),
+            "momentum": ("in [0, 1)", 0 <= self.momentum < 1),
+            "weight_decay": (">= 0 and finite", 0 <= self.weight_decay < math.inf),
+            "schedule": ("step or one_cycle", self.schedule in ("step", "one_cycle")),
+            "decay_every": (">= 0", self.decay_every >= 0),
+            "decay_factor": ("in (0, 1]", 0 < self.decay_factor <= 1),
+            "precision": ("float32, bfloat16 or auto", self.precision in ("float32", "bfloat16", "auto")),
+        }
+        broken = [f"{name} must be {rule}, but got {getattr(self, name)!r}"
+                  for name, (rule, holds) in rules.items() if not holds]
+        if broken:
+            raise UserError("; ".join(broken))
+
+    def lr_at(self, time: float) -> float:
+        """The learning rate at `time`, in epochs since the start (0.5: in the middle of the first epoch)."""
+        if self.schedule == "one_cycle":
+            share = time / self.epochs
+            rising = WARM_UP_FROM + (1 - WARM_UP_FROM) * share / WARM_UP
+            return self.lr * min(rising, (1 - share) / (1 - WARM_UP))
+        decays = int(time) // self.decay_every if self.decay_every else 0
+        return self.lr * self.decay_factor**decays
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether forward passes run under bfloat16 autocast.
+
+    "auto" takes bfloat16 on a GPU that computes it natively, and float32 on a CPU: torch does not say which CPUs have
+    bfloat16 instructions, and without them it is slower. Who knows that theirs has them asks for "bfloat16".
+    """
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bfloat16"

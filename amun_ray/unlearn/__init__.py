@@ -1,0 +1,107 @@
+"""METHODS: every unlearning method is one row, run by one function, `unlearn`."""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from amun_ray.errors import UserError
+from amun_ray.names import lookup
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.loop import train
+from amun_ray.training.recipe import Recipe
+from amun_ray.unlearn import plans
+from amun_ray.unlearn.certified import CERTIFIED, certified
+from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Method, Report, Sets, Setting, Task
+from amun_ray.unlearn.saliency import SALIENCY, salient
+
+__all__ = ["METHODS", "Certificate", "Method", "Report", "Sets", "Setting", "Task", "copy_model", "find", "unlearn"]
+
+AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True)
+RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label)
+
+METHODS: dict[str, Method] = {
+    "finetune": Method(access=RETAIN, plan=plans.finetune),
+    "random_label": RANDOM_LABEL,
+    "gradient_ascent": Method(access=EITHER, plan=plans.gradient_ascent),
+    "boundary_shrink": Method(access=EITHER, plan=plans.boundary_shrink, settings=plans.BOUNDARY),
+    "l1_sparse": Method(access=RETAIN, plan=plans.l1_sparse, settings=plans.L1),
+    "salun": replace(RANDOM_LABEL, moves=salient, settings=SALIENCY),
+    "amun": AMUN,
+    "amun_without_forget": replace(AMUN, plan=plans.amun_without_forget),
+    "amun_salun": replace(AMUN, moves=salient, settings=SALIENCY),
+    "certified": Method(access=RETAIN, run=certified, settings=CERTIFIED),
+    "neggrad_plus": Method(access=RETAIN, plan=plans.neggrad_plus, settings=plans.NEGGRAD),
+    "scrub": Method(access=RETAIN, plan=plans.scrub, settings=plans.SCRUB),
+}
+
+
+def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recipe, augmentation: Augmentation,
+            generator: torch.Generator, settings: Mapping[str, float] | None = None,
+            report: Report | None = None) -> Iterator[int]:
+    """Unlearn `sets.forget` in `model`, in place; yields the epoch, from 1, after each epoch.
+
+    Keep the original with `copy_model`. `method` is a row of METHODS, its name, or `package.module:NAME`; `settings`
+    are its own hyper-parameters, defaults for those left out. `report`, where given, holds the cost so far at each
+    yield. All arguments are checked here, before the first epoch is asked for.
+
+    Raises:
+        UserError: unknown method, a setting of access it does not have, a set it needs is missing, wrong settings.
+        Diverged: after the epoch in which loss or weights left the finite numbers.
+    """
+    name = method if isinstance(method, str) else "the method"
+    row = find(method) if isinstance(method, str) else method
+    _check_sets(name, row, sets)
+    task = Task(model=model, sets=sets, recipe=recipe, settings=row.complete(name, settings or {}),
+                augmentation=augmentation, generator=generator, report=report or Report())
+    return _timed(_run(row, task), task.report)
+
+
+def find(name: str) -> Method:
+    """The row `name` of METHODS, or the Method behind `package.module:NAME`; UserError where there is none."""
+    method = lookup(METHODS, name, "method")
+    if not isinstance(method, Method):
+        raise UserError(f"method {name!r}: an amun_ray.unlearn.Method is expected, found {type(method).__name__}")
+    return method
+
+
+def copy_model(model: nn.Module) -> nn.Module:
+    """An independent copy of `model`, without its gradients."""
+    copied = copy.deepcopy(model)
+    copied.zero_grad(set_to_none=True)
+    return copied
+
+
+def _check_sets(name: str, method: Method, sets: Sets) -> None:
+    if sets.access not in method.access:
+        raise UserError(f"{name} does not exist with {sets.access!r} access, "
+                        f"only with {', '.join(sorted(method.access))}")
+    if len(sets.forget.labels) == 0:
+        raise UserError("the forget set is empty")
+    if sets.retain is not None and len(sets.retain.labels) == 0:
+        raise UserError("the retain set is empty; retain=None is the setting without it")
+    if method.needs_adversarial and (sets.adversarial is None or len(sets.adversarial.labels) == 0):
+        raise UserError(f"{name} needs an adversarial set, but there is none or it is empty")
+
+
+def _run(method: Method, task: Task) -> Iterator[int]:
+    if method.run is not None:
+        yield from method.run(task)
+        return
+    mask = None if method.moves is None else method.moves(task)
+    yield from train(task.model, method.plan(task), recipe=task.recipe, augmentation=task.augmentation,
+                     generator=task.generator, mask=mask, cost=task.report)
+
+
+def _timed(epochs: Iterator[int], report: Report) -> Iterator[int]:
+    """Pass `epochs` on, counting the time spent in them and not the time of the caller between them."""
+    while True:
+        start = time.perf_counter()
+        epoch = next(epochs, None)
+        report.seconds += time.perf_counter() - start
+        if epoch is None:
+            return
+        yield epoch

@@ -1,0 +1,169 @@
+"""Certified unlearning by one damped Newton step and Gaussian noise (Zhang et al., ICML 2024).
+
+Notation: L_R and L_F are the mean cross-entropy over D_R (n - m samples) and D_F (m samples) plus weight_decay / 2 *
+|w|^2; w is the original model, a minimiser over D, so that grad L_R(w) = -m / (n - m) * grad L_F(w); H is the Hessian
+of L_R at w.
+
+    unlearned = w + m / (n - m) * (H + damping)^-1 grad L_F(w) + sigma * noise
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from amun_ray.errors import Diverged
+from amun_ray.training.batches import send
+from amun_ray.training.parts import Part
+from amun_ray.unlearn.gradients import Vector, combine, curvature, dot, gradient, scaled, trainable
+from amun_ray.unlearn.method import Certificate, Setting, Task
+
+SCALE_STEPS, SMALLEST_STEPS = 20, 100  # of power iteration: a scale may be rough, an eigenvalue that certifies may not
+SCALE_SAMPLES = 1024  # of D_R, from which the largest curvature is measured
+SCALE_MARGIN = 1.5  # other batches bend more than those that were measured
+TINY = 1e-30  # keeps a norm of 0 from being divided by
+
+CERTIFIED = {
+    "damping": Setting(default=1.0, low=1e-2, high=1e3, log=True, at_least=0),
+    "steps": Setting(default=100, low=10, high=1000, log=True, at_least=1),
+    "scale": Setting(default=0, low=1, high=1e4, log=True, at_least=0),
+    "sigma": Setting(default=1e-3, low=1e-4, high=1e-1, log=True, at_least=0),
+    "delta": Setting(default=1e-5, low=1e-6, high=1e-3, log=True, above=0, at_most=0.5),
+    "distance": Setting(default=0, low=1e-2, high=1e2, log=True, at_least=0),
+    "hessian_lipschitz": Setting(default=0, low=1e-2, high=1e2, log=True, at_least=0),
+}
+
+
+def certified(task: Task) -> Iterator[int]:
+    """Take the step, add the noise, put the certificate into `task.report`; yields 1 and ends, whatever the epochs.
+
+    Learning rate and schedule have no part in it. Settings: `damping`; `steps` and `scale` of the recursion (scale 0:
+    measured); `sigma`, the noise's standard deviation; `delta`; and two assumptions that no run can check: `distance`,
+    a bound on |w - retrained|, and `hessian_lipschitz`, a Lipschitz constant of the Hessian between the two. Either
+    left at 0 means that it is not assumed, and then nothing is certified.
+
+    Raises:
+        Diverged: the recursion left the finite numbers; a larger `scale` or `damping` mends that.
+    """
+    forgotten, retained = len(task.sets.forget.labels), len(task.sets.retain.labels)
+    slope = gradient(task.model, task.sets.forget, **_over(task))
+    target = scaled(slope, forgotten / retained)  # -grad L_R where w is a minimiser over D
+    step = inverse_curvature(task, target)
+    if not dot(step, step).isfinite():
+        raise Diverged("certified: the inverse-Hessian recursion is not finite; raise scale or damping")
+    task.report.certificate = certify(task, target, step)
+    with torch.no_grad():
+        for name, weight in trainable(task.model).items():
+            noise = torch.randn(weight.shape, generator=task.generator)
+            weight += step[name] + task.settings["sigma"] * send(noise, weight.device)
+    yield 1
+
+
+def inverse_curvature(task: Task, vector: Vector) -> Vector:
+    """(H + damping)^-1 `vector`, by the recursion v <- vector + v - (H_t + damping) v / scale over `steps` batches of
+    D_R.
+
+    H_t is the Hessian on a batch drawn with replacement. v / scale converges to the product where `scale` exceeds the
+    largest eigenvalue of H + damping (Agarwal et al., JMLR 2017).
+    """
+    damping, scale = task.settings["damping"], task.settings["scale"] or _measured_scale(task)
+    result = vector
+    for _ in range(int(task.settings["steps"])):
+        bent = curvature(task.model, _sample(task, task.recipe.batch_size), result, **_over(task))
+        result = combine(combine(vector, 1 - damping / scale, result), -1 / scale, bent)
+    return scaled(result, 1 / scale)
+
+
+def certify(task: Task, target: Vector, step: Vector) -> Certificate:
+    """The epsilon that `delta` leaves, from a bound on the distance between the step's end and the retrained model u.
+
+    With D >= |w - u|, M the Lipschitz constant of the Hessian on the way, and s > 0 the smallest eigenvalue of H +
+    damping, the exact Newton step ends within D (M D / 2 + damping) / s of u, because grad L_R(u) = 0 and the averaged
+    Hessian between w and u differs from H by at most M D / 2. The step taken differs from that one by at most
+    (stationarity + residual) / s: |grad L_R(w) + target| and |(H + damping) step - target|, both computed over all of
+    D_R. Gaussian noise of `sigma` turns the sum into (epsilon, delta). s is an estimate by power iteration, so the
+    certificate is as good as that.
+    """
+    at, delta = task.settings, task.settings["delta"]
+    missing = [name for name in ("distance", "hessian_lipschitz", "sigma") if at[name] == 0]
+    if missing:
+        return Certificate(delta, None, f"nothing is certified: {', '.join(missing)} not given")
+    stationarity = combine(gradient(task.model, task.sets.retain, **_over(task)), 1, target)
+    bent = combine(curvature(task.model, task.sets.retain, step, **_over(task)), at["damping"], step)
+    errors = _norm(stationarity) + _norm(combine(bent, -1, target))
+    smallest = _smallest_eigenvalue(task) + at["damping"]
+    if smallest <= 0:
+        return Certificate(delta, None, f"nothing is certified: H + damping has the eigenvalue {smallest:.3g}; "
+                                        f"damping ({at['damping']:g}) must be raised until it is positive definite")
+    newton = at["distance"] * (at["hessian_lipschitz"] * at["distance"] / 2 + at["damping"])
+    bound = (newton + errors) / smallest
+    return Certificate(delta, epsilon_of(bound / at["sigma"], delta),
+                       f"assumes |original - retrained| <= {at['distance']:g} and a Hessian with Lipschitz constant "
+                       f"{at['hessian_lipschitz']:g}; then |unlearned - retrained| <= {bound:.4g} before the noise")
+
+
+def epsilon_of(shift: float, delta: float) -> float:
+    """The smallest epsilon for which unit Gaussians `shift` apart are (epsilon, delta)-indistinguishable.
+
+    Solves delta = Phi(shift / 2 - epsilon / shift) - exp(epsilon) * Phi(-shift / 2 - epsilon / shift), which is exact
+    at any epsilon (Balle and Wang, ICML 2018, theorem 8), where the classical formula holds only below 1.
+    """
+    def leak(epsilon: float) -> float:
+        sides = torch.tensor([shift / 2 - epsilon / shift, -shift / 2 - epsilon / shift], dtype=torch.float64)
+        near, far = torch.special.log_ndtr(sides).tolist()
+        return math.exp(near) - math.exp(min(near, epsilon + far))
+
+    if leak(0.0) <= delta:
+        return 0.0
+    low, high = 0.0, 1.0
+    while leak(high) > delta:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if leak(middle) > delta else (low, middle)
+    return high
+
+
+def _measured_scale(task: Task) -> float:
+    """A scale under which the recursion contracts: the largest eigenvalue on a sample of D_R, with a margin."""
+    sample = _sample(task, SCALE_SAMPLES)
+    largest = _dominant(task, lambda vector: curvature(task.model, sample, vector, **_over(task)), SCALE_STEPS)
+    return SCALE_MARGIN * (abs(largest) + task.settings["damping"])
+
+
+def _smallest_eigenvalue(task: Task) -> float:
+    """The smallest eigenvalue of H over all of D_R: dominant once H is shifted down by its dominant eigenvalue."""
+    def bend(vector: Vector) -> Vector:
+        return curvature(task.model, task.sets.retain, vector, **_over(task))
+
+    shift = abs(_dominant(task, bend, SMALLEST_STEPS))
+    return shift + _dominant(task, lambda vector: combine(bend(vector), -shift, vector), SMALLEST_STEPS)
+
+
+def _dominant(task: Task, apply: Callable[[Vector], Vector], steps: int) -> float:
+    """The eigenvalue of largest size of a symmetric linear map, by `steps` steps of power iteration."""
+    vector = {name: send(torch.randn(weight.shape, generator=task.generator), weight.device)
+              for name, weight in trainable(task.model).items()}
+    value = 0.0
+    for _ in range(steps):
+        vector = scaled(vector, 1 / max(_norm(vector), TINY))
+        turned = apply(vector)
+        value, vector = dot(vector, turned).item(), turned
+    return value
+
+
+def _norm(vector: Vector) -> float:
+    return dot(vector, vector).sqrt().item()
+
+
+def _sample(task: Task, samples: int) -> Part:
+    """`samples` samples of D_R, drawn with replacement."""
+    retain = task.sets.retain
+    rows = send(torch.randint(len(retain.labels), (samples,), generator=task.generator), retain.labels.device)
+    return Part(retain.images[rows], retain.labels[rows], augment=False)
+
+
+def _over(task: Task) -> dict[str, Any]:
+    """How every derivative of this task is taken."""
+    return {"batch_size": task.recipe.batch_size, "cost": task.report, "weight_decay": task.recipe.weight_decay}

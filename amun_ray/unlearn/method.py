@@ -1,0 +1,128 @@
+"""What an unlearning method is: what it sees, what it minimises, what it may move, and what it lets a user set."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from amun_ray.errors import UserError
+from amun_ray.names import suggestion
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.cost import Cost
+from amun_ray.training.loop import Mask, Plan
+from amun_ray.training.modes import evaluating
+from amun_ray.training.parts import Part
+from amun_ray.training.recipe import Recipe
+
+RETAIN = frozenset({"retain"})
+EITHER = frozenset({"retain", "forget_only"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """What a method is given; all parts on the device of the model."""
+
+    retain: Part | None  # D_R; None is the forget_only setting
+    forget: Part  # D_F
+    adversarial: Part | None = None  # D_A: float32 images under the original model's own wrong labels, not augmented
+
+    @property
+    def access(self) -> str:
+        """The setting of access: "retain" or "forget_only"."""
+        return "forget_only" if self.retain is None else "retain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A hyper-parameter of one method: its default, the range worth searching, and the values that make sense."""
+
+    default: float
+    low: float  # `low` to `high` is the range a search looks at
+    high: float
+    log: bool = False  # searched on a logarithmic scale
+    choices: tuple[float, ...] | None = None  # the only values allowed, where they are few
+    above: float = -math.inf  # a value must be greater than this ...
+    at_least: float = -math.inf  # ... and not below this ...
+    at_most: float = math.inf  # ... and not beyond this
+
+    def problem(self, value: float) -> str | None:
+        """Why `value` is not allowed, or None where it is."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"a finite number is expected, but got {value!r}"
+        if self.choices is not None and value not in self.choices:
+            return f"must be one of {', '.join(map(str, self.choices))}, but got {value!r}"
+        bounds = ((f"> {self.above:g}", value > self.above), (f">= {self.at_least:g}", value >= self.at_least),
+                  (f"<= {self.at_most:g}", value <= self.at_most))
+        return next((f"must be {rule}, but got {value!r}" for rule, holds in bounds if not holds), None)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The (epsilon, delta) that a certified method reached under its assumptions, or why there is none."""
+
+    delta: float
+    epsilon: float | None  # None: nothing is certified
+    reason: str  # the assumptions that `epsilon` rests on, or what is missing
+
+
+@dataclass
+class Report(Cost):
+    """What an unlearning run cost (see `Cost`), and what it certified, for a method that certifies."""
+
+    certificate: Certificate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One unlearning run: everything a method may use."""
+
+    model: nn.Module  # changed in place
+    sets: Sets
+    recipe: Recipe
+    settings: Mapping[str, float]  # complete: defaults filled in
+    augmentation: Augmentation
+    generator: torch.Generator
+    report: Report
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: the width of the model's logits."""
+        with torch.no_grad(), evaluating(self.model):
+            return self.model(torch.zeros_like(self.sets.forget.images[:1], dtype=torch.float32)).shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row of METHODS. A variant of a method is `replace(METHOD, ...)`.
+
+    `plan(task)` is called once, before the first epoch, and returns what `training.loop.train` runs. `run` replaces the
+    training loop for a method that is no fine-tuning; it trains `task.model` in place and yields as the loop does.
+    """
+
+    access: frozenset[str]  # the settings it exists in: "retain" (D_R at hand), "forget_only"
+    plan: Callable[[Task], Plan] | None = None
+    moves: Callable[[Task], Mask] | None = None  # the weights it may move; None is all of them
+    run: Callable[[Task], Iterator[int]] | None = None
+    needs_adversarial: bool = False
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.access or not self.access <= EITHER:
+            raise UserError(f"access must be drawn from {sorted(EITHER)}, but got {sorted(self.access)}")
+        if (self.plan is None) == (self.run is None):
+            raise UserError("a method has either a plan or a run of its own")
+
+    def complete(self, name: str, settings: Mapping[str, float]) -> dict[str, float]:
+        """`settings` over the defaults; UserError for a setting the method does not have or a value it cannot take."""
+        problems = []
+        for key, value in settings.items():
+            if key not in self.settings:
+                known = ", ".join(self.settings) or "none"
+                problems.append(f"{name} has no setting {key!r}{suggestion(key, self.settings)} It has: {known}")
+            elif (reason := self.settings[key].problem(value)) is not None:
+                problems.append(f"{name}: {key} {reason}")
+        if problems:
+            raise UserError("; ".join(problems))
+        return {key: setting.default for key, setting in self.settings.items()} | dict(settings)

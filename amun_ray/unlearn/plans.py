@@ -1,0 +1,198 @@
+"""What each fine-tuning method sees and minimises, epoch by epoch (PAPER.md, section 2).
+
+Batch norm: a pass that holds samples of D_R updates the running statistics, as in any training. A pass over D_F or D_A
+alone normalises with the statistics the model has and leaves them: they are estimates over all of D, which a few
+samples to be forgotten, or weights driven uphill on them, would replace within an epoch. So what is optimised there
+is the very function that is evaluated afterwards. (The authors' scripts let every pass update them.)
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from amun_ray.training.batches import batches, in_order, send
+from amun_ray.training.loop import Forward, Pass, Plan, cross_entropy
+from amun_ray.training.modes import evaluating, frozen_statistics
+from amun_ray.training.parts import Part
+from amun_ray.unlearn.method import Sets, Setting, Task
+
+
+def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], Plan]:
+    """The plan of one cross-entropy pass per epoch over the union of what `sees` names; absent parts are left out."""
+
+    def plan(task: Task) -> Plan:
+        parts = tuple(part for part in sees(task.sets) if part is not None)
+        every_epoch = (Pass(parts, statistics=task.sets.retain is not None),)
+        return lambda epoch: every_epoch
+
+    return plan
+
+
+L1 = {
+    "alpha": Setting(default=5e-4, low=1e-5, high=1e-2, log=True, at_least=0),
+    "decay_epochs": Setting(default=10, low=1, high=20, at_least=1),
+}
+BOUNDARY = {"bound": Setting(default=0.1, low=0.01, high=0.3, above=0, at_most=1)}
+NEGGRAD = {"retain_weight": Setting(default=0.95, low=0.8, high=0.9999, above=0, at_most=1)}
+SCRUB = {
+    "alpha": Setting(default=0.5, low=1e-3, high=1, log=True, at_least=0),
+    "gamma": Setting(default=1, low=0.1, high=1, at_least=0),
+    "temperature": Setting(default=4, low=1, high=8, above=0),
+    "max_epochs": Setting(default=2, low=1, high=5, at_least=0),
+}
+
+finetune = joint(lambda sets: (sets.retain,))
+amun = joint(lambda sets: (sets.retain, sets.forget, sets.adversarial))
+amun_without_forget = joint(lambda sets: (sets.retain, sets.adversarial))
+
+
+def random_label(task: Task) -> Plan:
+    """D_R under its labels joined with D_F under wrong labels, drawn anew every epoch; without D_R, D_F alone."""
+    sets, classes = task.sets, task.classes
+
+    def epoch_passes(epoch: int) -> tuple[Pass, ...]:
+        relabelled = sets.forget._replace(labels=wrong_labels(sets.forget.labels, classes, task.generator))
+        parts = (relabelled,) if sets.retain is None else (sets.retain, relabelled)
+        return (Pass(parts, statistics=sets.retain is not None),)
+
+    return epoch_passes
+
+
+def wrong_labels(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """For each of `labels` (N,) one of the `classes - 1` other classes, all equally likely; drawn on the CPU."""
+    shift = torch.randint(1, classes, labels.shape, generator=generator)
+    return (labels + send(shift, labels.device)) % classes
+
+
+def ascend(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+    """The negative cross-entropy: minimising it climbs the loss of D_F."""
+    return -cross_entropy(forward, images, labels)
+
+
+def gradient_ascent(task: Task) -> Plan:
+    """Every epoch a pass over D_R (where there is one), then ascent on D_F."""
+    every_epoch = (*_retain_pass(task.sets), Pass((task.sets.forget,), ascend, statistics=False))
+    return lambda epoch: every_epoch
+
+
+def _retain_pass(sets: Sets) -> tuple[Pass, ...]:
+    return () if sets.retain is None else (Pass((sets.retain,)),)
+
+
+def l1_sparse(task: Task) -> Plan:
+    """Fine-tuning on D_R with `alpha` times the l1 norm of all weights added (Jia et al., NeurIPS 2023).
+
+    In epoch t, from 1, the weight is alpha * max(0, 1 - (t - 1) / decay_epochs): a straight line to 0 after
+    `decay_epochs` epochs, 10 in the paper. It is no share of the epochs of the run, so that one run passes through
+    every shorter run.
+    """
+    alpha, decay_epochs = task.settings["alpha"], task.settings["decay_epochs"]
+    weights = [weight for weight in task.model.parameters() if weight.requires_grad]
+
+    def epoch_passes(epoch: int) -> tuple[Pass, ...]:
+        now = alpha * max(0.0, 1 - (epoch - 1) / decay_epochs)
+
+        def sparse(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(forward, images, labels) + now * sum(weight.abs().sum() for weight in weights)
+
+        return (Pass((task.sets.retain,), sparse),)
+
+    return epoch_passes
+
+
+def boundary_shrink(task: Task) -> Plan:
+    """D_F under the label of its FGSM neighbour, after a pass over D_R where there is one (Chen et al., CVPR 2023).
+
+    The neighbours are those of the model as it stands when the epoch begins, before its pass over D_R.
+    """
+    sets = task.sets
+
+    def epoch_passes(epoch: int) -> tuple[Pass, ...]:
+        relabelled = sets.forget._replace(labels=neighbour_labels(task))
+        return (*_retain_pass(sets), Pass((relabelled,), statistics=False))
+
+    return epoch_passes
+
+
+def neighbour_labels(task: Task) -> Tensor:
+    """What the model says, in eval mode, of D_F moved by `bound` (L-infinity, in [0, 1] pixels) along the loss
+    gradient.
+
+    A tensor (N,). Where the neighbour is still in the class of the sample, its label is the true one.
+    """
+    found = []
+    with evaluating(task.model):
+        for images, labels in in_order(task.sets.forget, task.recipe.batch_size):
+            images = images.detach().requires_grad_()
+            loss = F.cross_entropy(task.model(images), labels, reduction="sum")
+            step = task.settings["bound"] * torch.autograd.grad(loss, images)[0].sign()
+            with torch.no_grad():
+                found.append(task.model((images + step).clamp(0, 1)).argmax(1))
+            task.report.add(len(labels), backward=True)
+            task.report.add(len(labels), backward=False)
+    return torch.cat(found)
+
+
+def neggrad_plus(task: Task) -> Plan:
+    """Descent on a batch of D_R and ascent on one of D_F in the same step (Kurmanji et al., NeurIPS 2023).
+
+    Minimises retain_weight * CE(D_R batch) - (1 - retain_weight) * CE(D_F batch). An epoch is one pass over D_R; the
+    batches of D_F begin again as often as needed.
+    """
+    share = task.settings["retain_weight"]
+    forget_batches = _endless_forget(task)
+
+    def contrast(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+        retained = cross_entropy(forward, images, labels)
+        forget_images, forget_labels = next(forget_batches)
+        with frozen_statistics(task.model):
+            forgotten = cross_entropy(forward, forget_images, forget_labels)
+        task.report.add(len(forget_labels), backward=True)
+        return share * retained - (1 - share) * forgotten
+
+    every_epoch = (Pass((task.sets.retain,), contrast),)
+    return lambda epoch: every_epoch
+
+
+def _endless_forget(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        yield from batches((task.sets.forget,), batch_size=task.recipe.batch_size, augmentation=task.augmentation,
+                           generator=task.generator)
+
+
+def scrub(task: Task) -> Plan:
+    """Away from the original model on D_F, towards it on D_R (Kurmanji et al., NeurIPS 2023, equation 4).
+
+    In the first `max_epochs` epochs a pass over D_F maximises KL(original || model); every epoch then minimises
+    alpha * KL(original || model) + gamma * CE on D_R. Distributions are softened by `temperature`.
+    """
+    alpha, gamma = task.settings["alpha"], task.settings["gamma"]
+    teacher = copy.deepcopy(task.model).eval().to(memory_format=torch.channels_last)
+
+    def divergence(logits: Tensor, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = teacher(images).float()
+        task.report.add(len(images), backward=False)
+        return softened_divergence(wanted, logits, task.settings["temperature"])
+
+    def away(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+        return -divergence(forward(images).float(), images)
+
+    def towards(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+        logits = forward(images).float()
+        return alpha * divergence(logits, images) + gamma * F.cross_entropy(logits, labels)
+
+    max_pass, min_pass = Pass((task.sets.forget,), away, statistics=False), Pass((task.sets.retain,), towards)
+    return lambda epoch: (max_pass, min_pass) if epoch <= task.settings["max_epochs"] else (min_pass,)
+
+
+def softened_divergence(wanted: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(wanted / T) || softmax(logits / T)), mean over rows (N, classes), times T^2.
+
+    The factor keeps the size of its gradient when T changes (Hinton et al., 2015).
+    """
+    return temperature**2 * F.kl_div(F.log_softmax(logits / temperature, 1), F.log_softmax(wanted / temperature, 1),
+                                     reduction="batchmean", log_target=True)

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from amun_ray.data.dataset import Dataset, permutation, seeded_subset
+from amun_ray.errors import UserError
+
+
+def make(count=10, train_size=7, classes=3, name="toy", channels=2):
+    pixels = np.random.default_rng(0).integers(0, 256, (count, channels, 4, 5), np.uint8)
+    return Dataset(name, pixels, np.arange(count, dtype=np.int64) % classes, train_size, classes)
+
+
+def test_rows_split_the_stack():
+    dataset = make()
+    assert len(dataset) == 10
+    assert dataset.channels == 2
+    assert dataset.size == 4
+    np.testing.assert_array_equal(np.concatenate([dataset.train_rows, dataset.test_rows]), np.arange(10))
+    assert len(dataset.train_rows) == 7
+    assert dataset.train_rows.dtype == dataset.test_rows.dtype == np.int64
+
+
+def test_digest_follows_the_contents_and_not_the_name():
+    dataset = make()
+    assert dataset.digest == make(name="other").digest
+    assert len(dataset.digest) == 64
+    assert dataset.digest != make(train_size=6).digest
+    changed = dataset.pixels.copy()
+    changed[9, 1, 3, 4] ^= 1
+    assert dataset.digest != Dataset("toy", changed, dataset.labels, 7, 3).digest
+    assert dataset.digest != Dataset("toy", dataset.pixels, dataset.labels[::-1].copy(), 7, 3).digest
+
+
+def test_digest_ignores_the_memory_layout():
+    dataset = make()
+    strided = np.asfortranarray(dataset.pixels)
+    assert Dataset("toy", strided, dataset.labels, 7, 3).digest == dataset.digest
+
+
+def test_statistics_are_those_of_the_training_rows(monkeypatch):
+    monkeypatch.setattr("amun_ray.data.dataset.STATISTICS_ROWS", 3)  # several blocks, the last one short
+    dataset = make()
+    mean, std = dataset.statistics
+    unit = dataset.pixels[:7].astype(np.float64) / 255
+    np.testing.assert_allclose(mean, unit.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, unit.std((0, 2, 3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"pixels": np.full((10, 1, 4, 4), 0.5, np.float32)}, r"found float32 \(10, 1, 4, 4\), values in \[0.5, 0.5\]"),
+    ({"pixels": np.zeros((10, 4, 4), np.uint8)}, r"found uint8 \(10, 4, 4\)"),
+    ({"labels": np.zeros(9, np.int64)}, r"labels must be int64 of shape \(10,\), found int64 \(9,\)"),
+    ({"labels": np.zeros(10, np.int32)}, "found int32"),
+    ({"labels": np.array([0, 1, 0, 1, 5, 0, 1, 0, 1, 7])}, r"row 4: label 5 is outside the classes 0..2"),
+    ({"labels": np.array([0, 1, 0, -1, 0, 0, 1, 0, 1, 0])}, r"row 3: label -1"),
+    ({"train_size": 10}, "train_size=10"),
+    ({"train_size": 0}, "train_size=0"),
+    ({"classes": 1}, "at least 2 classes"),
+])
+def test_wrong_contents_are_refused(change, message):
+    whole = {"name": "toy", "pixels": np.zeros((10, 1, 4, 4), np.uint8), "labels": np.zeros(10, np.int64),
+             "train_size": 7, "classes": 3}
+    with pytest.raises(UserError, match=message):
+        Dataset(**(whole | change))
+
+
+def test_subsets_are_sorted_seeded_and_independent_of_each_other():
+    rows = seeded_subset(100, 30, "train_size", 0)
+    assert len(rows) == 30
+    assert (np.diff(rows) > 0).all()
+    assert rows.dtype == np.int64
+    np.testing.assert_array_equal(rows, seeded_subset(100, 30, "train_size", 0))
+    assert (rows != seeded_subset(100, 30, "train_size", 1)).any()
+    assert (rows != seeded_subset(100, 30, "test_size", 0)).any()
+    np.testing.assert_array_equal(seeded_subset(4, None, "train_size", 0), np.arange(4))
+
+
+@pytest.mark.parametrize("wanted", [0, -1, 101])
+def test_a_subset_that_does_not_exist_is_refused(wanted):
+    with pytest.raises(UserError, match=f"`1 <= train_size <= 100` must hold.*train_size={wanted}"):
+        seeded_subset(100, wanted, "train_size", 0)
+
+
+def test_permutation_has_every_row_once():
+    order = permutation(50, 3, "anything")
+    np.testing.assert_array_equal(np.sort(order), np.arange(50))
+    np.testing.assert_array_equal(order, permutation(50, 3, "anything"))

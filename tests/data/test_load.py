@@ -1,0 +1,66 @@
+"""DATASETS: every row loads, and what a user writes wrong is said in one line."""
+
+import numpy as np
+import pytest
+
+from amun_ray.data import DATASETS, check, load
+from amun_ray.data.dataset import Dataset
+from amun_ray.errors import UserError
+
+
+def own_dataset(*, rows, **anything):
+    """What a user's module may hold."""
+    assert not anything or anything == {"colour": "blue"}
+    return Dataset("own", np.zeros((rows, 1, 4, 4), np.uint8), np.zeros(rows, np.int64), 2, 2)
+
+
+def no_dataset():
+    return "a path"
+
+
+def test_digits_are_the_whole_set_in_bytes():
+    digits = load("digits")
+    assert digits.pixels.shape == (1797, 1, 8, 8)
+    assert digits.train_size == 700
+    assert digits.classes == 10
+    assert digits.pixels.min() == 0
+    assert digits.pixels.max() == 255
+    assert np.bincount(digits.labels[:700]).min() > 40  # the set is balanced, so a shuffled part nearly is
+    levels = np.unique(digits.pixels)
+    np.testing.assert_array_equal(levels, np.rint(np.arange(17) * 255 / 16))
+
+
+def test_digits_depend_on_the_seed_alone():
+    assert load("digits").digest == load("digits", seed=0).digest
+    assert load("digits").digest != load("digits", seed=1).digest
+    assert load("digits", train_size=500).train_size == 500
+
+
+@pytest.mark.parametrize("train_size", [0, 1797])
+def test_digits_need_rows_on_both_sides(train_size):
+    with pytest.raises(UserError, match=f"digits: .*train_size={train_size}"):
+        load("digits", train_size=train_size)
+
+
+def test_a_users_own_dataset_is_called_by_its_name():
+    assert load(f"{__name__}:own_dataset", rows=5, colour="blue").name == "own"
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), [
+    ("digit", {}, "unknown dataset 'digit'; did you mean 'digits'"),
+    ("digits", {"train_sise": 5}, "dataset 'digits' has no setting 'train_sise'; did you mean 'train_size'"),
+    ("parquet", {"train": "a"}, "dataset 'parquet' needs the setting 'test'"),
+    ("cifar10", {}, "dataset 'cifar10' needs the setting 'root'"),
+    ("no_such_module:data", {}, "module 'no_such_module' cannot be imported"),
+    (f"{__name__}:DATASETS", {}, "must be a callable"),
+    (f"{__name__}:no_dataset", {}, "must return a Dataset, found str"),
+])
+def test_mistakes_are_named(name, settings, message):
+    with pytest.raises(UserError, match=message):
+        load(name, **settings)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_check_reads_nothing(name):
+    settings = {"digits": {}, "parquet": {"train": "nowhere", "test": "nowhere"}}.get(name, {"root": "nowhere"})
+    assert check(name, **settings) is DATASETS[name]

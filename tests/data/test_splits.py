@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from amun_ray.data.splits import (
+    forget_count,
+    random_forget,
+    random_forget_sets,
+    reference_halves,
+    requested_forget_sets,
+)
+from amun_ray.errors import UserError
+
+
+def test_random_forget_draws_sorted_unique_rows_outside_the_excluded():
+    exclude = np.arange(0, 50, dtype=np.int64)
+    rows = random_forget(100, 30, 0, "a", 1, exclude=exclude)
+    assert rows.dtype == np.int64
+    assert len(rows) == 30
+    assert (np.diff(rows) > 0).all()
+    assert rows.min() >= 50
+    assert rows.max() < 100
+    np.testing.assert_array_equal(rows, random_forget(100, 30, 0, "a", 1, exclude=exclude))
+    assert (rows != random_forget(100, 30, 0, "a", 2, exclude=exclude)).any()
+    np.testing.assert_array_equal(random_forget(100, 50, 7, "all", exclude=exclude), np.arange(50, 100))
+
+
+@pytest.mark.parametrize("count", [0, 51])
+def test_random_forget_needs_enough_rows(count):
+    with pytest.raises(UserError, match=f"cannot draw {count} forget samples: 50 of 100"):
+        random_forget(100, count, 0, exclude=np.arange(50))
+
+
+@pytest.mark.parametrize(("size", "fraction", "count"), [(100, 0.29, 29), (700, 0.1, 70), (7, 0.5, 3), (3, 0.34, 1)])
+def test_a_fraction_is_rounded_down_but_not_by_floating_point(size, fraction, count):
+    assert forget_count(size, fraction) == count
+
+
+@pytest.mark.parametrize(("size", "fraction"), [(100, 0.1), (100, 0.5), (101, 0.495), (7, 0.5), (2, 0.5)])
+def test_held_out_sets_never_meet_a_final_set(size, fraction):
+    sets = random_forget_sets(size, fraction, sets=3, held_out=2, seed=0)
+    assert len(sets.final) == 3
+    assert len(sets.held_out) == 2
+    for rows in (*sets.final, *sets.held_out):
+        assert len(rows) == forget_count(size, fraction)
+        assert rows.dtype == np.int64
+        assert (np.diff(rows) > 0).all()
+        assert rows.min() >= 0
+        assert rows.max() < size
+    assert not set(np.concatenate(sets.final)) & set(np.concatenate(sets.held_out))
+
+
+def test_a_set_does_not_depend_on_how_many_are_asked_for():
+    few, many = (random_forget_sets(1000, 0.1, sets=n, held_out=n, seed=4) for n in (1, 5))
+    np.testing.assert_array_equal(few.final[0], many.final[0])
+    np.testing.assert_array_equal(few.held_out[0], many.held_out[0])
+    assert (many.final[0] != many.final[1]).any()
+    assert (many.held_out[0] != many.held_out[1]).any()
+    assert (few.final[0] != random_forget_sets(1000, 0.1, sets=1, held_out=1, seed=5).final[0]).any()
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"fraction": 0.6}, "fraction 0.6 leaves no room for held-out sets.*2 x 60 > 100"),
+    ({"fraction": 0.0}, "`0 < forget fraction < 1` must hold, but got 0.0"),
+    ({"fraction": 1.5}, "but got 1.5"),
+    ({"fraction": 0.001}, "0.001 of 100 training samples is less than one sample"),
+    ({"sets": 0}, "sets=0"),
+    ({"held_out": 0}, "held_out=0"),
+])
+def test_impossible_sets_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        random_forget_sets(100, **({"fraction": 0.1, "sets": 1, "held_out": 1, "seed": 0} | settings))
+
+
+def test_a_request_is_the_final_set_and_is_never_searched_on():
+    rows = np.array([9, 3, 5], np.int64)
+    sets = requested_forget_sets(20, rows, held_out=4, seed=0)
+    np.testing.assert_array_equal(sets.final, [[3, 5, 9]])
+    assert [len(held_out) for held_out in sets.held_out] == [3] * 4
+    assert not set(np.concatenate(sets.held_out)) & {3, 5, 9}
+
+
+def test_a_request_of_more_than_half_is_refused():
+    with pytest.raises(UserError, match="11 requested samples leave no room.*2 x 11 > 20"):
+        requested_forget_sets(20, np.arange(11), held_out=1, seed=0)
+    with pytest.raises(UserError, match="held_out=0"):
+        requested_forget_sets(20, np.arange(2), held_out=0, seed=0)
+
+
+@pytest.mark.parametrize("count", [10, 11])
+def test_every_row_is_in_exactly_half_of_the_models(count):
+    halves = reference_halves(count, 6, seed=1)
+    assert halves.shape == (6, count)
+    assert halves.dtype == bool
+    np.testing.assert_array_equal(halves.sum(0), np.full(count, 3))
+    assert set(halves.sum(1)) <= {count // 2, count - count // 2}
+    assert len(np.unique(halves, axis=0)) == 6
+    np.testing.assert_array_equal(reference_halves(count, 8, seed=1)[:6], halves)  # a bank may grow
+
+
+@pytest.mark.parametrize(("count", "models", "message"), [(10, 3, "even"), (10, 0, "even"), (1, 2, "2 samples")])
+def test_halves_that_cannot_balance_are_refused(count, models, message):
+    with pytest.raises(UserError, match=message):
+        reference_halves(count, models, seed=0)

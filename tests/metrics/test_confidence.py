@@ -1,0 +1,95 @@
+"""Confidences against their formulas, written out for one row at a time."""
+
+import math
+
+import numpy as np
+import pytest
+
+from amun_ray.errors import UserError
+from amun_ray.metrics import logit_scaled, softmax, taylor_softmax
+
+CONFIDENCES = [taylor_softmax, softmax, logit_scaled]
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return rng.normal(scale=6, size=(40, 7)).astype(np.float32), rng.integers(0, 7, 40)
+
+
+def test_taylor_softmax_solved_by_hand():
+    # z / 2 = (1, 0, -1); T4(0) = 1 and T4(-1) = 1 - 1 + 1/2 - 1/6 + 1/24 = 0.375
+    own = 1 + 0.4 + 0.08 + 0.064 / 6 + 0.0256 / 24
+    expected = own / (own + 1 + 0.375)
+    assert taylor_softmax(np.array([[2.0, 0.0, -2.0]]), np.array([0]))[0] == pytest.approx(expected, rel=1e-14)
+
+
+def test_taylor_softmax_equals_its_formula(batch):
+    logits, labels = batch
+    order, margin, temperature = 6, 0.3, 1.5
+
+    def polynomial(u):
+        return sum(u**k / math.factorial(k) for k in range(order + 1))
+
+    expected = []
+    for row, label in zip(logits.astype(float) / temperature, labels, strict=True):
+        own = polynomial(row[label] - margin)
+        expected.append(own / (own + sum(polynomial(u) for j, u in enumerate(row) if j != label)))
+    found = taylor_softmax(logits, labels, order=order, margin=margin, temperature=temperature)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_softmax_and_logit_scaled_equal_their_formulas(batch):
+    logits, labels = batch
+    own = np.exp(logits.astype(float))[np.arange(40), labels]
+    others = np.exp(logits.astype(float)).sum(axis=1) - own
+    np.testing.assert_allclose(softmax(logits, labels), own / (own + others), rtol=1e-9)
+    np.testing.assert_allclose(logit_scaled(logits, labels), np.log(own / others), rtol=1e-6)
+
+
+def test_logit_scaled_keeps_digits_where_p_rounds_to_one():
+    logits = np.array([[800.0, 0.0, 0.0], [0.0, 800.0, 0.0]])
+    np.testing.assert_allclose(logit_scaled(logits, np.array([0, 0])), [800 - math.log(2), -800], rtol=1e-14)
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+def test_a_row_ignores_its_neighbours(confidence, batch):
+    logits, labels = batch
+    alone = [confidence(logits[i : i + 1], labels[i : i + 1])[0] for i in range(len(labels))]
+    np.testing.assert_array_equal(confidence(logits, labels), alone)
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+def test_blocks_are_invisible_and_the_input_is_left_alone(confidence, batch, monkeypatch):
+    logits, labels = batch
+    whole, before = confidence(logits, labels), logits.copy()
+    monkeypatch.setattr("amun_ray.metrics.confidence.BLOCK_VALUES", 21)
+    np.testing.assert_array_equal(confidence(logits, labels), whole)
+    np.testing.assert_array_equal(logits, before)
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_counted(confidence, bad, batch):
+    logits, labels = batch[0].copy(), batch[1]
+    rows = np.arange(3)
+    logits[rows, labels[rows]] = bad
+    with pytest.raises(UserError, match="3 of 40 rows are not finite"):
+        confidence(logits, labels)
+
+
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+def test_shapes_must_fit(confidence, batch):
+    logits, labels = batch
+    with pytest.raises(UserError, match="39 rows for 40 labels"):
+        confidence(logits[1:], labels)
+    with pytest.raises(UserError, match="labels run from"):
+        confidence(logits[:, :2], labels)
+    with pytest.raises(UserError, match="no samples"):
+        confidence(logits[:0], labels[:0])
+
+
+@pytest.mark.parametrize("settings", [{"order": 3}, {"order": 0}, {"temperature": 0.0}])
+def test_settings_out_of_range(settings, batch):
+    with pytest.raises(UserError):
+        taylor_softmax(*batch, **settings)

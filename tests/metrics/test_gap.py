@@ -1,0 +1,57 @@
+"""Accuracy and Avg. Gap: the numbers of the paper's own tables are the reference."""
+
+import numpy as np
+import pytest
+
+from amun_ray.errors import UserError
+from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, accuracy, average_gap, is_unchanged
+
+
+def row(*values):
+    return dict(zip(GAP_TERMS, values, strict=True))
+
+
+RETRAIN = row(94.49, 100.00, 94.33, 50.00)
+
+
+@pytest.mark.parametrize(
+    ("scores", "gap"),
+    [
+        (row(95.16, 96.64, 92.21, 52.08), 2.06),  # fine-tuning, table 1 of the paper
+        (row(95.45, 99.57, 93.45, 50.18), 0.62),  # AMUN
+        (row(4.77, 5.07, 5.09, 49.78), 68.53),  # gradient ascent without D_R, table 2
+    ],
+)
+def test_average_gap_of_the_papers_rows(scores, gap):
+    assert average_gap(scores, RETRAIN) == pytest.approx(gap, abs=0.06)  # the paper averages gaps of single runs
+
+
+def test_zero_for_the_target_itself_and_extras_are_ignored():
+    assert average_gap({**RETRAIN, "retain_test_auc": 60.0}, RETRAIN) == 0
+
+
+def test_gap_with_mis():
+    scores = {**RETRAIN, "mis": 10.0}
+    assert average_gap(scores, {**RETRAIN, "mis": 12.0}, GAP_TERMS_MIS) == 0.5
+    with pytest.raises(UserError, match="retrained scores lack a finite mis"):
+        average_gap(scores, RETRAIN, GAP_TERMS_MIS)
+
+
+def test_nan_is_refused():
+    with pytest.raises(UserError, match="scores lack a finite unlearn_accuracy"):
+        average_gap(row(float("nan"), 1, 1, 1), RETRAIN)
+
+
+def test_a_method_that_did_nothing_is_seen():
+    original = row(100, 100, 94.5, 62)
+    assert is_unchanged(row(99.95, 100, 93.0, 61), original)
+    assert not is_unchanged(row(95.0, 100, 94.5, 50), original)
+
+
+def test_accuracy_in_percent():
+    logits = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [2.0, 1.0]])
+    assert accuracy(logits, np.array([0, 0, 0, 1])) == 50  # the tie goes to the first class
+    with pytest.raises(UserError, match="1 of 4 rows"):
+        accuracy(np.where(logits == 2, np.nan, logits), np.zeros(4, dtype=int))
+    with pytest.raises(UserError, match="4 rows for 3 labels"):
+        accuracy(logits, np.zeros(3, dtype=int))

@@ -1,0 +1,88 @@
+"""LiRA against scipy's normals fitted sample by sample, and on simulated models."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from amun_ray.errors import UserError
+from amun_ray.metrics import Split, auc, lira, logit_scaled
+
+
+@pytest.fixture
+def bank():
+    """Logits (10, 50, 4) of references, labels (50,), membership (10, 50) with 5 models in and 5 out of each sample."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 50)
+    members = np.stack([rng.permutation(10) < 5 for _ in range(50)], axis=1)
+    logits = rng.normal(size=(10, 50, 4))
+    logits[:, np.arange(50), labels] += 3 * members
+    return logits, labels, members
+
+
+def test_normals_are_those_of_each_side(bank):
+    logits, labels, members = bank
+    values = np.stack([logit_scaled(row, labels) for row in logits])
+    normals = lira.fit(logits, labels, members=members, fixed_variance=False)
+    for i in range(50):
+        inside, outside = values[members[:, i], i], values[~members[:, i], i]
+        found = [part[i] for part in normals]
+        assert found == pytest.approx([inside.mean(), inside.std(ddof=1), outside.mean(), outside.std(ddof=1)])
+
+
+def test_few_models_share_one_variance(bank):
+    logits, labels, members = bank
+    own = lira.fit(logits, labels, members=members, fixed_variance=False)
+    shared = lira.fit(logits, labels, members=members)
+    np.testing.assert_allclose(shared.std_in, np.sqrt(np.mean(own.std_in**2)))
+    np.testing.assert_array_equal(shared.mean_out, own.mean_out)
+
+
+def test_score_is_the_log_likelihood_ratio(bank):
+    logits, labels, members = bank
+    normals = lira.fit(iter(list(logits)), labels, members=members, fixed_variance=False)
+    value = np.random.default_rng(1).normal(size=50)
+    inside, outside = norm(normals.mean_in, normals.std_in), norm(normals.mean_out, normals.std_out)
+    expected = inside.logpdf(value) - outside.logpdf(value)
+    np.testing.assert_allclose(lira.log_likelihood_ratio(value, normals), expected)
+    probability = inside.pdf(value) / (inside.pdf(value) + outside.pdf(value))
+    np.testing.assert_allclose(lira.membership_probability(value, normals), probability, rtol=1e-9)
+
+
+def test_probabilities_stay_finite_far_out():
+    normals = lira.Lira(*(np.full(2, x) for x in (5.0, 0.01, -5.0, 0.01)))
+    np.testing.assert_array_equal(lira.membership_probability(np.array([50.0, -50.0]), normals), [1, 0])
+
+
+def test_members_are_told_from_others_and_retrained_from_remembered():
+    rng = np.random.default_rng(0)
+    labels = np.zeros(600, dtype=int)
+    members = np.stack([rng.permutation(8) < 4 for _ in range(600)], axis=1)
+
+    def logits(member):
+        return np.stack([rng.normal(size=600) + 8 * member, rng.normal(size=600)], axis=1)
+
+    normals = lira.fit([logits(member) for member in members], labels, members=members)
+    rows = Split(np.arange(200), np.arange(200, 400), np.arange(400, 600))
+    remembered, retrained = (logit_scaled(logits(np.arange(600) < seen), labels) for seen in (400, 200))
+    scores = lira.log_likelihood_ratio(remembered, normals)
+    assert auc(scores[rows.forget], scores[rows.test]) > 99
+    assert lira.forget_called_member(remembered, normals, rows) > 95
+    scores = lira.log_likelihood_ratio(retrained, normals)
+    assert auc(scores[rows.forget], scores[rows.test]) == pytest.approx(50, abs=6)
+    assert lira.forget_called_member(retrained, normals, rows) < 5
+
+
+def test_references_that_agree_do_not_divide_by_zero():
+    members = np.array([[True], [True], [False], [False]])
+    normals = lira.fit(np.zeros((4, 1, 2)), np.zeros(1, dtype=int), members=members)
+    assert np.isfinite(lira.log_likelihood_ratio(np.zeros(1), normals)).all()
+
+
+def test_refuses(bank):
+    logits, labels, members = bank
+    with pytest.raises(UserError, match="predictions of 9 models"):
+        lira.fit(logits[:9], labels, members=members)
+    with pytest.raises(UserError, match="at least 2 are needed"):
+        lira.fit(logits[:1], labels, members=members[:1])
+    with pytest.raises(UserError, match="fitted samples"):
+        lira.log_likelihood_ratio(np.zeros(3), lira.fit(logits, labels, members=members))

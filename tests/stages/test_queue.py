@@ -1,0 +1,96 @@
+"""Work is handed out once, bounded, and survives the workers."""
+
+import os
+import signal
+
+import pytest
+
+from amun_ray.errors import Diverged, UserError
+from amun_ray.stages.queue import TRIES, ActorQueue, run_tasks
+
+
+@pytest.fixture(scope="module")
+def worker(local_ray, tmp_path_factory):
+    """An actor class that notes each item it begins, and can be told to die."""
+    log = tmp_path_factory.mktemp("log")
+
+    @local_ray.remote(num_cpus=1)
+    class Worker:
+        def work(self, item):
+            (log / f"{item}-{len(list(log.glob(f'{item}-*')))}").touch()
+            if item == "dies once" and len(list(log.glob("dies once-*"))) == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item == "always dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item == "user error":
+                raise UserError("row 3 is empty")
+            return f"{item} done"
+
+    return Worker, log
+
+
+def drain(worker, items, workers=2):
+    with ActorQueue(lambda: worker.remote(), workers) as queue:
+        return dict(queue.run(items, lambda actor, item: actor.work.remote(item)))
+
+
+def test_every_item_is_worked_once(worker):
+    cls, log = worker
+    items = [f"item {number}" for number in range(20)]
+    assert drain(cls, items) == {item: f"{item} done" for item in items}
+    assert all(len(list(log.glob(f"{item}-*"))) == 1 for item in items)
+
+
+def test_no_items_are_no_work(worker):
+    assert drain(worker[0], []) == {}
+
+
+def test_a_worker_killed_by_a_signal_is_replaced_and_its_item_done(worker):
+    cls, log = worker
+    items = ["dies once", *(f"beside {number}" for number in range(6))]
+    assert drain(cls, items) == {item: f"{item} done" for item in items}
+    assert len(list(log.glob("dies once-*"))) == 2
+
+
+def test_an_item_that_always_kills_its_worker_is_named(worker):
+    with pytest.raises(RuntimeError, match=f"always dies took its worker down {TRIES} times"):
+        drain(worker[0], ["always dies"], workers=1)
+
+
+def test_a_users_mistake_arrives_as_itself(worker):
+    with pytest.raises(UserError, match="row 3 is empty"):
+        drain(worker[0], ["user error"])
+
+
+def test_workers_that_cannot_start_are_said_so(local_ray):
+    @local_ray.remote(num_cpus=1)
+    class Broken:
+        def __init__(self):
+            raise OSError("no such library")
+
+    with pytest.raises(RuntimeError, match="no worker can be started"):
+        drain(Broken, ["item"], workers=1)
+
+
+def test_the_driver_holds_a_bounded_number_of_tasks(local_ray):
+    """A million items are more than any driver may submit at once; the source is pulled as results come back."""
+    pulled = []
+
+    def source():
+        for number in range(1_000_000):
+            pulled.append(number)
+            yield number
+
+    tasks = run_tasks(lambda number: local_ray.put(number), source(), limit=8)
+    for count, (item, result) in zip(range(1, 201), tasks, strict=False):
+        assert item == result
+        assert len(pulled) <= count + 8
+
+
+def test_a_task_that_diverges_arrives_as_itself(local_ray):
+    @local_ray.remote
+    def diverge():
+        raise Diverged("epoch 2")
+
+    with pytest.raises(Diverged, match="epoch 2"):
+        list(run_tasks(lambda _: diverge.remote(), [1], limit=1))

@@ -1,0 +1,60 @@
+"""Imports point downwards, and each platform is known to its own rooms alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "amun_ray"
+FLOORS = [{"errors", "names", "seeds", "tensors", "arguments"}, {"data", "models"},
+          {"unlearn", "training", "attacks", "metrics", "plots"}, {"config", "config_file"}, {"store", "tracking", "stages"}, {"sweep"}]
+ONLY_IN = {"ray": {"stages", "sweep"}, "optuna": {"stages", "sweep"}, "mlflow": {"tracking"}, "pydantic": {"config", "config_file"}}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def floor(name: str) -> int:
+    (found,) = [number for number, rooms in enumerate(FLOORS) if name in rooms]
+    return found
+
+
+def imported(path: Path) -> list[str]:
+    """Every module that a file imports, `from amun_ray import data` as `amun_ray.data`."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names += [f"amun_ray.{alias.name}" for alias in node.names] if node.module == "amun_ray" else [node.module]
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    if room(path) == "__init__":
+        assert imported(path) == []
+        return
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top == "amun_ray":
+            assert floor(rest.split(".")[0]) <= floor(room(path)), f"{path} imports upwards: {name}"
+        assert room(path) in ONLY_IN.get(top, {room(path)}), f"{path} imports {name}"
+
+
+def test_no_file_shadows_a_module_that_somebody_else_imports():
+    """`python amun_ray/sweep.py` puts the package's folder first on the path."""
+    import importlib.metadata
+    import sys
+    taken = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions())
+    mine = {room(path) for path in FILES} - {"__init__"}
+    assert not mine & taken
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_stay_readable(path):
+    lines = path.read_text().count("\n")
+    assert lines <= (120 if path.name == "sweep.py" and path.parent == PACKAGE else 300)

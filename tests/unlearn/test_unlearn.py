@@ -1,0 +1,161 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from amun_ray.errors import Diverged, UserError
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.recipe import Recipe
+from amun_ray.unlearn import METHODS, Method, Setting, Sets, copy_model, find, plans, unlearn
+from amun_ray.unlearn.method import Report, Task
+
+
+def start(method, model, sets, **options):
+    return unlearn(method, model, sets, recipe=Recipe(lr=options.pop("lr", 0.01), epochs=4, batch_size=16),
+                   augmentation=Augmentation(), generator=torch.Generator().manual_seed(0), **options)
+
+
+def task_of(model, sets, **settings):
+    return Task(model=model, sets=sets, recipe=Recipe(lr=0.1, epochs=4), settings=settings,
+                augmentation=Augmentation(), generator=torch.Generator().manual_seed(0), report=Report())
+
+
+def test_random_labels_are_never_true_and_the_wrong_ones_equally_likely():
+    labels = torch.arange(4).repeat(5000)
+    wrong = plans.wrong_labels(labels, 4, torch.Generator().manual_seed(0))
+    counts = torch.zeros(4, 4).index_put_((labels, wrong), torch.ones(()), accumulate=True)
+    assert (counts.diagonal() == 0).all()
+    assert (counts[~torch.eye(4, dtype=torch.bool)] / 5000 - 1 / 3).abs().max() < 0.03
+
+
+def test_random_labels_are_drawn_anew_every_epoch(model, sets):
+    epoch_passes = plans.random_label(task_of(model, sets))
+    first, second = (epoch_passes(epoch)[0].parts for epoch in (1, 2))
+    assert first[0] is second[0] is sets.retain
+    assert not torch.equal(first[1].labels, second[1].labels)
+
+
+def test_the_l1_weight_falls_linearly_to_zero(model, sets):
+    epoch_passes = plans.l1_sparse(task_of(model, sets, alpha=0.1, decay_epochs=4))
+    norm = sum(weight.abs().sum() for weight in model.parameters()).item()
+    images, labels = sets.retain.images[:8] / 255, sets.retain.labels[:8]
+    penalties = [epoch_passes(epoch)[0].objective(model, images, labels).item()
+                 - plans.cross_entropy(model, images, labels).item() for epoch in range(1, 7)]
+    assert penalties == pytest.approx([0.1 * norm * left for left in (1, 0.75, 0.5, 0.25, 0, 0)], abs=1e-3)
+
+
+def test_boundary_labels_come_from_the_model_at_the_start_of_the_epoch(model, sets):
+    task = task_of(model, sets, bound=0.1)
+    epoch_passes = plans.boundary_shrink(task)
+    at_start, model_then = plans.neighbour_labels(task), copy_model(model)
+    retain_pass, forget_pass = epoch_passes(1)
+    with torch.no_grad():
+        model[4].weight.neg_()
+    assert retain_pass.parts == (sets.retain,)
+    assert torch.equal(forget_pass.parts[0].labels, at_start)
+    assert not torch.equal(epoch_passes(2)[1].parts[0].labels, at_start)
+    assert torch.equal(plans.neighbour_labels(replace(task, model=model_then)), at_start)
+
+
+def test_scrub_maximises_in_its_first_epochs_only(model, sets):
+    epoch_passes = plans.scrub(task_of(model, sets, alpha=0.5, gamma=1, temperature=2, max_epochs=2))
+    assert [[one.parts[0] is sets.forget for one in epoch_passes(epoch)] for epoch in (1, 2, 3)] == [
+        [True, False], [True, False], [False]]
+
+
+def test_amun_sees_what_the_table_of_the_paper_says(model, sets):
+    without = replace(sets, retain=None)
+
+    def seen(plan, given):
+        return plan(task_of(model, given))(1)[0].parts
+
+    assert seen(plans.amun, sets) == (sets.retain, sets.forget, sets.adversarial)
+    assert seen(plans.amun, without) == (sets.forget, sets.adversarial)
+    assert seen(plans.amun_without_forget, sets) == (sets.retain, sets.adversarial)
+    assert seen(plans.amun_without_forget, without) == (sets.adversarial,)
+
+
+def test_a_diverging_run_says_so(model, sets):
+    with pytest.raises(Diverged, match="epoch . of 4"):
+        list(start("gradient_ascent", model, replace(sets, retain=None), lr=1e9))
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), [
+    ("amun", {"mask_ratio": 0.5}, "amun has no setting 'mask_ratio' It has: none"),
+    ("salun", {"mask_rato": 0.5}, "did you mean 'mask_ratio'"),
+    ("salun", {"mask_ratio": 0}, "mask_ratio must be > 0, but got 0"),
+    ("salun", {"mask_ratio": 1.01}, "mask_ratio must be <= 1"),
+    ("salun", {"mask_ratio": "half"}, "a finite number is expected, but got 'half'"),
+    ("l1_sparse", {"alpha": -1}, "alpha must be >= 0"),
+    ("l1_sparse", {"alpha": float("nan")}, "a finite number"),
+])
+def test_wrong_settings_are_named_before_anything_runs(name, settings, message, model, sets):
+    with pytest.raises(UserError, match=message):
+        start(name, model, sets, settings=settings)
+
+
+def test_what_the_sets_lack_is_named_before_anything_runs(model, sets):
+    nothing = sets.forget._replace(images=sets.forget.images[:0], labels=sets.forget.labels[:0])
+    for name, given, message in (
+            ("finetune", replace(sets, retain=None), "finetune does not exist with 'forget_only' access, only with retain"),
+            ("amun", replace(sets, adversarial=None), "amun needs an adversarial set"),
+            ("amun", replace(sets, adversarial=nothing), "amun needs an adversarial set"),
+            ("finetune", replace(sets, forget=nothing), "the forget set is empty"),
+            ("finetune", replace(sets, retain=nothing), "the retain set is empty")):
+        with pytest.raises(UserError, match=message):
+            start(name, model, given)
+
+
+def test_an_unknown_method_is_named_with_its_neighbour(model, sets):
+    with pytest.raises(UserError, match="did you mean 'salun'"):
+        start("saluna", model, sets)
+
+
+def test_a_users_own_method_is_one_function_and_one_line(model, sets, tmp_path, monkeypatch):
+    (tmp_path / "own_methods.py").write_text(
+        "from amun_ray.training.loop import Pass\n"
+        "from amun_ray.unlearn import Method\n"
+        "def gentle(task):\n"
+        "    return lambda epoch: [Pass((task.sets.retain,))]\n"
+        "GENTLE = Method(access=frozenset({'retain'}), plan=gentle)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs, ours = copy_model(model), copy_model(model)
+    assert list(start("own_methods:GENTLE", theirs, sets)) == list(start("finetune", ours, sets)) == [1, 2, 3, 4]
+    assert torch.equal(theirs[4].weight, ours[4].weight)
+    with pytest.raises(UserError, match="an amun_ray.unlearn.Method is expected, found function"):
+        find("own_methods:gentle")
+
+
+def test_a_row_that_makes_no_sense_is_refused():
+    with pytest.raises(UserError, match="access must be"):
+        Method(access=frozenset({"everything"}), plan=plans.finetune)
+    with pytest.raises(UserError, match="either a plan or a run"):
+        Method(access=frozenset({"retain"}))
+
+
+def test_settings_are_searchable():
+    for name, method in METHODS.items():
+        for key, setting in method.settings.items():
+            assert setting.low < setting.high, (name, key)
+            assert all(setting.problem(value) is None for value in (setting.low, setting.high, setting.default))
+            assert setting.low > 0 or not setting.log, (name, key)
+
+
+def test_choices_are_the_only_values():
+    setting = Setting(default=1, low=1, high=3, choices=(1, 3))
+    assert setting.problem(3) is None
+    assert setting.problem(2) == "must be one of 1, 3, but got 2"
+
+
+def test_the_caller_s_time_between_epochs_is_not_counted(model, sets, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("amun_ray.unlearn.time.perf_counter", lambda: clock[0])
+    report = Report()
+    for _ in start("finetune", model, sets, report=report):
+        clock[0] += 100
+    assert report.seconds == 0
+
+
+def test_access_is_what_the_sets_hold(sets):
+    assert sets.access == "retain"
+    assert Sets(retain=None, forget=sets.forget).access == "forget_only"
