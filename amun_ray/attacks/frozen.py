@@ -48,19 +48,21 @@ def _fold(model: nn.Module) -> fx.GraphModule:
     modules = dict(traced.named_modules())
     calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
     for node in list(traced.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.modules.batchnorm._BatchNorm):
+        norm = modules[node.target] if node.op == "call_module" else None
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None:
             continue
         before = node.args[0]
         if before.op != "call_module" or not isinstance(modules[before.target], nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
         if len(before.users) > 1 or calls.count(node.target) > 1 or calls.count(before.target) > 1:
             continue
-        fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
+        fused = fuse_conv_bn_eval(modules[before.target], norm)
         parent, _, name = before.target.rpartition(".")
         setattr(modules[parent], name, fused)
         modules[before.target] = fused
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
     traced.graph.lint()
     traced.recompile()
     return traced.requires_grad_(False)

@@ -72,7 +72,7 @@ def fooled(look: Look, labels: Tensor, kappa: float = 0.0) -> Tensor:
 class Looker:
     """Asks a frozen model, `chunk` images at a time, and counts the passes.
 
-    Out of memory on the GPU halves `chunk` for good and goes on, with one warning.
+    Out of memory on the GPU halves `chunk` for good, as often as it takes, and goes on; one warning says so.
     """
 
     model: nn.Module
@@ -102,25 +102,20 @@ class Looker:
         return Look(*(torch.cat(columns)[order] for columns in zip(*(look for _, look in parts), strict=True)))
 
     def _chunked(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
-        looks, begin = [], 0
+        looks, begin, halved = [], 0, False
         while begin < len(rows):
             part = slice(begin, begin + self.chunk)
             try:
                 looks.append(self._look(rows[part], labels[part], judged[part], objective))
+                begin = part.stop
             except torch.OutOfMemoryError:
                 if self.chunk == 1:
                     raise
-            else:
-                begin = part.stop
-                continue
-            self._halve(rows)
+                self.chunk //= 2
+                halved = True
+        if halved:
+            logger.warning("out of GPU memory: the attack goes on with %d images at a time", self.chunk)
         return looks[0] if len(looks) == 1 else Look(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
-
-    def _halve(self, rows: Tensor) -> None:
-        self.chunk //= 2
-        if rows.is_cuda:
-            torch.cuda.empty_cache()
-        logger.warning("out of GPU memory: the attack goes on with %d images at a time", self.chunk)
 
     def _look(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
         logits, gradient = self._pass(rows, labels, objective)
@@ -129,7 +124,8 @@ class Looker:
         low, high = logits.aminmax(dim=1)
         spread = high - low
         if not spread.isfinite().all():
-            raise UserError("model: it returned NaN or infinite logits for images in [0, 1]; mend its weights")
+            raise UserError("model: its logits or their gradient are NaN or infinite for images in [0, 1]; "
+                            "mend its weights")
         return Look(logits.argmax(1), margins(logits, labels), spread, gradient)
 
     def _pass(self, rows: Tensor, labels: Tensor, objective: str | None) -> tuple[Tensor, Tensor]:

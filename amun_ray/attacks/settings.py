@@ -1,7 +1,7 @@
 """AttackSettings: which attack, and how; checked once, when they are made."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from amun_ray.attacks.look import OBJECTIVES
 from amun_ray.attacks.slots import Attack
@@ -13,6 +13,7 @@ GENERAL = ("name", "batch_size", "precision", "compile")
 # setting -> smallest value allowed, and whether that value itself is
 LIMITS = {"steps": (1, True), "step_ratio": (0, False), "eps_init": (0, False), "doublings": (0, True),
           "shrink": (0, True), "kappa": (0, True), "polish": (0, True), "gamma": (0, False), "batch_size": (1, True)}
+WHOLE = ("steps", "doublings", "shrink", "polish", "batch_size")
 CHOICES = {"start": ("clean", "warm"), "stop": ("full", "first_flip"), "objective": tuple(OBJECTIVES),
            "precision": ("float32", "bfloat16", "auto")}
 
@@ -25,7 +26,8 @@ class AttackSettings:
         UserError: unknown attack, a setting that this attack does not have, or a value out of its range.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # a config file may hold these settings: no unknown key there either
+    # a config file may hold these settings: no unknown key there either
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str = "nearest"  # a row of ATTACKS
     steps: int | None = None  # passes per sample (nearest, at most), per radius (pgd) or per start (fast_fgsm)
@@ -81,6 +83,8 @@ def _check_value(attack: str, name: str, value: Any) -> None:
         low, included = LIMITS[name]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"attack {attack!r}: `{name}` must be a number, found {value!r}")
+        if name in WHOLE and not isinstance(value, int):
+            raise UserError(f"attack {attack!r}: `{name}` must be a whole number, found {value!r}")
         if not (value >= low if included else value > low) or value == float("inf"):
             rule = f"at least {low}" if included else f"above {low}"
             raise UserError(f"attack {attack!r}: `{name}` must be finite and {rule}, found {value!r}")

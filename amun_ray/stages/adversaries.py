@@ -141,7 +141,7 @@ def _sound(store: Store, shard: Shard) -> bool:
     """Whether the shard is there and is what it should be; a bad one is named and removed."""
     if not store.has(shard.unit, shard.name):
         return False
-    reason = shards.verify(store.path(shard.unit, shard.name), shard.lineage)
+    reason = shards.verify(store.read(shard.unit, shard.name), shard.lineage)
     if reason is None:
         return True
     say(f"  {store.path(shard.unit, shard.name)}: {reason}; it is built again")

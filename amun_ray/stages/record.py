@@ -82,10 +82,8 @@ class Record:
     def _files(self, unit: Unit, names: Sequence[str]) -> dict[str, bytes]:
         if not names:
             return {}
-        space, store = self.workspace, self.workspace.store
-        channels, size = space.shape[0], min(space.shape[1:])
-        description = space.sweep.model.model_dump() | {"channels": channels, "classes": space.classes, "size": size,
-                                                        "mean": space.mean, "std": space.std}
+        store = self.workspace.store
+        description = self.workspace.sweep.model.model_dump() | self.workspace.model_shape
         return model_files(description, {name: store.read(unit, name).to_pybytes() for name in names})
 
 

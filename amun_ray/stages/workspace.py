@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray
@@ -46,11 +47,15 @@ class Workspace:
         return {"dataset": self.data_digest, "model": self.sweep.model.model_dump(),
                 "recipe": self.sweep.model_dump()["training"], "augmentation": list(self.sweep.data.augmentation)}
 
+    @property
+    def model_shape(self) -> dict[str, Any]:
+        """What the network learns from the dataset: the arguments of `models.build` that no config can choose."""
+        return {"channels": self.shape[0], "classes": self.classes, "size": min(self.shape[1:]),
+                "mean": self.mean, "std": self.std}
+
     def new_model(self, seed: int) -> nn.Module:
         """The sweep's network on the CPU, initialised from `seed`, normalisation in front."""
-        channels, height, _ = self.shape
-        return models.build(self.sweep.model.name, channels=channels, classes=self.classes, size=height,
-                            mean=self.mean, std=self.std, seed=seed, options=self.sweep.model.options)
+        return models.build(self.sweep.model.name, seed=seed, options=self.sweep.model.options, **self.model_shape)
 
 
 class Bench:

@@ -6,7 +6,7 @@ import torch
 from amun_ray.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS, Method, Setting, Sets, copy_model, find, plans, unlearn
+from amun_ray.unlearn import METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn
 from amun_ray.unlearn.method import Report, Task
 
 
@@ -97,7 +97,7 @@ def test_wrong_settings_are_named_before_anything_runs(name, settings, message, 
 def test_what_the_sets_lack_is_named_before_anything_runs(model, sets):
     nothing = sets.forget._replace(images=sets.forget.images[:0], labels=sets.forget.labels[:0])
     for name, given, message in (
-            ("finetune", replace(sets, retain=None), "finetune does not exist with 'forget_only' access, only with retain"),
+            ("finetune", replace(sets, retain=None), "does not exist with 'forget_only' access, only with retain"),
             ("amun", replace(sets, adversarial=None), "amun needs an adversarial set"),
             ("amun", replace(sets, adversarial=nothing), "amun needs an adversarial set"),
             ("finetune", replace(sets, forget=nothing), "the forget set is empty"),

@@ -11,6 +11,7 @@ from amun_ray.unlearn import METHODS, Report, copy_model, unlearn
 
 CASES = [(name, access) for name, method in METHODS.items() for access in sorted(method.access)]
 BATCH_NORM = ("1.running_mean", "1.running_var", "1.num_batches_tracked")
+QUICK = {"certified": {"steps": 10, "scale": 100}}  # enough for a contract, and no eigenvalue to measure first
 every_case = pytest.mark.parametrize(("name", "access"), CASES)
 
 
@@ -20,7 +21,7 @@ def run(name, access, model, sets, *, seed=0, report=None, epochs=2, **options):
     sets = sets if access == "retain" else replace(sets, retain=None)
     steps = unlearn(name, copied, sets, recipe=Recipe(**({"lr": 0.01, "epochs": epochs, "batch_size": 16} | options)),
                     augmentation=Augmentation(crop=1, flip=True), generator=torch.Generator().manual_seed(seed),
-                    report=report)
+                    settings=QUICK.get(name), report=report)
     return list(steps), copied
 
 
@@ -109,7 +110,7 @@ def test_a_forget_set_of_one_sample_can_be_unlearnt(name, model, sets):
 def test_costs_are_passes_over_the_data(model, sets):
     wanted = {("finetune", "retain"): (120, 120), ("amun", "retain"): (180, 180), ("amun", "forget_only"): (60, 60),
               ("gradient_ascent", "retain"): (150, 150), ("salun", "forget_only"): (60, 60),
-              ("boundary_shrink", "forget_only"): (90, 60), ("neggrad_plus", "retain"): (248, 248),
+              ("boundary_shrink", "forget_only"): (90, 60), ("neggrad_plus", "retain"): (240, 240),
               ("scrub", "retain"): (300, 150)}
     for (name, access), (forward, backward) in wanted.items():
         report = Report()

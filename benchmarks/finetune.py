@@ -1,0 +1,209 @@
+"""The fine-tuning loop beside the bare forward + backward of its model, and beside a conventional DataLoader loop.
+
+    python benchmarks/finetune.py [--json FILE] [--model resnet20] [--precision auto] [--rounds 5]
+
+About 3 minutes on two cores. Images per second of
+- ours: `training.loop.fit`: shuffle, crop, flip, SGD step and the finite check of every epoch included;
+- bare: forward and backward of the same model on one resident float batch, again and again: no data, no optimiser;
+- conventional: PIL images through torchvision's RandomCrop, RandomHorizontalFlip and ToTensor, a DataLoader with one
+  worker per core (at most 4; started before the clock), contiguous weights, plain SGD: as research scripts have it.
+All three in the same precision and with the same threads. Rounds take turns; the best of each counts, since other
+programs on the machine can only slow a round down. Images are random: no time here depends on what they show. Memory is
+each loop's own: on a GPU the peak that torch allocated, on a CPU the peak of its process beyond what it held before.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package is used in place
+
+from amun_ray.models import MODELS, build
+from amun_ray.seeds import generator
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.loop import fit
+from amun_ray.training.parts import place
+from amun_ray.training.recipe import Recipe, uses_bfloat16
+
+SIZE, CLASSES, BATCH = 32, 10, 128
+LR = 0.01
+MIB = 2**20
+
+
+class Bench:
+    """One device, one precision, one set of random images, a fresh model for each loop."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.name, self.device = options.model, torch.device(options.device)
+        self.precision = "bfloat16" if uses_bfloat16(options.precision, self.device) else "float32"
+        rng = np.random.default_rng(0)
+        self.pixels = rng.integers(0, 256, (options.images, 3, SIZE, SIZE), np.uint8)
+        self.labels = rng.integers(0, CLASSES, options.images)
+
+    def model(self) -> nn.Module:
+        return build(self.name, channels=3, classes=CLASSES, size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3,
+                     seed=0).to(self.device)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def ours(bench: Bench) -> Callable[[], int]:
+    """One epoch of the loop; returns the images it saw, as the others do."""
+    part = place(bench.pixels, bench.labels, augment=True, device=bench.device)
+    recipe = Recipe(lr=LR, epochs=10**6, batch_size=BATCH, precision=bench.precision)
+    epochs = fit(bench.model(), [part], recipe=recipe, augmentation=Augmentation(crop=4, flip=True),
+                 generator=generator(0, "order"))
+    return lambda: len(part.labels) * (next(epochs) > 0)
+
+
+def bare(bench: Bench) -> Callable[[], int]:
+    model = bench.model().to(memory_format=torch.channels_last).train()
+    part = place(bench.pixels[:BATCH], bench.labels[:BATCH], augment=False, device=bench.device)
+    images = (part.images / 255).to(memory_format=torch.channels_last)
+
+    def epoch() -> int:
+        steps = len(bench.labels) // BATCH
+        for _ in range(steps):
+            model.zero_grad()
+            with bench.autocast():
+                loss = F.cross_entropy(model(images).float(), part.labels)
+            loss.backward()
+        bench.wait()
+        return steps * BATCH
+
+    return epoch
+
+
+class PilImages(torch.utils.data.Dataset):
+    """What torchvision's CIFAR10 does for one sample: an array becomes a PIL image and goes through the transforms."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        from torchvision import transforms
+
+        self.pixels, self.labels = pixels.transpose(0, 2, 3, 1), labels
+        self.transform = transforms.Compose([transforms.ToPILImage(), transforms.RandomCrop(SIZE, padding=4),
+                                             transforms.RandomHorizontalFlip(), transforms.ToTensor()])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.pixels[row]), int(self.labels[row])
+
+
+def conventional(bench: Bench) -> Callable[[], int]:
+    on_gpu = bench.device.type == "cuda"
+    loader = torch.utils.data.DataLoader(PilImages(bench.pixels, bench.labels), BATCH, shuffle=True,
+                                         num_workers=min(4, os.cpu_count() or 1), persistent_workers=True,
+                                         pin_memory=on_gpu)
+    model = bench.model().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, weight_decay=5e-4)
+
+    def epoch() -> int:
+        for images, labels in loader:
+            images, labels = (tensor.to(bench.device, non_blocking=on_gpu) for tensor in (images, labels))
+            with bench.autocast():
+                loss = F.cross_entropy(model(images).float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        bench.wait()
+        return len(bench.labels)
+
+    return epoch
+
+
+LOOPS = {"ours": ours, "bare": bare, "conventional": conventional}
+
+
+def rates(bench: Bench, rounds: int) -> dict[str, float]:
+    """The best images per second of each loop, over rounds in which all take their turn."""
+    epochs = {name: make(bench) for name, make in LOOPS.items()}
+    best = dict.fromkeys(epochs, 0.0)
+    for epoch in epochs.values():
+        epoch()  # warms up caches, workers, kernels
+    for _ in range(rounds):
+        for name, epoch in epochs.items():
+            start = time.perf_counter()
+            seen = epoch()
+            best[name] = max(best[name], seen / (time.perf_counter() - start))
+    return best
+
+
+def peak_bytes(name: str, options: argparse.Namespace) -> int:
+    """What one epoch of the loop `name` needs at its peak; call it in a process of its own."""
+    torch.set_num_threads(options.threads)
+    bench = Bench(options)
+    bench.model()  # so that what loading the libraries takes is not counted
+    if bench.device.type == "cuda":
+        LOOPS[name](bench)()
+        return torch.cuda.max_memory_allocated()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    LOOPS[name](bench)()
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def rows_of(bench: Bench, best: dict[str, float], peaks: dict[str, int]) -> list[dict[str, Any]]:
+    where = f"{bench.name}, {bench.precision}, {bench.device.type}"
+    speedup_goal = 5.0 if bench.device.type == "cuda" else 1.5
+    share, speedup = best["ours"] / best["bare"], best["ours"] / best["conventional"]
+    rows = [row("share_of_bare_rate", share, f"ratio ({where})", 0.95, share >= 0.95),
+            row("speedup_vs_dataloader", speedup, f"ratio ({where})", speedup_goal, speedup >= speedup_goal)]
+    rows += [row(f"{name}_images_per_second", rate, f"images/s ({where})") for name, rate in best.items()]
+    return rows + [row(f"{name}_peak_memory_mib", peak / MIB, f"MiB ({where})") for name, peak in peaks.items()]
+
+
+def row(name: str, value: float, unit: str, goal: float | None = None, met: bool | None = None) -> dict[str, Any]:
+    return {"name": name, "value": round(value, 3), "unit": unit, "goal": goal, "met": met}
+
+
+def parse() -> argparse.Namespace:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--device", default=device)
+    parser.add_argument("--model", choices=MODELS, default="resnet18" if device == "cuda" else "resnet20")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--images", type=int, default=50_000 if device == "cuda" else 1_280)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    spawn = multiprocessing.get_context("spawn")
+    peaks = {}
+    for name in LOOPS:
+        with spawn.Pool(1) as pool:
+            if name != "conventional":  # a pool's worker may not start the loader's workers
+                peaks[name] = pool.apply(peak_bytes, (name, options))
+    bench = Bench(options)
+    rows = rows_of(bench, rates(bench, options.rounds), peaks)
+    for each in rows:
+        goal = "" if each["goal"] is None else f"  goal {each['goal']}: {'met' if each['met'] else 'NOT met'}"
+        print(f"{each['name']:32} {each['value']:12,.3f} {each['unit']}{goal}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

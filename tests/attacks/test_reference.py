@@ -1,0 +1,100 @@
+"""The attacks against independent implementations: plain loops written here, and libraries where they are installed."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from amun_ray.attacks import FLIPPED, AttackSettings, craft, ddn, pgd_l2
+from amun_ray.attacks.adversarial import attacked
+from amun_ray.attacks.ddn import Ddn
+
+RADIUS = 0.08
+
+
+def gradient_of_loss(model, images, labels):
+    images = images.detach().requires_grad_()
+    return torch.autograd.grad(F.cross_entropy(model(images), labels, reduction="sum"), images)[0]
+
+
+def step_l2(model, clean, point, label, radius):
+    """One image (1, C, H, W): a step of a tenth of the radius, back into ball and box."""
+    gradient = gradient_of_loss(model, point, label)
+    point = point + 0.1 * radius * gradient / gradient.norm()
+    moved = point - clean
+    return (clean + moved * min(1.0, radius / moved.norm().item())).clamp(0, 1)
+
+
+def test_pgd_l2_equals_a_plain_loop(net, images, labels):
+    found = pgd_l2(net, images[:8], labels[:8], radius=RADIUS, steps=20, objective="cross_entropy")
+    for row in range(8):
+        clean, label = images[row:row + 1], labels[row:row + 1]
+        point = clean
+        for _ in range(20):
+            point = step_l2(net, clean, point, label, RADIUS)
+        torch.testing.assert_close(found.images[row:row + 1], point, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("start", "stop"), [("clean", "full"), ("warm", "first_flip")])
+def test_algorithm_1_equals_a_plain_loop(start, stop, net, images, labels):
+    settings = AttackSettings(name="pgd_l2", start=start, stop=stop, eps_init=0.01, steps=10,
+                              objective="cross_entropy", precision="float32")
+    rows = craft(net, images[:8], labels[:8], settings=settings)
+    assert (rows.status == FLIPPED).all()
+    for row in range(8):
+        clean, label = images[row:row + 1], labels[row:row + 1]
+        point, radius, right = clean, 0.01, True
+        while right:
+            point = clean if start == "clean" else point
+            for _ in range(10):
+                point = step_l2(net, clean, point, label, radius)
+                right = bool((net(point).argmax(1) == label).all())
+                if stop == "first_flip" and not right:
+                    break
+            radius *= 2
+        assert rows.eps[row] == pytest.approx(radius / 2)
+        np.testing.assert_allclose(rows.image[row], point[0], rtol=0, atol=2e-5)
+
+
+def test_ddn_equals_a_plain_loop(net, images, labels):
+    steps, gamma = 30, 0.05
+    found = attacked(Ddn(steps=steps, eps_init=1.0, gamma=gamma, objective="cross_entropy"), net, images[:8],
+                     labels[:8])
+    for row in range(8):
+        clean, label = images[row:row + 1], labels[row:row + 1]
+        point, norm, best = clean, 1.0, math.inf
+        for step in range(steps + 1):
+            wrong = bool((net(point).argmax(1) != label).all())
+            best = min(best, (point - clean).norm().item()) if wrong else best
+            gradient = gradient_of_loss(net, point, label)
+            length = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
+            moved = point - clean + length * gradient / gradient.norm()
+            norm *= 1 - gamma if wrong else 1 + gamma
+            point = (clean + norm * moved / moved.norm()).clamp(0, 1)
+        assert found.l2[row].item() == pytest.approx(best, rel=1e-3)
+
+
+def test_pgd_l2_agrees_with_torchattacks(net, images, labels):
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks comes with the extra `benchmarks`")
+    theirs = torchattacks.PGDL2(net, eps=RADIUS, alpha=0.1 * RADIUS, steps=50, random_start=False)(images, labels)
+    ours = pgd_l2(net, images, labels, radius=RADIUS, objective="cross_entropy").images
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_ddn_agrees_with_foolbox(net, images, labels):
+    foolbox = pytest.importorskip("foolbox", reason="foolbox comes with the extra `benchmarks`")
+    model = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+    _, theirs, found = foolbox.attacks.DDNAttack(init_epsilon=1.0, steps=100)(model, images, labels, epsilons=None)
+    ours = attacked(Ddn(steps=100, eps_init=1.0, gamma=0.05, objective="cross_entropy"), net, images, labels)
+    assert found.all()
+    distance = (theirs - images).flatten(1).norm(dim=1)
+    assert ours.l2.mean().item() == pytest.approx(distance.mean().item(), rel=0.02)
+
+
+def test_nearest_is_nearer_than_ddn_for_a_tenth_of_the_passes(net, images, labels):
+    rows = craft(net, images, labels, settings=AttackSettings())
+    assert (rows.status == FLIPPED).all()
+    assert rows.cost.backward / len(images) < 9
+    assert rows.l2.mean() < 1.03 * ddn(net, images, labels, steps=100).l2.mean().item()
