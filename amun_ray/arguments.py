@@ -9,6 +9,8 @@ from typing import Any
 from amun_ray.errors import UserError
 from amun_ray.names import suggestion
 
+KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def check_arguments(
     function: Callable[..., Any], given: Mapping[str, Any], kind: str, supplied: Collection[str] = ()
@@ -19,25 +21,28 @@ def check_arguments(
         function: a row of a table, or a user's own callable; with `**kwargs` it takes any setting.
         given: the settings that the user wrote.
         kind: what the message calls the row, e.g. "dataset 'digits'".
-        supplied: parameters that the caller passes itself; a user cannot set them.
+        supplied: parameters that the caller passes itself, by keyword; a user cannot set them.
 
     Raises:
-        UserError: a setting that does not exist (with the nearest that does), one that is missing, or one whose type
-            is not that of its annotation (classes and unions of classes are checked, other annotations are not).
+        UserError: a line for each setting that does not exist (with the nearest that does), is missing, or is of
+            another type than its annotation (classes and unions of classes are checked, other annotations are not).
     """
     parameters = inspect.signature(function).parameters
-    named = {name: parameter for name, parameter in parameters.items() if name not in supplied
-             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
+    named = {name: parameter for name, parameter in parameters.items()
+             if name not in supplied and parameter.kind in KEYWORDS}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    problems = [f"{kind} must take the keyword {name!r}" for name in supplied
+                if not takes_any and (name not in parameters or parameters[name].kind not in KEYWORDS)]
     for name, value in given.items():
         if name not in named and (name in supplied or not takes_any):
-            raise UserError(f"{kind} has no setting {name!r}{suggestion(name, named)} "
+            problems.append(f"{kind} has no setting {name!r}{suggestion(name, named)} "
                             f"Its settings: {', '.join(named) or 'none'}")
-        if name in named and not _fits(value, named[name].annotation):
-            raise UserError(f"{kind}: the setting {name!r} must be {_text(named[name].annotation)}, found {value!r}")
-    for name, parameter in named.items():
-        if parameter.default is parameter.empty and name not in given:
-            raise UserError(f"{kind} needs the setting {name!r}")
+        elif name in named and not _fits(value, named[name].annotation):
+            problems.append(f"{kind}: the setting {name!r} must be {_text(named[name].annotation)}, found {value!r}")
+    problems += [f"{kind} needs the setting {name!r}" for name, parameter in named.items()
+                 if parameter.default is parameter.empty and name not in given]
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -1,22 +1,29 @@
 """What a sweep can be told: the schema of a config, and every check that needs neither data nor worker."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from amun_ray import data, models
 from amun_ray.attacks import AttackSettings
+from amun_ray.config_fields import Access, Accesses, Fraction, Name, Natural, Schedules, Searched, not_empty
 from amun_ray.errors import UserError
 from amun_ray.metrics import RmiaSettings
 from amun_ray.names import lookup, suggestion
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS
-
-Access = Literal["retain", "forget_only"]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Schedule = Annotated[str, BeforeValidator(str), Field(pattern=r"^(never|every_[1-9]\d*)$")]
-Natural = Annotated[int, Field(ge=0)]
+from amun_ray.unlearn import METHODS, find
 
 
 class Strict(BaseModel):
@@ -42,8 +49,14 @@ class Data(Strict):
     crop: Natural = 0
     flip: bool = False
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        lookup(data.DATASETS, name, "dataset")
+        return name
+
     @model_validator(mode="after")
-    def _known(self) -> "Data":
+    def _fitting(self) -> "Data":
         data.check(self.name, **self.settings)
         return self
 
@@ -63,8 +76,14 @@ class Model(Strict):
     name: str
     options: dict[str, Any] = {}
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        lookup(models.MODELS, name, "model")
+        return name
+
     @model_validator(mode="after")
-    def _known(self) -> "Model":
+    def _fitting(self) -> "Model":
         models.check(self.name, self.options)
         return self
 
@@ -88,6 +107,14 @@ class Forget(Strict):
     fraction: Fraction | None = None
     sets: PositiveInt = 1
     indices: str | None = None
+
+    @field_validator("fraction")
+    @classmethod
+    def _leaving_room(cls, fraction: float | None) -> float | None:
+        if fraction is not None and fraction > 0.5:
+            raise ValueError(f"must be at most 0.5, or every held-out forget set of that size overlaps the final ones, "
+                             f"but got {fraction:g}")
+        return fraction
 
     @model_validator(mode="after")
     def _one_way(self) -> "Forget":
@@ -122,15 +149,15 @@ class Method(Strict):
     """One method of the sweep: in which settings of access (all it has, unless told), with which of its own settings,
     and which of those are searched, each over the range of its row."""
 
-    access: tuple[Access, ...] | None = None
+    access: Accesses | None = None
     settings: dict[str, float] = {}
-    search: tuple[str, ...] = ()
+    search: Searched = ()
 
 
 class Unlearning(Strict):
     """What every unlearning run shares; learning rate, schedule and epochs are searched."""
 
-    batch_size: PositiveInt = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128  # one sample has no batch statistics
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
@@ -153,7 +180,7 @@ class Search(Strict):
     trials: PositiveInt = 20  # per method and access
     epochs: PositiveInt = 10
     lr: LogUniform = LogUniform()
-    schedules: tuple[Schedule, ...] = Field(("never", "every_1", "every_5"), min_length=1)
+    schedules: Schedules = ("never", "every_1", "every_5")
     startup: PositiveInt = 8  # random trials before TPE takes over
     together: PositiveInt = 4  # trials of a study that are suggested before the next results are looked at
 
@@ -175,7 +202,7 @@ class Resources(Strict):
 class Tracking(Strict):
     """Where MLflow is, and which unlearned models it gets as weights."""
 
-    uri: str | None = None
+    uri: Annotated[str, Field(min_length=1)] | None = None
     experiment: str | None = None
     models: Literal["all", "final"] = "all"
 
@@ -183,7 +210,7 @@ class Tracking(Strict):
 class Sweep(Strict):
     """One sweep, complete: nothing below this file repairs, defaults or changes it."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Name
     seed: int = 0
     data: Data
     model: Model
@@ -194,7 +221,7 @@ class Sweep(Strict):
     references: References = References()
     rmia: RmiaSettings = RmiaSettings()
     attack: Attack = Attack()
-    methods: dict[str, Method | None] = Field(min_length=1)
+    methods: Annotated[dict[str, Method | None], AfterValidator(not_empty)]
     unlearning: Unlearning = Unlearning()
     search: Search = Search()
     final: Final = Final()
@@ -202,18 +229,32 @@ class Sweep(Strict):
     storage: str | None = None
     tracking: Tracking = Tracking()
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Sweep":
-        problems = [problem for name in self.methods for problem in _method_problems(name, self.methods[name])]
-        if self.held_out.originals > self.originals.count:
-            problems.append(f"held_out.originals ({self.held_out.originals}) must not exceed "
-                            f"originals.count ({self.originals.count})")
-        if self.forget.fraction is not None and self.forget.fraction > 0.5:
-            problems.append(f"forget.fraction ({self.forget.fraction:g}) must be at most 0.5, or no held-out forget "
-                            "set of the same size can be disjoint from the final ones")
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+    @field_validator("methods", mode="wrap")
+    @classmethod
+    def _known(cls, content: Any, check: Callable[[Any], Any]) -> dict[str, Method | None]:
+        """What does not fit the row of a method's name is said beside what is wrong inside the entries themselves."""
+        errors, made = [], {}
+        try:
+            made = check(content)
+        except ValidationError as error:
+            errors = [{key: item[key] for key in ("type", "loc", "input", "ctx") if key in item}
+                      for item in error.errors()]
+        wrong = {item["loc"][0] for item in errors if item["loc"]}
+        for name in content if isinstance(content, dict) else ():
+            chosen = None if name in wrong else made[name] if made else Method.model_validate(content[name] or {})
+            errors += [{"type": "value_error", "loc": (name, *place), "input": None, "ctx": {"error": problem}}
+                       for place, problem in _method_problems(name, chosen)]
+        if errors:
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        return made
+
+    @field_validator("held_out")
+    @classmethod
+    def _within(cls, held_out: HeldOut, info: ValidationInfo) -> HeldOut:
+        originals = info.data.get("originals")
+        if originals is not None and held_out.originals > originals.count:
+            raise ValueError(f"originals ({held_out.originals}) must not exceed originals.count ({originals.count})")
+        return held_out
 
     @property
     def contenders(self) -> list[tuple[str, Access]]:
@@ -232,19 +273,20 @@ def accesses(name: str) -> list[Access]:
     return [access for access in ("retain", "forget_only") if access in lookup(METHODS, name, "method").access]
 
 
-def _method_problems(name: str, chosen: Method | None) -> list[str]:
+def _method_problems(name: str, chosen: Method | None) -> list[tuple[tuple[str, ...], str]]:
+    """(key below the method, what is wrong there) of every mistake that the method's row tells."""
     try:
-        row = lookup(METHODS, name, "method")
+        row = find(name)
     except UserError as error:
-        return [f"methods.{name}: {error}"]
-    if chosen is None:
-        return []
-    problems = [f"methods.{name}.access: {name} does not exist with {access!r}, only with {', '.join(accesses(name))}"
+        return [((), str(error))]
+    chosen = chosen or Method()
+    problems = [(("access",), f"{name} does not exist with {access!r}, only with {', '.join(sorted(row.access))}")
                 for access in chosen.access or () if access not in row.access]
-    for key in (*chosen.settings, *chosen.search):
+    for place, key in [*((("settings", key), key) for key in chosen.settings),
+                       *((("search",), key) for key in chosen.search)]:
         if key not in row.settings:
-            problems.append(f"methods.{name}: {name} has no setting {key!r}{suggestion(key, row.settings)}"
-                            + (f" It has: {', '.join(row.settings)}" if row.settings else " It has none"))
+            problems.append((place, f"{name} has no setting {key!r}{suggestion(key, row.settings)} "
+                                    f"Its settings: {', '.join(row.settings) or 'none'}"))
         elif key in chosen.settings and (reason := row.settings[key].problem(chosen.settings[key])) is not None:
-            problems.append(f"methods.{name}.settings.{key}: {reason}")
-    return problems
+            problems.append((place, reason))
+    return list(dict.fromkeys(problems))

@@ -1,6 +1,9 @@
 """From `--config NAME|PATH` and `--set` to a checked `Sweep`; every mistake of a file is said in one message."""
 
+import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,24 @@ from amun_ray.names import suggestion
 
 INSTALLED = Path(__file__).resolve().parent / "tune_configs"
 REPOSITORY = Path(__file__).resolve().parent.parent / "tune_configs"  # where an editable install finds them
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+PLAIN = {"a valid array": "a list", "a valid tuple": "a list", "an object": "a mapping",
+         "a valid dictionary": "a mapping", "Input should be": "must be"}  # JSON's and Python's words in those of YAML
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-3 is a number (YAML 1.1 asks for 1.0e-3), and a key may stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                mark = node.value[place][0].start_mark
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=mark)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
 
 
 def resolve(name: str) -> Path:
@@ -38,17 +59,26 @@ def load(name: str, overrides: list[str] | None = None) -> Sweep:
     """
     path = resolve(name)
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        content = yaml.load(path.read_text(), Loader)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a mapping of settings is expected, found {type(content).__name__}")
     for override in overrides or []:
         _override(content, override)
-    try:
-        return Sweep.model_validate(content)
+    try:  # in JSON mode a wrong type is a mistake, never converted: no true for 1, no "3" for 3
+        return Sweep.model_validate_json(json.dumps(content, default=str), strict=True)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {line}" for line in _explain(error))) from error
+        raise UserError("\n".join(f"{_source(path, key, overrides or [])}: {line}"
+                                  for key, line in _explain(error))) from error
+
+
+def _source(path: Path, key: str, overrides: list[str]) -> str:
+    """What a mistake at `key` was written in: an override, the file, or both together."""
+    changed = [override.partition("=")[0] for override in overrides]
+    if any(f"{key}.".startswith(f"{one}.") for one in changed):
+        return "--set"
+    return f"{path} with --set" if any(one.startswith(f"{key}.") for one in changed) else str(path)
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -61,25 +91,32 @@ def _override(content: dict[str, Any], override: str) -> None:
             content[parent] = {}
         content = content[parent]
     try:
-        content[last] = yaml.safe_load(text)
+        content[last] = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not valid YAML") from error
 
 
-def _explain(error: ValidationError) -> list[str]:
-    """One line per mistake: key, rule, what came."""
-    lines = []
+def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """`(key, line)` of each mistake; the line says key, rule and what came."""
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
-        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            lines.append(f"{key}: unknown key{suggestion(key.rpartition('.')[2], _siblings(item['loc']))}")
-        elif item["type"] == "missing":
-            lines.append(f"{key}: this key is required")
-        elif item["type"] == "value_error":
-            lines += [f"{key}: {line}" if key else line for line in str(item["ctx"]["error"]).split("\n")]
-        else:
-            lines.append(f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, but got {item['input']!r}")
-    return lines
+        for problem in _problems(item, key):
+            yield key, f"{key}: {problem}" if key else problem
+
+
+def _problems(item: dict[str, Any], key: str) -> list[str]:
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _siblings(item["loc"])
+        near = suggestion(key.rpartition(".")[2], known)
+        return [f"unknown key{near}" + (f" Known: {', '.join(known)}" if near == "." else "")]
+    if item["type"] in ("missing", "missing_argument"):
+        return ["this key is required"]
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"]).split("\n")
+    rule = re.sub(r" or an? instance of \w+", "", item["msg"])
+    for word, plain in PLAIN.items():
+        rule = rule.replace(word, plain)
+    return [f"{rule[0].lower()}{rule[1:]}, but got {item['input']!r}"]
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:

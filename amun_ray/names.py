@@ -9,9 +9,9 @@ from amun_ray.errors import UserError
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or an empty string."""
+    """`; did you mean 'x'?` for the nearest known name, or a full stop: the end of a sentence."""
     near = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
@@ -33,6 +33,7 @@ def load_object(name: str, kind: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except ImportError as error:
-        raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}") from error
+        raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}; install it, or put its "
+                        "folder on PYTHONPATH") from error
     except AttributeError as error:
         raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}") from error

@@ -18,6 +18,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 from torch import nn
 
 from amun_ray import models
@@ -29,6 +30,7 @@ for noisy in ("alembic", "mlflow.store.db.utils"):  # a migration log is not for
 
 KEY = "amun.key"
 BATCH = 100  # parameters per request that every MLflow server takes
+FIRST_CONTACT_SECONDS = 10
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 
 
@@ -47,9 +49,9 @@ class Tracker:
                 self._client = MlflowClient(tracking_uri=uri)
                 found = self._client.get_experiment_by_name(experiment)
                 self._id = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
-        except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0][:300]
-            raise UserError(f"tracking.uri {uri!r}: MLflow does not answer: {reason}") from error
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # ImportError: no driver for it
+            reason = str(error).strip().splitlines()[0][:300]
+            raise UserError(f"tracking.uri {uri!r}: MLflow cannot be used: {reason}") from error
 
     def sweep(self, key: str, name: str, params: Mapping[str, Any]) -> str:
         """The id of the parent run of a sweep; the run of an earlier start is taken up again."""
@@ -118,7 +120,7 @@ def _metrics(metrics: Sequence[tuple[str, float, int]]) -> list[Metric]:
 @contextmanager
 def _impatient() -> Iterator[None]:
     """The first contact must fail within seconds; later requests keep MLflow's patient retries."""
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(FIRST_CONTACT_SECONDS)}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

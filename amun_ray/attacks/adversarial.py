@@ -31,8 +31,9 @@ def attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -
         images: (N, C, H, W) float32 in [0, 1], on the model's device.
         labels: (N,) int64, the true ones.
     """
+    model = frozen(model)
     check_batch(model, images, labels)
-    look = Looker(frozen(model), tuple(images.shape[1:]), CHUNK)
+    look = Looker(model, tuple(images.shape[1:]), CHUNK)
     found = run(attack, look, flat(images), labels, slots=len(images))
     best = unflat(found.best, look.shape).contiguous()
     never = torch.zeros_like(found.flipped)

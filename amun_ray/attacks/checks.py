@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from amun_ray.attacks.frozen import frozen
 from amun_ray.errors import UserError
 from amun_ray.tensors import check_unit_range
 
@@ -11,7 +10,7 @@ PROBES = 2  # images that a model is asked about first
 
 
 def check_batch(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Raise UserError unless `model` takes `images` (N, C, H, W) and knows every class in `labels` (N,)."""
+    """Raise UserError unless the frozen `model` takes `images` (N, C, H, W) and knows every class in `labels` (N,)."""
     check_tensors(images, labels)
     check_model(model, images, labels)
 
@@ -34,7 +33,7 @@ def check_tensors(images: Tensor, labels: Tensor) -> None:
 
 
 def check_model(model: nn.Module, images: Tensor, labels: Tensor, name: str = "model") -> None:
-    """Raise UserError unless `model` turns a few of `images` into finite logits (N, classes) for all `labels`."""
+    """Raise UserError unless the frozen `model` has all `labels` and gives finite logits (N, classes) for images."""
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.device != images.device:
             raise UserError(f"{name}: it is on {tensor.device}, the images are on {images.device}")
@@ -42,7 +41,7 @@ def check_model(model: nn.Module, images: Tensor, labels: Tensor, name: str = "m
             raise UserError(f"{name}: its tensors must be float32, found {tensor.dtype}; set the precision of the "
                             "attack instead")
     with torch.no_grad():
-        logits = frozen(model)(images[:PROBES])
+        logits = model(images[:PROBES])
     count = min(PROBES, len(images))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

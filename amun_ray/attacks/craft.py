@@ -45,16 +45,18 @@ def craft(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackS
     Raises:
         UserError: an argument that does not fit, before any work starts; or logits that are not finite.
     """
+    model = frozen(model)
     check_batch(model, images, labels)
     rows = _indices(indices, len(images))
-    settings = with_radius(model, images, labels, settings=settings)
-    look, original = _looker(model, images, settings), _original(model, images, settings)
+    if settings.values.get("eps_init", 1.0) is None:
+        settings = replace(settings, eps_init=calibrate(model, images, labels, settings=settings))
+    look = _looker(model, images, settings)
+    original = Looker(model, look.shape, look.chunk, contiguous=True)
     clean = flat(images)
     found = run(settings.attack(), look, clean, labels, slots=settings.batch_size, progress=progress)
-    best = _shrunk(look, clean, found, labels, settings)
-    verdict = verify(original, clean, best, labels, found.clean_margin, kappa=settings.values.get("kappa", 0.0),
-                     again=lambda some, label: run(settings.attack(), original, some, label,
-                                                   slots=settings.batch_size).best)
+    found = found._replace(best=_shrunk(look, clean, found, labels, settings))
+    verdict = verify(original, clean, labels, found, kappa=settings.values.get("kappa", 0.0),
+                     again=lambda *rows: run(settings.attack(), original, *rows, slots=settings.batch_size).best)
     stored = unflat(verdict.image, look.shape).contiguous()
     distance = l2(stored - images)
     # without a radius of its own, a row's radius is its distance
@@ -65,13 +67,6 @@ def craft(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackS
     return AdversarialRows(index=rows, cost=cost, **{name: column.cpu().numpy() for name, column in {
         "image": stored, "true_label": labels, "label": verdict.label, "l2": distance, "steps": found.looks,
         "eps": torch.where(verdict.already_wrong, 0.0, eps), "status": status}.items()})
-
-
-def with_radius(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings) -> AttackSettings:
-    """`settings` with their first radius known: calibrated on these images where it is not."""
-    if settings.values.get("eps_init", 1.0) is not None:
-        return settings
-    return replace(settings, eps_init=calibrate(model, images, labels, settings=settings))
 
 
 def calibrate(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings,
@@ -90,6 +85,7 @@ def calibrate(model: nn.Module, images: Tensor, labels: Tensor, *, settings: Att
     Raises:
         UserError: an attack that has no radius to calibrate, or no sample that it could flip.
     """
+    model = frozen(model)
     check_batch(model, images, labels)
     if settings.row.smallest is None:
         raise UserError(f"attack {settings.name!r} has no radius to calibrate; leave out eps_init")
@@ -128,18 +124,14 @@ def _shrunk(look: Looker, clean: Tensor, found: Found, labels: Tensor, settings:
     return best
 
 
-def _looker(model: nn.Module, images: Tensor, settings: AttackSettings) -> Looker:
+def _looker(frozen_model: nn.Module, images: Tensor, settings: AttackSettings) -> Looker:
     """What the search asks: the folded copy, at the precision and in the form that the settings name."""
-    attacked = folded(model, images[:1])
+    attacked = folded(frozen_model, images[:1])
     if settings.compile:
         mode = "reduce-overhead" if images.is_cuda else "default"
         attacked = torch.compile(attacked, dynamic=False, mode=mode)
     return Looker(attacked, tuple(images.shape[1:]), min(settings.batch_size, len(images)),
                   bfloat16=_bfloat16(settings, images.device), fixed=settings.compile)
-
-
-def _original(model: nn.Module, images: Tensor, settings: AttackSettings) -> Looker:
-    return Looker(frozen(model), tuple(images.shape[1:]), min(settings.batch_size, len(images)), contiguous=True)
 
 
 def _bfloat16(settings: AttackSettings, device: torch.device) -> bool:

@@ -22,10 +22,11 @@ def transfer(source: nn.Module, target: nn.Module, images: Tensor, labels: Tenso
     where `target` is wrong on the clean image, and failed where the example did not transfer; what `source` says of
     it does not count. `report()["flipped_percent"]` of the result is the success share.
     """
+    source, target = frozen(source), frozen(target)
     check_batch(source, images, labels)
     check_model(target, images, labels, name="target")
     rows = craft(source, images, labels, settings=settings, indices=indices)
-    look = Looker(frozen(target), tuple(images.shape[1:]), settings.batch_size, contiguous=True)
+    look = Looker(target, tuple(images.shape[1:]), settings.batch_size, contiguous=True)
     carried = torch.from_numpy(rows.image).to(images.device)
     before, after = _say(look, images, labels), _say(look, carried, labels)
     already = before.predicted != labels

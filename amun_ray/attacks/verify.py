@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from amun_ray.attacks.look import SLACK, Look, Looker
+from amun_ray.attacks.slots import Found
 
 # How much farther from the clean image a row that does not quite flip the original is pushed, one after another.
 PUSHES = (1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2)
@@ -30,20 +31,20 @@ def flips(look: Look, label: Tensor, kappa: float) -> Tensor:
     return (look.predicted != label) & (look.margin <= -(kappa + KEPT_SLACK * look.spread))
 
 
-def verify(original: Looker, clean: Tensor, best: Tensor, label: Tensor, clean_margin: Tensor, *, kappa: float,
+def verify(original: Looker, clean: Tensor, label: Tensor, found: Found, *, kappa: float,
            again: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Ask the original about every row; mend a row that does not flip it by pushing it on, then by a new search.
+    """Ask the original about every row; mend one that should flip it but does not: push it on, else search again.
 
     Args:
         original: looks at the original model.
-        clean, best: (N, D), before and after the search.
-        clean_margin: (N,) what the search saw at `clean`, as a share of the spread.
+        clean: (N, D), before the search.
+        found: what the search says; a row that it could not flip is asked about, but not mended.
         again: a search on the original itself: (clean, label) -> best.
     """
     nothing = torch.zeros_like(label, dtype=torch.bool)
-    best = best.clone()
+    best = found.best.clone()
     already = nothing.clone()
-    doubtful = (clean_margin < DOUBT).nonzero().squeeze(1)
+    doubtful = (found.clean_margin < DOUBT).nonzero().squeeze(1)
     if len(doubtful):
         seen = original(clean[doubtful], label[doubtful], nothing[doubtful])
         already[doubtful] = seen.predicted != label[doubtful]
@@ -52,7 +53,7 @@ def verify(original: Looker, clean: Tensor, best: Tensor, label: Tensor, clean_m
     said, good = seen.predicted.clone(), flips(seen, label, kappa) | already
     for mend in (*(lambda rows, push=push: _pushed(clean[rows], best[rows], push) for push in PUSHES),
                  lambda rows: again(clean[rows], label[rows])):
-        rows = (~good).nonzero().squeeze(1)
+        rows = (found.flipped & ~good).nonzero().squeeze(1)
         if len(rows) == 0:
             break
         tried = mend(rows)

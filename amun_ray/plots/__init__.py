@@ -4,7 +4,7 @@ from amun_ray.plots.comparison import comparison_bars, results_table
 from amun_ray.plots.histograms import confidence_histograms, eps_histogram, l2_histogram
 from amun_ray.plots.roc import roc_curves
 from amun_ray.plots.search import gap_against_epochs, gap_against_lr, trade_off
-from amun_ray.plots.style import png
+from amun_ray.plots.style import png, row_name
 
 __all__ = [
     "comparison_bars",
@@ -16,5 +16,6 @@ __all__ = [
     "png",
     "results_table",
     "roc_curves",
+    "row_name",
     "trade_off",
 ]

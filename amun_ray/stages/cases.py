@@ -16,7 +16,7 @@ from amun_ray.stages.originals import WEIGHTS, Trained, read_logits, rows_digest
 from amun_ray.stages.workspace import Bench, Workspace, bench, load_state, numpy_state, shared_tensor
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import Sets, unlearn
+from amun_ray.unlearn import Report, Sets, unlearn
 
 
 class Settings(NamedTuple):
@@ -98,6 +98,7 @@ class Epoch(NamedTuple):
     scores: dict[str, float]  # percent, `average_gap` among them
     logits: np.ndarray        # (N, classes) on every sample
     model: nn.Module          # the live model: copy what must outlast the next epoch
+    report: Report            # passes, seconds and, for a certified method, its certificate, so far
 
 
 def run_case(workspace: Workspace, case: Case, contender: Contender, settings: Settings, run: int) -> Iterator[Epoch]:
@@ -109,7 +110,8 @@ def run_case(workspace: Workspace, case: Case, contender: Contender, settings: S
     here, seed = bench(workspace), case.seed(workspace, run)
     model = load_state(workspace.new_model(0), ray.get(case.state[0])).to(here.device)
     (mean,), labels = ray.get(list(case.reference_mean)), here.labels.cpu().numpy()
-    epochs = unlearn(contender.method, model, _sets(here, case, contender.access),
+    report = Report()
+    epochs = unlearn(contender.method, model, _sets(here, case, contender.access), report=report,
                      recipe=recipe(workspace, settings),
                      settings=workspace.sweep.method_settings(contender.method) | settings.own,
                      augmentation=workspace.sweep.data.augmentation, generator=generator(seed, "order"))
@@ -117,7 +119,7 @@ def run_case(workspace: Workspace, case: Case, contender: Contender, settings: S
         logits = here.logits(model)
         scores = score(logits, labels, split(workspace, case.rows), mean, settings=workspace.sweep.rmia)
         kept = {term: scores[term] for term in GAP_TERMS}
-        yield Epoch(kept | {"average_gap": average_gap(scores, case.target)}, logits, model)
+        yield Epoch(kept | {"average_gap": average_gap(scores, case.target)}, logits, model, report)
 
 
 def case_inputs(workspace: Workspace, contender: Contender, settings: Settings, cases: Sequence[Case],

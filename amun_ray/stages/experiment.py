@@ -1,5 +1,6 @@
 """One sweep from its plan to its table: which models, sets and cases each stage gets, and what MLflow is told of it."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import yaml
 
 from amun_ray.config import Sweep
 from amun_ray.data.splits import reference_halves
@@ -18,11 +20,13 @@ from amun_ray.stages import figures, originals
 from amun_ray.stages.adversaries import AdversarialSet, Target, adversarial_sets, numbers
 from amun_ray.stages.cases import Case, Contender, Evidence
 from amun_ray.stages.final import Unlearned, final_models
+from amun_ray.stages.page import page
+from amun_ray.stages.nodes import check_nodes
 from amun_ray.stages.plan import Plan
 from amun_ray.stages.progress import say
 from amun_ray.stages.record import Record
 from amun_ray.stages.report import Row, table, write_results
-from amun_ray.stages.resources import connect, slots, worker_options
+from amun_ray.stages.resources import Cluster, connect, slots, worker_options
 from amun_ray.stages.search import best_settings
 from amun_ray.stages.studies import Trial
 from amun_ray.stages.workspace import Workspace
@@ -51,6 +55,7 @@ class Experiment:
     record: Record
     options: dict[str, float]  # of one worker
     workers: int
+    cluster: Cluster
     seconds: dict[str, float] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
 
@@ -60,19 +65,24 @@ class Experiment:
         """Check storage and MLflow, join or start Ray; on leaving, close the parent run with what became of it."""
         sweep = plan.sweep
         store = Store(sweep.storage or str(output.absolute() / "store"))
+        server = sweep.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")  # on a cluster, setup_node.sh sets it
+        if server is None:  # the database goes into the folder; a server is asked before it is made
+            _check_folder(output)
+        tracker = Tracker(server or f"sqlite:///{output.absolute() / 'mlflow.db'}",
+                          sweep.tracking.experiment or sweep.name,
+                          None if server else (output.absolute() / "mlartifacts").as_uri())
         _check_folder(output)
         store.check_writable()
-        tracker = Tracker(sweep.tracking.uri or f"sqlite:///{output.absolute() / 'mlflow.db'}",
-                          sweep.tracking.experiment or sweep.name,
-                          None if sweep.tracking.uri else (output.absolute() / "mlartifacts").as_uri())
         cluster = connect()
         say(str(cluster))
+        check_nodes(store)
         options = worker_options(sweep.resources, cluster)
         workspace = Workspace.open(sweep, store, plan.dataset)
         parent = tracker.sweep(_key(sweep, workspace), f"sweep {sweep.name}", _flat(sweep.model_dump(mode="json")))
         status = "FAILED"
         try:
-            yield cls(plan, output, workspace, Record(tracker, parent, workspace), options, slots(options, cluster))
+            yield cls(plan, output, workspace, Record(tracker, parent, workspace), options, slots(options, cluster),
+                      cluster)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -141,9 +151,13 @@ class Experiment:
             rows = [*self._baselines(models), *self._contenders(unlearned)]
             path, text = write_results(rows, self.output), table(rows)
             drawn = dict(self._figures(models, sets, unlearned, rows))
-            self.record.files({"results.json": path.read_bytes(), "table.txt": text.encode()} | drawn)
+            html = page(self.plan, rows, drawn, seconds=self.seconds, cluster=str(self.cluster))
+            (self.output / "report.html").write_bytes(html)
+            self.record.files({"results.json": path.read_bytes(), "table.txt": text.encode(), "report.html": html,
+                               "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode()} | drawn)
         self.record.cost(self.seconds)
-        say(f"\n{text}\n\nresults: {path}\nMLflow:  mlflow ui --backend-store-uri {self.record.tracker.uri}")
+        say(f"\n{text}\n\nresults: {path}\nreport:  {self.output / 'report.html'}\n"
+            f"MLflow:  mlflow ui --backend-store-uri {self.record.tracker.uri}")
 
     def _contenders(self, unlearned: Sequence[Unlearned]) -> Iterator[Row]:
         """One row for each (method, access): the scores of its runs, and where MLflow has them."""
@@ -151,9 +165,10 @@ class Experiment:
         for one in unlearned:
             groups.setdefault(one.run.contender, []).append(one)
         for contender, runs in groups.items():
-            yield Row(*contender, runs[0].run.settings, [one.result["scores"] for one in runs
-                                                         if "failed" not in one.result],
-                      [self.record.unlearned(one) for one in runs])
+            run_ids = [self.record.unlearned(one) for one in runs]
+            sound = [one for one in runs if "failed" not in one.result]
+            yield Row(*contender, runs[0].run.settings, [one.result["scores"] for one in sound],
+                      [(one.run.case.original, one.run.case.name) for one in sound], run_ids)
 
     def _figures(self, models: Models, sets: Mapping[Key, AdversarialSet],
                  unlearned: Sequence[Unlearned], rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
@@ -163,7 +178,7 @@ class Experiment:
         yield from figures.attack_figures({key: np.concatenate([one[key] for one in read]) for key in read[0]})
         first = unlearned[0].run.case
         yield from figures.evidence_figures(models.evidence, models.originals[first.original],
-                                            models.retrained[first.name][first.original], unlearned)
+                                            models.retrained[first.name][first.original], unlearned, rows)
 
     def _evidence(self, references: list[originals.Trained], halves: np.ndarray) -> Evidence:
         labels = self.plan.dataset.labels
@@ -178,20 +193,20 @@ class Experiment:
 
     def _baselines(self, models: Models) -> Iterator[Row]:
         """The retrained row, which is the target, and the original row, which shows what doing nothing scores."""
-        groups: dict[str, tuple[list[dict[str, float]], list[str]]] = {"retrain": ([], []), "original": ([], [])}
-        for name, rows in {name: rows for _, name, rows in self.plan.final}.items():
-            scored = {"retrain": self._scored(models, models.retrained[name], rows),
-                      "original": self._scored(models, models.originals, rows)}
-            target = {term: float(np.mean([one[term] for one in scored["retrain"]])) for term in GAP_TERMS}
-            for method, scores in scored.items():
+        sets = {name: rows for _, name, rows in self.plan.final}
+        for method in ("retrain", "original"):
+            scores, cases, run_ids = [], [], []
+            for name, rows in sets.items():
                 made = models.retrained[name] if method == "retrain" else models.originals
-                for k, (model, one) in enumerate(zip(made, scores, strict=True)):
+                retrained = self._scored(models, models.retrained[name], rows)
+                target = {term: float(np.mean([one[term] for one in retrained])) for term in GAP_TERMS}
+                for k, one in enumerate(self._scored(models, made, rows)):
                     one["average_gap"] = average_gap(target if method == "retrain" else one, target)
                     tags = {"stage": "originals", "method": method, "forget_set": name, "original": k}
-                    groups[method][0].append(one)
-                    groups[method][1].append(self.record.scratch_model(model, tags, one))
-        for method, (scores, run_ids) in groups.items():
-            yield Row(method, None, None, scores, run_ids)
+                    scores.append(one)
+                    cases.append((k, name))
+                    run_ids.append(self.record.scratch_model(made[k], tags, one))
+            yield Row(method, None, None, scores, cases, run_ids)
 
     def _scored(self, models: Models, made: Sequence[originals.Trained], rows: np.ndarray) -> list[dict[str, float]]:
         return [models.evidence.scores(logits, rows)

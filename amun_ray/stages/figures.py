@@ -11,7 +11,7 @@ from amun_ray.metrics.rmia import scores as rmia_scores
 from amun_ray.stages.cases import Contender, Evidence, split
 from amun_ray.stages.final import Unlearned
 from amun_ray.stages.originals import Trained, read_logits
-from amun_ray.stages.report import ACCESS, Row
+from amun_ray.stages.report import Row
 from amun_ray.stages.studies import Trial
 
 
@@ -51,29 +51,37 @@ def attack_figures(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, byt
             columns["l2"][columns["status"] != Status.FAILED]))
 
 
-def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained,
-                     made: Sequence[Unlearned]) -> Iterator[tuple[str, bytes]]:
-    """Confidence histograms and RMIA curves of the first final case: original, first run of each method, retrained."""
+def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, made: Sequence[Unlearned],
+                     rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
+    """Confidence histograms and RMIA curves of the first final case, each method by its first run.
+
+    Shown are the original, the retrained model, and for each access the method with the least Avg. Gap.
+    """
     case, store = made[0].run.case, evidence.workspace.store
     parts, labels = split(evidence.workspace, case.rows), evidence.labels
+    first = {one.run.contender: one for one in made
+             if one.run.case is case and one.run.number == 0 and "failed" not in one.result}
+    chosen = {contender: plots.row_name({"method": contender.method, "access": contender.access})
+              for contender in _shown(rows) if contender in first}
     logits = {"Original": read_logits(store, original.unit), "Retrained": read_logits(store, retrained.unit)}
-    for one in made:
-        if one.run.case is case and one.run.number == 0 and "failed" not in one.result:
-            logits[_title(one.run.contender)] = read_logits(store, one.run.unit)
+    logits |= {title: read_logits(store, first[contender].run.unit) for contender, title in chosen.items()}
 
-    def confidences(rows: np.ndarray) -> dict[str, np.ndarray]:
-        values = logit_scaled(rows, labels)
+    def confidences(one: np.ndarray) -> dict[str, np.ndarray]:
+        values = logit_scaled(one, labels)
         return {"retain": values[parts.retain], "forget": values[parts.forget], "test": values[parts.test]}
 
     yield "figures/confidence.png", plots.png(plots.confidence_histograms(
-        {title: confidences(rows) for title, rows in logits.items()}))
+        {title: confidences(one) for title, one in logits.items()}))
     settings, curves = evidence.workspace.sweep.rmia, {}
-    for title, rows in logits.items():
-        membership = rmia_scores(settings.confidence(rows, labels), evidence.mean, gamma=settings.gamma)
+    for title, one in logits.items():
+        membership = rmia_scores(settings.confidence(one, labels), evidence.mean, gamma=settings.gamma)
         curves[title] = roc(membership[parts.forget], membership[parts.test])
-    yield "figures/rmia_roc.png", plots.png(plots.roc_curves(
-        curves, title="RMIA: forgotten against unseen samples (good: on the diagonal, as the retrained model)"))
+    yield "figures/rmia_roc.png", plots.png(plots.roc_curves(curves, title="RMIA: forgotten against unseen samples"))
 
 
-def _title(contender: Contender) -> str:
-    return f"{contender.method} {ACCESS[contender.access]}"
+def _shown(rows: Sequence[Row]) -> list[Contender]:
+    """The best method of each access by Avg. Gap."""
+    best: dict[str, Row] = {}
+    for row in sorted((row for row in rows if row.access), key=lambda row: row.summary["average_gap"].mean):
+        best.setdefault(row.access, row)
+    return [Contender(row.method, row.access) for row in best.values()]

@@ -7,7 +7,7 @@ run.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
@@ -80,4 +80,5 @@ def _unlearn(workspace: Workspace, run: Run) -> None:
     seconds = time.monotonic() - started
     store_logits(store, run.unit, epoch.logits)
     weights = store_weights(store, run.unit, cpu_state(epoch.model))
-    store.finish(run.unit, {"scores": curve[-1], "curve": curve, "weights": weights, "seconds": seconds})
+    store.finish(run.unit, {"scores": curve[-1], "curve": curve, "weights": weights, "seconds": seconds,
+                            "cost": asdict(epoch.report)})

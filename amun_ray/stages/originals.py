@@ -5,6 +5,7 @@ number of workers until there is one training per worker. Storage: one weights f
 for every model, and for a reference model alone, its logits on all samples: `N x classes` float32.
 """
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow as pa
 import ray
 from torch import Tensor, nn
 
+from amun_ray.errors import Diverged, UserError
 from amun_ray.models import checkpoint
 from amun_ray.seeds import derive, generator
 from amun_ray.stages.progress import bar
@@ -64,7 +66,7 @@ def original_trainings(workspace: Workspace) -> list[Training]:
     """The models that must forget, trained on D."""
     originals, rows = workspace.sweep.originals, np.arange(workspace.train_size, dtype=np.int64)
     return [Training(f"original {k}", rows, derive(workspace.sweep.seed, "original", k),
-                     checkpoint=originals.checkpoints[k] if originals.checkpoints else None)
+                     checkpoint=os.path.abspath(originals.checkpoints[k]) if originals.checkpoints else None)
             for k in range(originals.count)]
 
 
@@ -85,8 +87,7 @@ def train_models(workspace: Workspace, trainings: Sequence[Training], options: d
     """Train what the store does not hold yet, as Ray tasks; the result is in the order of `trainings`.
 
     Raises:
-        UserError: a checkpoint that does not fit the model.
-        Diverged: a training left the finite numbers; its name is in the message.
+        UserError: a checkpoint that does not fit the model; a training that left the finite numbers, by its name.
     """
     units = [training.unit(workspace) for training in trainings]
     pending = {unit.digest: (training, unit) for training, unit in zip(trainings, units, strict=True)
@@ -108,15 +109,18 @@ def make_model(workspace: Workspace, training: Training, unit: Unit) -> None:
     """Train or load one model, predict every sample with it, and store both."""
     here, started = bench(workspace), time.monotonic()
     model = workspace.new_model(training.seed).to(here.device)
-    if training.checkpoint is not None:
-        checkpoint.load_into(model, training.checkpoint)
-    else:
-        for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
-                     augmentation=workspace.sweep.data.augmentation,
-                     generator=generator(training.seed, "order")):
-            pass
-    seconds = time.monotonic() - started
-    store_logits(workspace.store, unit, here.logits(model))
+    try:
+        if training.checkpoint is not None:
+            checkpoint.load_into(model, training.checkpoint)
+        else:
+            for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
+                         augmentation=workspace.sweep.data.augmentation,
+                         generator=generator(training.seed, "order")):
+                pass
+        seconds, logits = time.monotonic() - started, here.logits(model)
+    except Diverged as error:
+        raise UserError(f"{training.name}: {error}. Lower training.lr, or mend the checkpoint") from error
+    store_logits(workspace.store, unit, logits)
     weights = store_weights(workspace.store, unit, cpu_state(model)) if training.keep_weights else None
     workspace.store.finish(unit, {"name": training.name, "weights": weights, "seconds": seconds,
                                   "samples": len(training.rows)})

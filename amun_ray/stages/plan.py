@@ -7,10 +7,12 @@ from math import ceil
 
 import numpy as np
 
+from amun_ray import models
 from amun_ray.config import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.indices import read_indices
 from amun_ray.data.splits import ForgetSets, random_forget_sets, requested_forget_sets
+from amun_ray.models import checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,20 @@ class Plan:
         for original in range(self.sweep.originals.count):
             for number, rows in enumerate(self.sets.final):
                 yield original, f"final {number}", rows
+
+    def check(self) -> None:
+        """Draw the forget sets, build the network, load the checkpoints into it: here, before any worker is asked for.
+
+        Raises:
+            UserError: as `sets`; a network that does not fit the data; a checkpoint that does not fit the network.
+        """
+        assert self.sets.final
+        mean, std = self.dataset.statistics
+        network = models.build(self.sweep.model.name, channels=self.dataset.channels, classes=self.dataset.classes,
+                               size=self.dataset.size, mean=mean, std=std, seed=self.sweep.seed,
+                               options=self.sweep.model.options)
+        for path in self.sweep.originals.checkpoints or ():
+            checkpoint.load_into(network, path)
 
     def __str__(self) -> str:
         sweep, sets = self.sweep, self.sets

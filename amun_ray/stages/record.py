@@ -62,7 +62,8 @@ class Record:
         run, failed, metrics = made.run, "failed" in made.result, []
         if not failed:
             metrics = [(term, value, epoch) for epoch, scores in enumerate(made.result["curve"], 1)
-                       for term, value in scores.items()] + [("seconds", made.result["seconds"], 0)]
+                       for term, value in scores.items()]
+            metrics += [("seconds", made.result["seconds"], 0), *_cost(made.result["cost"])]
         tags = _tags("final", run.contender, run.case.name, str(run.case.original))
         return self.tracker.child(
             self.parent, run.unit.digest,
@@ -94,6 +95,13 @@ def _tags(stage: str, contender: Contender, forget_set: str, original: str) -> d
 
 def _reason(result: Mapping[str, Any]) -> dict[str, str]:
     return {"failed": result["failed"]} if "failed" in result else {}
+
+
+def _cost(cost: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """What unlearning itself cost, scoring left out; and the epsilon of a certified method that reached one."""
+    metrics = [(f"unlearning_{key}", cost[key], 0) for key in ("seconds", "forward", "backward")]
+    certificate = cost.get("certificate") or {}
+    return metrics + [("certified_epsilon", certificate["epsilon"], 0)] * (certificate.get("epsilon") is not None)
 
 
 def _lineage(unit: Unit, cases: Sequence[Case]) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 import torch
+from ray.exceptions import AuthenticationError
 
 from amun_ray.config import Resources
 from amun_ray.errors import UserError
+from amun_ray.stages.nodes import await_nodes, live_nodes
 
 
 @dataclass(frozen=True)
@@ -23,28 +26,44 @@ class Cluster:
 
 
 def connect() -> Cluster:
-    """Join the cluster that `RAY_ADDRESS` or this machine points to; where there is none, start Ray on this machine.
+    """Join the cluster that `RAY_ADDRESS` names or that `ray start` runs here; where there is none, start Ray here.
+
+    Ray's own `address="auto"` would also join the private Ray of any other program on this machine, and die with it.
 
     Raises:
-        UserError: `RAY_ADDRESS` names a cluster that does not answer. A sweep meant for a cluster never falls back
-            silently to one machine.
+        UserError: the cluster does not answer. A sweep meant for a cluster never falls back silently to one machine.
     """
-    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker that was given no GPU sees none
-    try:
-        context = ray.init(address="auto", **quiet)
-        origin = f"Ray: joined the cluster at {context.address_info['gcs_address']}"
-    except ConnectionError as error:
-        if os.environ.get("RAY_ADDRESS") not in (None, "", "local"):
-            raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no cluster answers there: {error}") from error
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
+    named = os.environ.get("RAY_ADDRESS", "local") != "local"
+    if not named and not started.is_file():
         ray.init(address="local", include_dashboard=False, **quiet)
-        origin = "Ray: started on this machine"
-    return Cluster(_nodes(), origin)
+        return Cluster(_nodes(), "Ray: started on this machine")
+    try:
+        context = ray.init(**quiet)
+    except (ConnectionError, AuthenticationError) as error:
+        source = "RAY_ADDRESS" if named else str(started)
+        address = os.environ["RAY_ADDRESS"] if named else started.read_text().strip()
+        raise UserError(f"{source}: no cluster lets this program in at {address}: {_reason(error)}") from error
+    await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # what the cluster file promises
+    return Cluster(_nodes(), f"Ray: joined the cluster at {context.address_info['gcs_address']}")
+
+
+def _reason(error: Exception) -> str:
+    """Ray's own words for a cluster that wants another token are those for one that is not there."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        hint = "it may ask for a token: set RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
+    elif isinstance(error, AuthenticationError):
+        hint = "it has another token than ~/.ray/auth_token or RAY_AUTH_TOKEN here"
+    else:
+        hint = "is it up, and does the firewall let this host in?"
+    return f"{str(error).splitlines()[0].rstrip('.')}; {hint}"
 
 
 def _nodes() -> tuple[tuple[float, float], ...]:
     return tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-                 for node in ray.nodes() if node["Alive"])
+                 for node in live_nodes())
 
 
 def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:

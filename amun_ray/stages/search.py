@@ -43,7 +43,8 @@ def best_settings(workspace: Workspace, cases: Sequence[Case], options: dict, wo
 
 def _run_tune(workspace: Workspace, cases: Sequence[Case], studies: Studies, options: dict, workers: int) -> None:
     """One Tune experiment for the trials that the store does not hold; its own files are of no further use."""
-    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}  # one voice: the sweep's own
+    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # one voice: the sweep's own
+                   "TUNE_DISABLE_SIGINT_HANDLER": "1"}  # Ctrl-C ends the sweep, not the search alone
     shared = ray.put((workspace, tuple(cases)))
     trainable = tune.with_resources(tune.with_parameters(run_trial, shared=[shared]),
                                     {"cpu": options["num_cpus"], "gpu": options["num_gpus"]})

@@ -160,7 +160,10 @@ class Space:
         trial.suggest_float("lr", self._search.lr.low, self._search.lr.high, log=True)
         trial.suggest_categorical("schedule", self._search.schedules)
         for key, setting in self._own.items():
-            trial.suggest_float(key, setting.low, setting.high, log=setting.log)
+            if setting.choices is not None:
+                trial.suggest_categorical(key, setting.choices)
+            else:
+                trial.suggest_float(key, setting.low, setting.high, log=setting.log)
 
 
 class SeededByNumber(optuna.samplers.BaseSampler):

@@ -20,19 +20,20 @@ from amun_ray.unlearn.saliency import SALIENCY, salient
 
 __all__ = ["METHODS", "Certificate", "Method", "Report", "Sets", "Setting", "Task", "copy_model", "find", "unlearn"]
 
-AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True)
-RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label)
+AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True, settings=plans.FORGET_STATISTICS)
+RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label, settings=plans.FORGET_STATISTICS)
+MASKED = SALIENCY | plans.FORGET_STATISTICS
 
 METHODS: dict[str, Method] = {
     "finetune": Method(access=RETAIN, plan=plans.finetune),
     "random_label": RANDOM_LABEL,
-    "gradient_ascent": Method(access=EITHER, plan=plans.gradient_ascent),
+    "gradient_ascent": Method(access=EITHER, plan=plans.gradient_ascent, settings=plans.FORGET_STATISTICS),
     "boundary_shrink": Method(access=EITHER, plan=plans.boundary_shrink, settings=plans.BOUNDARY),
     "l1_sparse": Method(access=RETAIN, plan=plans.l1_sparse, settings=plans.L1),
-    "salun": replace(RANDOM_LABEL, moves=salient, settings=SALIENCY),
+    "salun": replace(RANDOM_LABEL, moves=salient, settings=MASKED),
     "amun": AMUN,
     "amun_without_forget": replace(AMUN, plan=plans.amun_without_forget),
-    "amun_salun": replace(AMUN, moves=salient, settings=SALIENCY),
+    "amun_salun": replace(AMUN, moves=salient, settings=MASKED),
     "certified": Method(access=RETAIN, run=certified, settings=CERTIFIED),
     "neggrad_plus": Method(access=RETAIN, plan=plans.neggrad_plus, settings=plans.NEGGRAD),
     "scrub": Method(access=RETAIN, plan=plans.scrub, settings=plans.SCRUB),

@@ -57,6 +57,7 @@ def images():
 @pytest.fixture(scope="session")
 def net(images):
     """A Net that has memorised labels of `images` (plain descent: the import of torch.optim alone takes seconds)."""
+    torch.set_num_threads(1)  # session fixtures come before the one that sees to it for each test
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = Net()

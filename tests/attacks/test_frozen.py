@@ -12,7 +12,7 @@ def batch_norms(model):
 
 
 def test_folding_removes_every_batch_norm_after_a_convolution(net, images):
-    fast = folded(net, images[:1])
+    fast = folded(frozen(net), images[:1])
     assert batch_norms(net) == 2
     assert batch_norms(fast) == 0
     torch.testing.assert_close(fast(images), net(images), rtol=1e-4, atol=1e-4)
@@ -45,7 +45,7 @@ class Blocks(nn.Module):
 @pytest.mark.parametrize("kind", ["read twice", "called twice", "branches", "norm first"])
 def test_what_cannot_be_folded_stays_as_it_is(kind, images):
     model = Blocks(kind).eval()
-    fast = folded(model, images[:1])
+    fast = folded(frozen(model), images[:1])
     assert batch_norms(fast) == 1
     torch.testing.assert_close(fast(images), model(images), rtol=1e-4, atol=1e-4)
 
@@ -53,12 +53,12 @@ def test_what_cannot_be_folded_stays_as_it_is(kind, images):
 def test_a_model_that_lives_by_a_hook_is_not_folded(images):
     model = Blocks("plain").eval()
     model.register_forward_hook(lambda module, inputs, output: 3 * output)
-    torch.testing.assert_close(folded(model, images[:1])(images), model(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(folded(frozen(model), images[:1])(images), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norm_without_statistics_of_its_own_is_not_folded(images):
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten()).eval()
-    torch.testing.assert_close(folded(model, images[:2])(images), model(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(folded(frozen(model), images[:2])(images), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_frozen_is_a_copy(net):

@@ -8,8 +8,8 @@ import torch
 
 from amun_ray.attacks import ATTACKS, FLIPPED, AttackSettings, craft
 
-SETTINGS = {name: AttackSettings(name=name, precision="float32", **({"eps_init": 0.05} if row.smallest else {}))
-            for name, row in ATTACKS.items()}
+SETTINGS = {name: AttackSettings(name=name, precision="float32", eps_init=0.05 if row.smallest else None,
+                                 steps=10 if "pgd" in name else None) for name, row in ATTACKS.items()}
 CLOSE = {"rtol": 0, "atol": 2e-5}
 
 

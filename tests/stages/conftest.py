@@ -1,10 +1,14 @@
-"""A Ray of two CPUs for the tests of the stages, and a sweep small enough to run in seconds."""
+"""A Ray of two CPUs for the tests of the stages, whose workers find the modules beside this file."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).resolve().parent
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="package")

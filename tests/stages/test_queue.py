@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from amun_ray.errors import Diverged, UserError
+from amun_ray.stages import queue as queue_module
 from amun_ray.stages.queue import TRIES, ActorQueue, run_tasks
 
 
@@ -94,3 +95,38 @@ def test_a_task_that_diverges_arrives_as_itself(local_ray):
 
     with pytest.raises(Diverged, match="epoch 2"):
         list(run_tasks(lambda _: diverge.remote(), [1], limit=1))
+
+
+def test_actors_that_died_idle_are_replaced_and_no_item_is_blamed(worker, local_ray):
+    """A node that is lost near the end takes its idle actors with it; each would fail the item it is given."""
+    actors = []
+
+    def spawn():
+        actors.append(worker[0].options(num_cpus=0).remote())
+        return actors[-1]
+
+    with ActorQueue(spawn, TRIES + 1) as queue:
+        before = [f"before {number}" for number in range(2 * TRIES)]
+        assert len(list(queue.run(before, lambda actor, item: actor.work.remote(item)))) == len(before)
+        for actor in actors[:]:
+            local_ray.kill(actor)
+        after = dict(queue.run(["after"], lambda actor, item: actor.work.remote(item)))
+    assert after == {"after": "after done"}
+
+
+def test_waiting_for_room_is_said(local_ray, monkeypatch):
+    class Said(Exception):
+        pass
+
+    def say(text):
+        raise Said(text)
+
+    monkeypatch.setattr(queue_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(queue_module, "say", say)
+    elsewhere = local_ray.remote(resources={"another machine": 1})(Stub)
+    with pytest.raises(Said, match="no room for any of 2 workers"):
+        drain(elsewhere, ["item"])
+
+
+class Stub:
+    """An actor without a method of its own."""

@@ -16,7 +16,7 @@ def start(method, model, sets, **options):
 
 
 def task_of(model, sets, **settings):
-    return Task(model=model, sets=sets, recipe=Recipe(lr=0.1, epochs=4), settings=settings,
+    return Task(model=model, sets=sets, recipe=Recipe(lr=0.1, epochs=4), settings={"forget_statistics": 0} | settings,
                 augmentation=Augmentation(), generator=torch.Generator().manual_seed(0), report=Report())
 
 
@@ -81,7 +81,9 @@ def test_a_diverging_run_says_so(model, sets):
 
 
 @pytest.mark.parametrize(("name", "settings", "message"), [
-    ("amun", {"mask_ratio": 0.5}, "amun has no setting 'mask_ratio' It has: none"),
+    ("amun", {"mask_ratio": 0.5}, "amun has no setting 'mask_ratio'. It has: forget_statistics"),
+    ("finetune", {"alpha": 0.5}, "finetune has no setting 'alpha'. It has: none"),
+    ("amun", {"forget_statistics": 0.5}, "must be one of 0, 1"),
     ("salun", {"mask_rato": 0.5}, "did you mean 'mask_ratio'"),
     ("salun", {"mask_ratio": 0}, "mask_ratio must be > 0, but got 0"),
     ("salun", {"mask_ratio": 1.01}, "mask_ratio must be <= 1"),

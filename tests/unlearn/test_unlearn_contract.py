@@ -15,13 +15,13 @@ QUICK = {"certified": {"steps": 10, "scale": 100}}  # enough for a contract, and
 every_case = pytest.mark.parametrize(("name", "access"), CASES)
 
 
-def run(name, access, model, sets, *, seed=0, report=None, epochs=2, **options):
+def run(name, access, model, sets, *, seed=0, report=None, settings=None, epochs=2, **options):
     """The epochs yielded and the unlearned copy of `model`."""
     copied = copy_model(model)
     sets = sets if access == "retain" else replace(sets, retain=None)
     steps = unlearn(name, copied, sets, recipe=Recipe(**({"lr": 0.01, "epochs": epochs, "batch_size": 16} | options)),
                     augmentation=Augmentation(crop=1, flip=True), generator=torch.Generator().manual_seed(seed),
-                    settings=QUICK.get(name), report=report)
+                    settings=settings or QUICK.get(name), report=report)
     return list(steps), copied
 
 
@@ -84,6 +84,12 @@ def test_batch_norm_statistics_move_only_where_retained_samples_are_seen(name, a
     before, after = state(model), state(unlearned)
     moved = not same({key: before[key] for key in BATCH_NORM}, {key: after[key] for key in BATCH_NORM})
     assert moved == (access == "retain" and name != "certified")
+
+
+@pytest.mark.parametrize("name", [name for name, access in CASES if access == "forget_only"])
+def test_a_setting_lets_them_move_without_retained_samples_too(name, model, sets):
+    _, unlearned = run(name, "forget_only", model, sets, settings={"forget_statistics": 1})
+    assert not torch.equal(unlearned[1].running_mean, model[1].running_mean)
 
 
 @every_case

@@ -1,0 +1,288 @@
+"""The adversarial searches against other libraries: passes, distance and time, on CIFAR-10 and a trained ResNet-8.
+
+    python benchmarks/adversaries.py [--json FILE] [--data FOLDER] [--model FILE] [--samples N] [--repeats N]
+
+About 20 minutes on one core of a CPU (FAB-100 alone takes several), plus 2 for the model, which is kept in the
+temporary folder. Everything runs in one process, interleaved; times are process CPU seconds (seconds by the clock on
+a GPU), medians over the repeats. Libraries that are not installed are left out and named, see adversary_rivals.py.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package is used in place
+
+from adversary_rivals import EPS_INIT, RIVALS, Counter, installed
+
+from amun_ray import data, models
+from amun_ray.attacks import AttackSettings, craft
+from amun_ray.attacks.frozen import folded, frozen
+from amun_ray.attacks.look import margins
+from amun_ray.data import shards
+from amun_ray.models import checkpoint
+from amun_ray.seeds import generator
+from amun_ray.tensors import l2, to_unit
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.loop import fit
+from amun_ray.training.parts import place
+from amun_ray.training.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINED_ON, SEED, BATCH = 8000, 0, 128
+ALGORITHM_1 = {"name": "pgd_l2", "eps_init": EPS_INIT, "objective": "cross_entropy"}
+OURS = {
+    "nearest": AttackSettings(),
+    "nearest_2_polish": AttackSettings(polish=2),
+    "nearest_kappa_0.3": AttackSettings(kappa=0.3),
+    "algorithm1": AttackSettings(**ALGORITHM_1, start="warm", stop="first_flip"),
+    "algorithm1_paper": AttackSettings(**ALGORITHM_1, start="clean", stop="full"),
+    "algorithm1_10_steps_shrink": AttackSettings(**ALGORITHM_1, start="warm", stop="first_flip", steps=10,
+                                                 step_ratio=0.25, shrink=6),
+    "ddn": AttackSettings(name="ddn"),
+    "fast_fgsm": AttackSettings(name="fast_fgsm"),
+}
+
+
+@dataclass
+class Measured:
+    """One search: what it found (the same every time) and how long it took each time."""
+
+    forward: float = 0.0  # passes per sample
+    backward: float = 0.0
+    flipped: Tensor | None = None  # (N,) bool, by the original model in float32
+    l2: Tensor | None = None  # (N,)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def time(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def mean(self) -> float:
+        """Mean L2 of the flipped samples."""
+        return self.l2[self.flipped].mean().item()
+
+
+def load_images(folder: Path) -> data.Dataset:
+    """The images that the model is trained on, and a few of the test set."""
+    return data.load("parquet", train=folder / "cifar10-train.parquet", test=folder / "cifar10-test.parquet",
+                     train_size=TRAINED_ON, test_size=1000, seed=SEED)
+
+
+def trained(images: data.Dataset, path: Path, device: torch.device) -> nn.Module:
+    """A ResNet-8 that has memorised its training set; read from `path`, or trained and written there."""
+    pixels = images.pixels[images.train_rows].astype(np.float32) / 255
+    model = models.build("resnet20", channels=3, classes=10, size=32, mean=pixels.mean((0, 2, 3)).tolist(),
+                         std=pixels.std((0, 2, 3)).tolist(), seed=SEED, options={"blocks": 1}).to(device)
+    if path.is_file():
+        checkpoint.load_into(model, path)
+        return plain(model)
+    recipe = Recipe(lr=0.3, epochs=40, schedule="one_cycle", precision="bfloat16")
+    part = place(images.pixels[images.train_rows], images.labels[images.train_rows], augment=False, device=device)
+    for epoch in fit(model, [part], recipe=recipe, augmentation=Augmentation(), generator=generator(SEED, "model")):
+        print(f"\rtraining the model, epoch {epoch} of {recipe.epochs}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(checkpoint.save(model, {"trained_on": str(TRAINED_ON)}))
+    return plain(model)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The model as a user has it: eval mode, weights in the layout (N, C, H, W), which torchattacks asks for."""
+    return model.eval().to(memory_format=torch.contiguous_format)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds that this process has used; on a GPU, seconds by the clock after all its work is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+def run_ours(found: Measured, settings: AttackSettings, model: nn.Module, images: Tensor, labels: Tensor) -> Any:
+    """One run of `craft`, verification included; the rows."""
+    start = clock(images.device)
+    rows = craft(model, images, labels, settings=settings)
+    found.seconds.append(clock(images.device) - start)
+    found.forward, found.backward = rows.cost.forward / len(images), rows.cost.backward / len(images)
+    found.l2 = torch.from_numpy(rows.l2)
+    with torch.no_grad():
+        found.flipped = (model(torch.from_numpy(rows.image).to(images.device)).argmax(1) != labels).cpu()
+    return rows
+
+
+def run_rival(found: Measured, attack: Callable, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """One run of a rival, in batches, on the model as it is: eval mode, no parameter gradients."""
+    counter = Counter(frozen(model)).eval()
+    start = clock(images.device)
+    parts = [attack(counter, images[at:at + BATCH], labels[at:at + BATCH]) for at in range(0, len(images), BATCH)]
+    found.seconds.append(clock(images.device) - start)
+    found.forward, found.backward = counter.forward_count / len(images), counter.backward_count / len(images)
+    image = torch.cat(parts).detach().float()
+    found.l2 = l2(image - images).cpu()
+    with torch.no_grad():
+        found.flipped = (model(image).argmax(1) != labels).cpu()
+
+
+def bare_seconds(model: nn.Module, images: Tensor, labels: Tensor, times: int = 3) -> tuple[float, float]:
+    """Seconds per image of the folded model alone: a forward pass with its input gradient, and without."""
+    fast = folded(frozen(model), images[:1])
+    batch = images[:BATCH].contiguous(memory_format=torch.channels_last)
+    label = labels[:BATCH]
+
+    def with_gradient() -> None:
+        given = batch.detach().requires_grad_()
+        torch.autograd.grad(margins(fast(given), label).sum(), given)
+
+    def without() -> None:
+        with torch.no_grad():
+            fast(batch)
+
+    found = []
+    for once in (with_gradient, without):
+        once()
+        start = clock(images.device)
+        for _ in range(times):
+            once()
+        found.append((clock(images.device) - start) / times / len(batch))
+    return found[0], found[1]
+
+
+def measure(model: nn.Module, images: Tensor, labels: Tensor, repeats: int) -> tuple[dict, list, Any]:
+    """All searches, interleaved: name -> Measured, the bare times of each round, and the rows of `nearest`."""
+    rivals = installed()
+    for name in RIVALS.keys() - rivals.keys():
+        print(f"left out, not installed: {name}", file=sys.stderr)
+    found, bare, nearest = {name: Measured() for name in (*OURS, *rivals)}, [], None
+    run_ours(Measured(), OURS["nearest"], model, images[:BATCH], labels[:BATCH])  # warm-up
+    for repeat in range(repeats):
+        for name, settings in OURS.items():
+            bare.append(bare_seconds(model, images, labels))
+            rows = run_ours(found[name], settings, model, images, labels)
+            nearest = rows if name == "nearest" else nearest  # it comes first
+        for name, (attack, _, most) in rivals.items():
+            if most is None or repeat < most:
+                print(f"\rround {repeat + 1} of {repeats}: {name:24}", end="", file=sys.stderr, flush=True)
+                run_rival(found[name], attack, model, images, labels)
+    print(file=sys.stderr)
+    return found, bare, nearest
+
+
+def scaled(model: nn.Module, factor: float) -> nn.Module:
+    """The model with its logits times `factor`."""
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: Tensor) -> Tensor:
+            return factor * self.model(images)
+    return Scaled().eval()
+
+
+def still_flip_percent(model: nn.Module, rows: Any) -> float:
+    """Write the rows as a shard, read them back, and ask the original model one image at a time."""
+    columns, _ = shards.decode(shards.encode(rows.columns, metadata={}))
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        said = [model(torch.from_numpy(image[None].copy()).to(device)).argmax().item() for image in columns["image"]]
+    return 100 * float(np.mean(np.array(said) == columns["label"]))
+
+
+def claims(model: nn.Module, images: Tensor, labels: Tensor, repeats: int) -> list[dict[str, Any]]:
+    """Run everything, print the table, and return the claims."""
+    found, bare, rows = measure(model, images, labels, repeats)
+    print(table(found, len(images)))
+    nearest, authors = found["nearest"], found["authors_rules"]
+    grad, forward = (statistics.median(column) for column in zip(*bare, strict=True))
+    limit = len(images) * (nearest.backward * grad + (nearest.forward - nearest.backward) * forward)
+    print(f"\nbare model, folded, channels_last: {1 / grad:,.0f} passes/s with gradient, {1 / forward:,.0f} without")
+    scale = [craft(scaled(model, k), images, labels, settings=OURS["nearest"]).l2.mean() for k in (4, 8, 16)]
+    limits = [
+        ("nearest.evaluations_per_sample", nearest.forward, "looks, forward with or without backward", "<=",
+         authors.backward / 12),
+        ("nearest.backward_per_sample", nearest.backward, "backward passes", "<=", authors.backward / 12),
+        ("nearest.flipped_percent", 100 * nearest.flipped.float().mean().item(), "%", ">=", 100),
+        ("nearest.l2_vs_authors_rules", nearest.mean / authors.mean, "ratio of mean L2", "<=", 0.96),
+        ("nearest.speedup_vs_authors_rules", authors.time / nearest.time, "x", ">=", 15),
+        ("nearest.share_of_bare_rate", limit / nearest.time, "bare passes' time / time of craft", ">=", 0.9),
+        *((f"nearest.logit_scale_{k}_l2_ratio", value / rows.l2.mean(), "ratio of mean L2", "within 0.001 of", 1)
+          for k, value in zip((4, 8, 16), scale, strict=True)),
+        ("algorithm1.speedup_vs_authors_rules", authors.time / found["algorithm1"].time, "x", ">=", 2),
+        ("algorithm1.l2_vs_authors_rules", found["algorithm1"].mean / authors.mean, "ratio of mean L2",
+         "within 0.01 of", 1),
+        ("stored_rows_still_flip_percent", still_flip_percent(model, rows), "%", ">=", 100),
+    ]
+    for rival, name, goal in (("advlib_superdeepfool", "nearest.l2_vs_superdeepfool", 1.05),
+                              ("advlib_fab100", "nearest.l2_vs_fab100", 1.05)):
+        if rival in found:
+            limits.append((name, nearest.mean / found[rival].mean, "ratio of mean L2", "<=", goal))
+    if "torchattacks_pgdl2" in found:
+        theirs = found["torchattacks_pgdl2"].time
+        limits += [("nearest.speedup_vs_torchattacks", theirs / nearest.time, "x", ">=", 25),
+                   ("algorithm1_paper.speedup_vs_torchattacks", theirs / found["algorithm1_paper"].time, "x", ">=", 2)]
+    return [row(*limit) for limit in limits]
+
+
+def row(name: str, value: float, unit: str, rule: str, bound: float) -> dict[str, Any]:
+    """One claim of the benchmark, as it is written to JSON; `rule` is <=, >= or "within X of"."""
+    value = float(value)
+    met = {"<=": value <= bound, ">=": value >= bound}.get(rule)
+    if met is None:
+        met = abs(value - bound) <= float(rule.split()[1])
+    return {"name": name, "value": round(value, 4), "unit": unit, "goal": f"{rule} {bound:.4g}", "met": bool(met)}
+
+
+def table(found: dict[str, Measured], samples: int) -> str:
+    """What was measured, a line per search."""
+    columns = f"{'fwd':>8}{'bwd':>8}{'flipped':>9}{'mean L2':>9}{'median':>8}{'seconds':>9}{'samples/s':>11} runs"
+    lines = [" " * 28 + columns]
+    for name, one in found.items():
+        lines.append(f"{name:28}{one.forward:8.1f}{one.backward:8.1f}{100 * one.flipped.float().mean():8.1f}%"
+                     f"{one.mean:9.4f}{one.l2[one.flipped].median():8.4f}{one.time:9.2f}{samples / one.time:11.1f}"
+                     f" {len(one.seconds):4}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, and write the rows where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="with cifar10-train.parquet and -test.parquet; "
+                        "default: the environment variable AMUN_CIFAR10, or ../shared/data beside the project",
+                        default=os.environ.get("AMUN_CIFAR10", ROOT.parent / "shared" / "data"))
+    parser.add_argument("--model", type=Path, metavar="FILE", help="weights; trained and written where not there",
+                        default=Path(tempfile.gettempdir()) / "amun_ray_benchmarks" / "resnet8.safetensors")
+    parser.add_argument("--samples", type=int, default=128, metavar="N")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    device, dataset = torch.device(arguments.device), load_images(Path(arguments.data))
+    model = trained(dataset, arguments.model, device)
+    kept = dataset.train_rows[-arguments.samples:]
+    rows = claims(model, to_unit(torch.from_numpy(dataset.pixels[kept])).to(device),
+                  torch.from_numpy(dataset.labels[kept]).to(device), arguments.repeats)
+    for entry in rows:
+        print(f"{entry['name']:44}{entry['value']:>10.4f} {entry['unit']:40} goal {entry['goal']:22}"
+              f"{'met' if entry['met'] else 'MISSED'}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The command run as a user runs it, in a process of its own, with nothing of its Ray left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = 600  # seconds after which a run that does not end is a failure
+STAGE = re.compile(r"\[(\d)/5 ")
+
+
+class Sweep:
+    """`python amun_ray/sweep.py ...`: its output as it comes, and an end that takes its Ray with it."""
+
+    def __init__(self, *arguments: str | Path, cwd: Path = REPOSITORY, **environment: str) -> None:
+        self.lines: list[str] = []
+        self.stages: dict[int, float] = {}  # number -> time at which it began
+        self.ended: float | None = None
+        self._mark = f"AMUN_TEST_RUN={uuid.uuid4().hex}"  # inherited by every process of this run, and by no other
+        name, _, value = self._mark.partition("=")
+        self._process = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "amun_ray" / "sweep.py"), *map(str, arguments)], cwd=cwd, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | {"RAY_ADDRESS": "local", name: value} | environment)
+        self._queue: Queue[str | None] = Queue()
+        Thread(target=self._listen, daemon=True).start()
+
+    def finish(self) -> "Sweep":
+        """Wait for the end; fails unless the exit code is 0."""
+        while self._next_line(PATIENCE) is not None:
+            pass
+        code = self._process.wait(PATIENCE)
+        self.ended = time.monotonic()
+        self._clean()
+        assert code == 0, "\n".join(self.lines)
+        return self
+
+    def kill_in(self, stage: int, after: float) -> None:
+        """SIGKILL the driver `after` seconds into `stage`, if it is still there."""
+        while stage not in self.stages:
+            if self._next_line(PATIENCE) is None:
+                break
+        time.sleep(after)
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        self._clean()
+
+    def duration(self, stage: int) -> float:
+        """Seconds that a stage took."""
+        return self.stages.get(stage + 1, self.ended) - self.stages[stage]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def _listen(self) -> None:
+        for line in self._process.stdout:
+            self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def _next_line(self, timeout: float) -> str | None:
+        try:
+            line = self._queue.get(timeout=timeout)
+        except Empty:
+            self._process.kill()
+            raise AssertionError(f"nothing was said for {timeout} s:\n{self.text}") from None
+        if line is not None:
+            self.lines.append(line)
+            if (begun := STAGE.match(line)) is not None:
+                self.stages[int(begun[1])] = time.monotonic()
+        return line
+
+    def _clean(self) -> None:
+        """End what is left of this run and no other's: Ray's processes outlive a driver that is killed, for a while."""
+        for _ in range(100):
+            left = [process for process in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_mine(process)]
+            if not left:
+                return
+            for process in left:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.1)
+        raise AssertionError(f"processes {left} do not end")
+
+    def _is_mine(self, process: int) -> bool:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+            return state != "Z" and self._mark.encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+
+def results(output: Path) -> list[dict]:
+    return json.loads((output / "results.json").read_text())
+
+
+def numbers(output: Path) -> list[dict]:
+    """results.json without the run ids, which differ from database to database."""
+    return [{key: value for key, value in row.items() if key != "mlflow_run_ids"} for row in results(output)]
+
+
+def finished(output: Path) -> dict[str, int]:
+    """Every file of a finished unit of work, and every finished shard, with the time at which it was written."""
+    store = output / "store"
+    units = [path.parent for path in store.rglob("unit.json")]
+    files = [path for unit in units for path in unit.iterdir()] + [*store.rglob("shard-*.parquet")]
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in files if path.suffix != ".partial"}

@@ -1,0 +1,131 @@
+"""A user's own images, forget list, trained network, architecture and method, none of which the package has seen."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sweeping import Sweep, finished, results
+
+from amun_ray import data
+from amun_ray.metrics import predict
+from amun_ray.tracking import load_model
+
+MODULE = '''
+from torch import nn
+
+from amun_ray.training.loop import Plan
+from amun_ray.training.parts import Part
+from amun_ray.unlearn import METHODS, Method, Task
+
+
+def net(*, channels, classes, size, width=12):
+    return nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(width * (size // 2) ** 2, classes))
+
+
+def twice(task: Task) -> Plan:
+    plan = METHODS["finetune"].plan(task)
+    return plan
+
+
+TWICE = Method(access=frozenset({"retain"}), plan=twice)
+'''
+CONFIG = """
+name: own
+data: {name: parquet, train: own/train.parquet, test: own/test.parquet, label_column: digit}
+model: {name: "ours:net", options: {width: 10}}
+originals: {checkpoints: [own/trained.safetensors]}
+training: {epochs: 2, lr: 0.05, batch_size: 32}
+forget: {indices: own/request.csv}
+references: {count: 4}
+attack: {shard_size: 10}
+methods: {"ours:TWICE": , amun: {access: [forget_only]}}
+search: {trials: 1, epochs: 1, lr: {low: 1e-3, high: 1e-2}, startup: 1}
+final: {runs: 1}
+"""
+REQUEST = [3, 17, 20, 44, 45, 46, 90, 91, 100, 119, 150, 7]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the user has: two parquet files, a list of rows, a module, weights of a network trained elsewhere."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "own").mkdir()
+    digits = data.load("digits", train_size=200)
+    for name, rows in (("train", range(200)), ("test", range(200, 350))):
+        pq.write_table(pa.table({
+            "picture": [{"bytes": png(digits.pixels[row, 0]), "path": f"{row}.png"} for row in rows],
+            "digit": digits.labels[rows.start:rows.stop].astype(np.int32)}), folder / "own" / f"{name}.parquet")
+    (folder / "own" / "request.csv").write_text("customer,index\n" + "".join(f"c{row},{row}\n" for row in REQUEST))
+    (folder / "ours.py").write_text(MODULE)
+    (folder / "own.yaml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        import ours
+        save_file(trained(ours.net, digits), folder / "own" / "trained.safetensors")
+        yield folder
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def trained(net, digits) -> dict[str, torch.Tensor]:
+    """A plain training loop of the user's, which knows nothing of the package: weights of the bare network."""
+    torch.manual_seed(0)
+    model = net(channels=1, classes=10, size=8, width=10)
+    images, labels = torch.from_numpy(digits.pixels[:200]) / 255, torch.from_numpy(digits.labels[:200])
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return Sweep("--config", "own.yaml", "--output", "out", cwd=folder, PYTHONPATH=str(folder)).finish()
+
+
+def test_the_sweep_runs_on_all_that_is_the_users(run, folder):
+    assert [(row["method"], row["access"]) for row in results(folder / "out")] == [
+        ("retrain", None), ("original", None), ("ours:TWICE", "retain"), ("amun", "forget_only")]
+    assert "parquet, 200 training and 150 test images of 10 classes; 12 to be forgotten" in run.text
+
+
+def test_the_users_weights_are_the_original_and_the_list_is_what_was_forgotten(run, folder):
+    (original,) = (folder / "out" / "store" / "imported").iterdir()
+    logits = np.load(original / "logits.npy")
+    digits = data.load("digits", train_size=200)
+    accuracy = 100 * (logits.argmax(1)[:200] == digits.labels[:200])[np.sort(REQUEST)].mean()
+    assert results(folder / "out")[1]["unlearn_accuracy"]["mean"] == pytest.approx(accuracy)
+    sets = [json.loads(path.read_text())["result"] for path in
+            (folder / "out" / "store" / "models").glob("*/unit.json")]
+    assert sorted(one["samples"] for one in sets if one["name"].startswith("retrained")) == [188, 188]
+
+
+def test_the_users_network_loads_back_from_mlflow(run, folder):
+    uri, row = f"sqlite:///{folder / 'out' / 'mlflow.db'}", results(folder / "out")[2]
+    pixels = torch.from_numpy(data.load("digits", train_size=200).pixels[:350])
+    made = [np.load(path) for path in (folder / "out" / "store" / "unlearned").glob("*/logits.npy")]
+    logits = predict(load_model(row["mlflow_run_ids"][0], uri=uri), pixels).numpy()
+    assert any(np.array_equal(logits, one) for one in made)
+
+
+def test_another_forget_list_keeps_what_does_not_depend_on_it(run, folder):
+    """A second request: the original and the references are there, in the same folder."""
+    before = finished(folder / "out")
+    (folder / "own" / "second.csv").write_text("\n".join(str(row) for row in range(60, 72)))
+    again = Sweep("--config", "own.yaml", "--output", "out", "--set", "forget.indices=own/second.csv", cwd=folder,
+                  PYTHONPATH=str(folder)).finish()
+    assert before.items() <= finished(folder / "out").items()
+    assert "training: 2 models" in again.text  # the two retrained ones

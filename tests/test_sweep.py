@@ -1,0 +1,279 @@
+"""The command as a newcomer meets it: help, plan, and one clear line with exit code 2 for everything given wrong."""
+
+import io
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from PIL import Image
+
+from amun_ray import models, tracking
+from amun_ray.config import Resources
+from amun_ray.data.dataset import Dataset
+from amun_ray.errors import UserError
+from amun_ray.models import checkpoint
+from amun_ray.stages import resources
+from amun_ray.sweep import main
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OWN_DATA = ("cifar10_small", "cifar10_resnet18")  # shipped configs of files that are not everywhere
+SHIPPED = sorted(path.stem for path in (REPOSITORY / "tune_configs").glob("*.yaml") if path.stem not in OWN_DATA)
+CONFIG = """
+name: mine
+data: {name: digits, train_size: 300}
+model: {name: small_cnn, options: {width: 8}}
+training: {epochs: 2, lr: 0.1}
+forget: {fraction: 0.1}
+methods: {finetune: , amun: }
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder with `mine.yaml`, where the command is given; no test of this file may come to start Ray."""
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("the mistake was not found before Ray was started"))
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here, capsys):
+    """Give the command; returns the lines of its error after checking what all errors have in common."""
+    def give(*arguments: str, lines: int = 1) -> list[str]:
+        before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+        assert main(["--config", "mine.yaml", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        assert "[1/5" not in out  # no stage has begun
+        assert err.startswith("error: ")
+        found = err.removeprefix("error: ").splitlines()
+        assert len(found) == lines, err
+        assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+        assert not (here / "amun_output").exists()
+        return found
+    return give
+
+
+def sets(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def test_help_tells_a_newcomer_what_there_is(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("python amun_ray/sweep.py", "--config NAME|PATH", "--set KEY.PATH=VALUE", "--output DIR", "--dry-run",
+                 "tune_configs/", "results.json", "Exit codes", "default: default"):
+        assert word in text
+
+
+def test_an_unknown_flag_ends_with_code_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--confg", "default"])
+    assert ended.value.code == 2
+    assert "--confg" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(here, capsys):
+    assert main(["--config", "mine.yaml", "--dry-run", *sets("forget.sets=2", "search.trials=3", "final.runs=2")]) == 0
+    plan = capsys.readouterr().out
+    assert "sweep mine: digits, 300 training and 1497 test images of 10 classes; 30 to be forgotten" in plan
+    assert "trainings   12 (1 original, 3 retrained, 8 reference models), 2 epochs; 1 CPU" in plan
+    assert "adversaries 90 images in 3 shards (3 sets, nearest)" in plan
+    assert "search      9 trials (3 methods and accesses x 3), 10 epochs on 1 held-out case(s)" in plan
+    assert "final       12 unlearned models (3 x 2 cases x 2 runs)" in plan
+    assert f"results     {here / 'amun_output' / 'mine'}" in plan
+    assert [path.name for path in here.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_has_a_plan(name, capsys):
+    assert main(["--config", name, "--dry-run"]) == 0
+    assert "final" in capsys.readouterr().out
+
+
+def test_the_script_works_where_it_was_copied_to(tmp_path):
+    """As `ray submit` copies it: alone, into another folder, with the package installed."""
+    script = shutil.copy(REPOSITORY / "amun_ray" / "sweep.py", tmp_path / "sweep.py")
+    done = subprocess.run([sys.executable, script, "--config", "default", "--dry-run"], cwd=tmp_path, check=False,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "sweep digits: digits, 700 training" in done.stdout
+
+
+def test_mistakes_of_a_config_come_together(refused):
+    first, second, third = refused(*sets("serch.trials=3", "methods.amnu={}", "forget.fraction=2"), lines=3)
+    assert "forget.fraction: must be less than 1" in first
+    assert "unknown method 'amnu'; did you mean 'amun'?" in second
+    assert "serch: unknown key; did you mean 'search'?" in third
+
+
+def test_broken_yaml_is_one_line(refused, here):
+    (here / "mine.yaml").write_text("name: [1\nmethods: {")
+    assert refused()[0].startswith("mine.yaml: cannot be read as YAML: ")
+
+
+def test_an_unknown_config_name_suggests_one(refused):
+    assert "did you mean 'default'?" in refused("--config", "defualt")[0]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "cannot be read as csv: "),
+    ("", "no row numbers"),
+    ("index\n", "no row numbers"),
+    ("index\n3\n5\n3\n", "line 4: row number 3 is named twice, first in line 2"),
+    ("3\n-1\n", "line 2: row number -1 is negative"),
+    ("3\n300\n", "line 2: row number 300 is beyond the training set, whose rows are 0..299"),
+    ("index\n3\nseven\n", "line 3: 'seven' is not a row number"),
+    ("3\n4.5\n", "line 2: '4.5' is not a row number"),
+    ("a,b\n1,2\n", "a file of several columns needs one called 'index'"),
+    ("\n".join(map(str, range(151))), "151 requested samples leave no room for held-out sets"),
+    ("\n".join(map(str, range(301))), "line 301: row number 300 is beyond the training set"),
+])
+def test_a_wrong_index_file_is_named_with_its_first_wrong_row(refused, here, content, message):
+    if content is not None:
+        (here / "rows.csv").write_text(content)
+    assert message in refused(*sets("forget={indices: rows.csv}"))[0]
+
+
+@pytest.mark.parametrize(("rows", "message"), [
+    (pa.array([3, None]), "row 1: row number is missing"),
+    (pa.array([3, 4.5]), "row 1: row number 4.5 is not an integer"),
+    (pa.array(["3", "x"]), "row 1: row number 'x' is not an integer"),
+    (pa.array([3, 3]), "row 1: row number 3 is named twice, first in row 0"),
+])
+def test_a_wrong_index_parquet_is_named_with_its_first_wrong_row(refused, here, rows, message):
+    pq.write_table(pa.table({"index": rows}), here / "rows.parquet")
+    assert message in refused(*sets("forget={indices: rows.parquet}"))[0]
+
+
+def png(size: int = 8, mode: str = "L") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (size, size)).save(file, "PNG")
+    return file.getvalue()
+
+
+def table(images: list, labels: list) -> pa.Table:
+    return pa.table({"image": pa.array(images), "label": pa.array(labels)})
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"no parquet", "cannot be read as parquet"),
+    (table([png(), b"no image", png()], [0, 1, 1]), "row 1: the image cannot be decoded"),
+    (table([png(), png()[:40], png()], [0, 1, 1]), "row 1: the image cannot be decoded"),
+    (table([png(), png(), png(9)], [0, 1, 1]), "row 2: image of 9 x 9 pixels, but the first one has 8 x 8"),
+    (table([png(), png(), png()], [0, 1, -2]), "row 2: label -2 is outside the classes 0..1"),
+    (table([png(), png(), png()], [0, 1, 1.5]), "row 2: label 1.5 is not an integer"),
+    (table([png(), png(mode="I;16"), png()], [0, 1, 1]), "row 1: the image has more than 8 bits per channel"),
+    (table(["a", "b", "c"], [0, 1, 1]), "no image column"),
+    (table([png()], [0]).slice(1), "no rows"),
+])
+def test_wrong_data_is_named_with_its_row(refused, here, content, message):
+    pq.write_table(table([png()] * 4, [0, 1, 0, 1]), here / "test.parquet")
+    if isinstance(content, bytes):
+        (here / "train.parquet").write_bytes(content)
+    else:
+        pq.write_table(content, here / "train.parquet")
+    (line,) = refused(*sets("data={name: parquet, train: train.parquet, test: test.parquet}"))
+    assert message in line
+    assert "train.parquet" in line
+
+
+def test_data_that_is_not_there_is_named(refused):
+    assert refused(*sets("data={name: parquet, train: a.parquet, test: b.parquet}")) == ["a.parquet: no such file"]
+
+
+def test_labels_beyond_the_classes_are_named(refused, here):
+    pq.write_table(table([png()] * 3, [0, 1, 7]), here / "a.parquet")
+    (line,) = refused(*sets("data={name: parquet, train: a.parquet, test: a.parquet, classes: 3}"))
+    assert "a.parquet: row 2: label 7 is outside the classes 0..2" in line
+
+
+def test_more_training_images_than_there_are(refused):
+    assert "train_size" in refused(*sets("data.train_size=5000"))[0]
+
+
+def floats() -> Dataset:
+    """A dataset of the user's own whose pixels have the wrong range."""
+    return Dataset("floats", np.full((4, 1, 8, 8), 0.5), np.array([0, 1, 0, 1]), 2, 2)
+
+
+def test_pixels_of_another_range_are_refused_with_the_range(refused):
+    (line,) = refused(*sets(f"data={{name: '{__name__}:floats'}}"))
+    assert "found float64 (4, 1, 8, 8), values in [0.5, 0.5]" in line
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("nothing", "cannot be read as safetensors"),
+    ("noise", "cannot be read as safetensors"),
+    ("another width", "these weights are not of this model: "),
+    ("NaN", "hold NaN or infinite numbers: net."),
+])
+def test_wrong_weights_are_named_before_ray_starts(refused, here, content, message):
+    network = models.build("small_cnn", channels=1, classes=10, size=8, mean=[0.3], std=[0.3], seed=0,
+                           options={"width": 4 if content == "another width" else 8})
+    state = dict(network.state_dict())
+    if content == "NaN":
+        last = list(state)[-1]
+        state[last] = torch.full_like(state[last], float("nan"))
+    if content != "nothing":
+        (here / "own.safetensors").write_bytes(b"noise" if content == "noise" else checkpoint.save(state, {}))
+    (line,) = refused(*sets("originals.checkpoints=[own.safetensors]"))
+    assert line.startswith("own.safetensors: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("output", ["file", "file/below", "/proc/nobody/writes/here"])
+def test_an_output_folder_that_cannot_be_written_to(refused, here, output):
+    (here / "file").write_text("in the way")
+    (line,) = refused("--output", output)
+    assert line.startswith(f"--output {output}: not writable: ")
+
+
+def test_storage_that_cannot_be_written_to(refused, here, tmp_path_factory):
+    (here / "file").write_text("in the way")
+    (line,) = refused("--output", str(tmp_path_factory.mktemp("out")), *sets("storage=file/store"))
+    assert line.startswith("storage 'file/store' is not writable: ")
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/nobody/writes/here.db", "foo://bar",
+                                 "sqlite:///broken.db", "mysql://127.0.0.1:9/nothing"])
+def test_mlflow_that_cannot_be_reached_is_said_first(refused, here, uri):
+    (here / "broken.db").write_bytes(b"no database" * 100)
+    (line,) = refused("--output", "out", *sets(f"tracking.uri={uri}"))
+    assert line.startswith(f"tracking.uri {uri!r}: MLflow cannot be used: ")
+    assert not (here / "out").exists()
+
+
+def test_an_mlflow_that_hangs_does_not_hang_the_sweep(here, monkeypatch):
+    monkeypatch.setattr(tracking, "FIRST_CONTACT_SECONDS", 1)
+    with (socket.create_server(("127.0.0.1", 0)) as silent,
+          pytest.raises(UserError, match="MLflow cannot be used")):
+        tracking.Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", "any", None)
+
+
+def test_a_cluster_that_is_named_and_does_not_answer(monkeypatch):
+    def init(*_, **__):
+        raise ConnectionError("nobody there")
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(UserError, match=r"no cluster answers at 10.0.0.1:6379: nobody there"):
+        resources.connect()
+
+
+def test_a_worker_larger_than_any_node_is_refused():
+    cluster = resources.Cluster(((2.0, 0.0), (4.0, 1.0)), "test")
+    with pytest.raises(UserError, match="one worker asks for 8 CPUs and 1 GPUs, and no node has that. The nodes: 2"):
+        resources.worker_options(Resources(cpus=8), cluster)
+    assert resources.worker_options(Resources(cpus=4, gpus=0.5), cluster) == {"num_cpus": 4, "num_gpus": 0.5}
+    assert resources.slots({"num_cpus": 1, "num_gpus": 0}, cluster) == 6
