@@ -267,7 +267,7 @@ def test_a_cluster_that_is_named_and_does_not_answer(monkeypatch):
         raise ConnectionError("nobody there")
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(UserError, match=r"no cluster answers at 10.0.0.1:6379: nobody there"):
+    with pytest.raises(UserError, match=r"no cluster .* 10.0.0.1:6379: nobody there"):
         resources.connect()
 
 

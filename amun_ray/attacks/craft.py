@@ -144,4 +144,6 @@ def fast_bfloat16(device: torch.device) -> bool:
     """Does this device multiply in bfloat16 natively? Elsewhere it is emulated, and slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    # older versions of torch do not say what the processor can do
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16", False))

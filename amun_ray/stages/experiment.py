@@ -20,8 +20,8 @@ from amun_ray.stages import figures, originals
 from amun_ray.stages.adversaries import AdversarialSet, Target, adversarial_sets, numbers
 from amun_ray.stages.cases import Case, Contender, Evidence
 from amun_ray.stages.final import Unlearned, final_models
-from amun_ray.stages.page import page
 from amun_ray.stages.nodes import check_nodes
+from amun_ray.stages.page import page
 from amun_ray.stages.plan import Plan
 from amun_ray.stages.progress import say
 from amun_ray.stages.record import Record

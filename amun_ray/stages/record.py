@@ -100,8 +100,8 @@ def _reason(result: Mapping[str, Any]) -> dict[str, str]:
 def _cost(cost: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     """What unlearning itself cost, scoring left out; and the epsilon of a certified method that reached one."""
     metrics = [(f"unlearning_{key}", cost[key], 0) for key in ("seconds", "forward", "backward")]
-    certificate = cost.get("certificate") or {}
-    return metrics + [("certified_epsilon", certificate["epsilon"], 0)] * (certificate.get("epsilon") is not None)
+    epsilon = (cost.get("certificate") or {}).get("epsilon")
+    return metrics if epsilon is None else [*metrics, ("certified_epsilon", epsilon, 0)]
 
 
 def _lineage(unit: Unit, cases: Sequence[Case]) -> dict[str, str]:

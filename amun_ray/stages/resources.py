@@ -1,6 +1,7 @@
 """Which Ray a sweep runs on, and what one of its workers holds: the one reader of cluster resources."""
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,34 +32,45 @@ def connect() -> Cluster:
     Ray's own `address="auto"` would also join the private Ray of any other program on this machine, and die with it.
 
     Raises:
-        UserError: the cluster does not answer. A sweep meant for a cluster never falls back silently to one machine.
+        UserError: the cluster that `RAY_ADDRESS` names does not answer. A sweep meant for a cluster never falls back
+            to one machine.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker that was given no GPU sees none
     quiet = {"log_to_driver": False, "logging_level": "error"}
     started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
-    named = os.environ.get("RAY_ADDRESS", "local") != "local"
-    if not named and not started.is_file():
+    named = os.environ.get("RAY_ADDRESS") or "local"
+    address = named if named != "local" else started.read_text().strip() if started.is_file() else None
+    if named == "local" and (address is None or not _listens(address)):  # a head that was killed leaves its file behind
         ray.init(address="local", include_dashboard=False, **quiet)
         return Cluster(_nodes(), "Ray: started on this machine")
+    source = "RAY_ADDRESS" if named != "local" else str(started)
+    if not _listens(address):
+        raise UserError(f"{source}: no cluster answers at {address}; is it up, and does the firewall let this host in?")
     try:
-        context = ray.init(**quiet)
+        ray.init(**quiet)
     except (ConnectionError, AuthenticationError) as error:
-        source = "RAY_ADDRESS" if named else str(started)
-        address = os.environ["RAY_ADDRESS"] if named else started.read_text().strip()
         raise UserError(f"{source}: no cluster lets this program in at {address}: {_reason(error)}") from error
     await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # what the cluster file promises
-    return Cluster(_nodes(), f"Ray: joined the cluster at {context.address_info['gcs_address']}")
+    return Cluster(_nodes(), f"Ray: joined the cluster at {address}")
 
 
 def _reason(error: Exception) -> str:
     """Ray's own words for a cluster that wants another token are those for one that is not there."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         hint = "it may ask for a token: set RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
-    elif isinstance(error, AuthenticationError):
-        hint = "it has another token than ~/.ray/auth_token or RAY_AUTH_TOKEN here"
     else:
-        hint = "is it up, and does the firewall let this host in?"
+        hint = "it may have another token than ~/.ray/auth_token or RAY_AUTH_TOKEN here"
     return f"{str(error).splitlines()[0].rstrip('.')}; {hint}"
+
+
+def _listens(address: str) -> bool:
+    """Whether something accepts connections at `host:port`; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _nodes() -> tuple[tuple[float, float], ...]:

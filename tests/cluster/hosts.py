@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "unshare": "util-linux",
-          "nsenter": "util-linux"}
+NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync",
+          "unshare": "util-linux", "nsenter": "util-linux", "nft": "nftables"}
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOME, SHARED = "/home/amun", "/mnt/amun"  # inside every host
 BOOT = """
@@ -81,7 +81,7 @@ class Host:
 
     def command(self, shell: str) -> list[str]:
         child = first_child(self.process.pid)
-        return ["nsenter", f"--target={child}", "--mount", "--pid", "--net", "--uts", f"--wd={HOME}",
+        return ["nsenter", f"--target={child}", "--mount", "--pid", "--net", "--uts",
                 "env", "-i", f"HOME={HOME}", f"PATH={SYSTEM_PATH}", "USER=root", "LOGNAME=root", "TERM=dumb",
                 "bash", "-c", f". ~/.bashrc; cd ~; {shell}"]
 
@@ -136,11 +136,14 @@ class Network:
         folder = self.folder / name
         self._prepare(folder)
         _quietly("ip", "netns", "add", f"{self.tag}-{name}")
-        self._in("hub", "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", f"{self.tag}-{name}")
+        self._in("hub", "ip", "link", "add", name, "type", "veth",
+                 "peer", "name", "eth0", "netns", f"{self.tag}-{name}")
         self._in("hub", "ip", "link", "set", name, "master", "bridge", "up")
         self._in(name, "ip", "address", "add", f"{address}/24", "dev", "eth0")
         self._in(name, "ip", "link", "set", "eth0", "up")
         self._in(name, "ip", "link", "set", "lo", "up")
+        # To nowhere; but Ray takes the address from which it would call the outside for the address of the node.
+        self._in(name, "ip", "route", "add", "default", "via", address.rpartition(".")[0] + ".254")
         environment = {"PATH": SYSTEM_PATH, "AMUN_HOST": name, "AMUN_FOLDER": str(folder),
                        "AMUN_SHARED": str(self.shared), "AMUN_WHEELS": str(self.wheels),
                        "AMUN_PACKAGES": sysconfig.get_paths()["purelib"]}
@@ -184,6 +187,9 @@ def make_template(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "machine.pth").write_text("/mnt/packages\n")
+    for old in [*site.glob("setuptools*"), *site.glob("pkg_resources*"), *site.glob("_distutils_hack*")]:
+        shutil.rmtree(old)  # older than what PyTorch wants, and it would hide the one in /mnt/packages
+    (site / "distutils-precedence.pth").unlink(missing_ok=True)
     ray = folder / "bin" / "ray"
     ray.write_text(f"#!{HOME}/amun_venv/bin/python\nfrom ray.scripts.scripts import main\nmain()\n")
     ray.chmod(0o755)

@@ -7,6 +7,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # by default a busy machine starves them, at 15
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
 

@@ -113,7 +113,8 @@ def run(folder: Path, gate: Path, *, workers: int = 2, rows: np.ndarray = ROWS,
     store = Store(str(folder))
     workspace = Workspace.open(sweep(gate), store, data.load("digits", train_size=200))
     original = Trained("original 0", unit, store.result(unit)["weights"], 0.0)
-    (made,) = adversarial_sets(workspace, [Target(original, "final 0", rows)], {"num_cpus": cpus, "num_gpus": 0}, workers)
+    target, options = Target(original, "final 0", rows), {"num_cpus": cpus, "num_gpus": 0}
+    (made,) = adversarial_sets(workspace, [target], options, workers)
     return made
 
 

@@ -1,0 +1,244 @@
+"""The adversarial stage with 1 and 2 workers, beside the same work without Ray; and a driver with hundreds of workers.
+
+    python benchmarks/scaling.py [--json FILE] [--rounds 5] [--shards 16]
+
+About 3 minutes on two cores, which nothing else should use meanwhile. One shard is 64 samples of 32 x 32 that `nearest`
+attacks on a ResNet-20 of random weights, one thread, written to the store: a second or so, the least that is worth a
+shard. Measured are
+- plain: a loop in a fresh process over `craft_shard`, what an actor runs, without Ray;
+- 1 and 2 workers: the same shards through `ActorQueue` and `Crafter`, as the stage hands them out;
+- plain x 2: two such loops side by side with half of the shards each: what the machine loses by using both cores.
+All workers are started, and have made a shard, before the clock: the start, once per stage, is a row of its own. Rounds
+take turns; the best of each counts, since other programs on the machine can only slow a round down. Ray's workers keep
+the driver's priority here (Ray lowers it otherwise), so that they and the plain loops meet other programs as equals.
+
+The simulation: no-op shards on a fake cluster of 4 nodes. A process per worker is more than one machine holds, so each
+of 16 actor processes stands for 16 workers, by as many threads. The driver cannot tell: it has 256 slots, each of which
+holds one shard at a time. Nodes, actors and driver share this machine's cores, so a real cluster is faster.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ["PYTHONPATH"] = os.pathsep.join(  # the package is used in place, here and in the workers
+    filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+os.environ["RAY_worker_niceness"] = "0"
+
+import numpy as np
+import ray
+import torch
+
+from amun_ray.config import Sweep
+from amun_ray.data.dataset import Dataset
+from amun_ray.stages.adversaries import Crafter, Shard, Target, craft_shard
+from amun_ray.stages.originals import Trained, store_weights
+from amun_ray.stages.queue import ActorQueue
+from amun_ray.stages.workspace import Workspace
+from amun_ray.store import Store, Unit
+from amun_ray.training.parts import Part, place
+
+SHARD_SIZE, SIZE, CLASSES = 64, 32, 10
+NODES, PROCESSES, THREADS = 4, 16, 16  # of the simulation
+NO_OPS = 20_000
+ORIGINAL = Unit("models", {"made by": "benchmarks/scaling.py"})
+
+
+def make_dataset(count: int) -> Dataset:
+    """`count` training images of noise and as many labels; no time here depends on what they show."""
+    rng = np.random.default_rng(0)
+    return Dataset("noise", rng.integers(0, 256, (count + 1, 3, SIZE, SIZE), np.uint8),
+                   rng.integers(0, CLASSES, count + 1), count, CLASSES)
+
+
+def make_workspace(folder: str, dataset: Dataset) -> Workspace:
+    """The workspace of a sweep that does nothing but attack a ResNet-20."""
+    sweep = Sweep(name="scaling", data={"name": "digits"}, model={"name": "resnet20"}, forget={"fraction": 0.1},
+                  training={"lr": 0.1, "epochs": 1}, methods={"amun": None},
+                  attack={"search": {"name": "nearest", "precision": "float32"}, "shard_size": SHARD_SIZE})
+    return Workspace.open(sweep, Store(folder), dataset)
+
+
+def plain(workspace: Workspace, dataset: Dataset, shards: list[Shard], pipe: Any) -> None:
+    """The body of a process without Ray: at every message one pass over its shards."""
+    torch.set_num_threads(1)
+    model = workspace.new_model(0)
+    parts = {shard.number: place(dataset.pixels[shard.rows], dataset.labels[shard.rows], augment=False, device="cpu")
+             for shard in shards}
+
+    def one(shard: Shard) -> None:
+        craft_shard(workspace, Part(*parts[shard.number]), model, shard)
+
+    one(shards[0])
+    pipe.send("ready")
+    while pipe.recv():
+        for shard in shards:
+            one(shard)
+        pipe.send("done")
+
+
+@contextmanager
+def processes(workspace: Workspace, dataset: Dataset, halves: list[list[Shard]]) -> Iterator[Callable[[], None]]:
+    """A process for each list of shards; the function makes all of them work through their list once."""
+    context, pipes, started = multiprocessing.get_context("spawn"), [], []
+    for shards in halves:
+        mine, theirs = context.Pipe()
+        started.append(context.Process(target=plain, args=(workspace, dataset, shards, theirs), daemon=True))
+        started[-1].start()
+        pipes.append(mine)
+    for pipe in pipes:
+        pipe.recv()
+
+    def once() -> None:
+        for pipe in pipes:
+            pipe.send(True)
+        for pipe in pipes:
+            pipe.recv()
+
+    yield once
+    for pipe, process in zip(pipes, started, strict=True):
+        pipe.send(False)
+        process.join()
+
+
+@contextmanager
+def workers(workspace: Workspace, shards: list[Shard], count: int) -> Iterator[Callable[[], None]]:
+    """`count` actors of the stage, started and warm; the function works through `shards` once."""
+    shared, state = ray.put(workspace), [ray.put({key: value.numpy() for key, value in
+                                                  workspace.new_model(0).state_dict().items()})]
+
+    def work(todo: list[Shard]) -> None:
+        for _ in queue.run(todo, lambda actor, shard: actor.work.remote(craft_shard, shard, state)):
+            pass
+
+    with ActorQueue(lambda: Crafter.options(num_cpus=1).remote(shared), count) as queue:
+        work(shards[:2 * count])
+        yield lambda: work(shards)
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def compare(folder: str, count: int, rounds: int) -> tuple[dict[str, float], float]:
+    """The best time of each way to make `count` shards, and the seconds that two workers took to start."""
+    dataset = make_dataset(count * SHARD_SIZE)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+    workspace = make_workspace(folder, dataset)
+    weights = store_weights(workspace.store, ORIGINAL, workspace.new_model(0).state_dict())
+    shards = Target(Trained("original 0", ORIGINAL, weights, 0.0), "all", dataset.train_rows).shards(workspace)
+    with processes(workspace, dataset, [shards]) as alone, \
+            processes(workspace, dataset, [shards[::2], shards[1::2]]) as side_by_side, \
+            workers(workspace, shards, 1) as one:
+        begun = time.perf_counter()
+        with workers(workspace, shards, 2) as two:
+            start = time.perf_counter() - begun
+            ways = {"plain": alone, "1 worker": one, "2 workers": two, "plain x 2": side_by_side}
+            best = dict.fromkeys(ways, float("inf"))
+            for _ in range(rounds):
+                for name, way in ways.items():
+                    best[name] = min(best[name], seconds(way))
+    ray.shutdown()
+    return best, start
+
+
+@ray.remote(num_cpus=1, max_concurrency=THREADS)
+class Idle:
+    """Stands for THREADS workers, whose shards take no time."""
+
+    def work(self, number: int) -> None:
+        return
+
+
+class Slot:
+    """One of the workers that an actor stands for; to the queue it is an actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor, self.work, self.__ray_ready__ = actor, actor.work, actor.__ray_ready__
+
+
+class SlotQueue(ActorQueue):
+    """An `ActorQueue` whose actors are slots, which Ray stops with their cluster."""
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def simulate() -> float:
+    """Shards per second that a driver hands out to PROCESSES * THREADS slots, and takes back."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(NODES):
+        cluster.add_node(num_cpus=PROCESSES // NODES)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    actors = [Idle.remote() for _ in range(PROCESSES)]
+    ray.get([actor.__ray_ready__.remote() for actor in actors])
+    slots = iter([Slot(actor) for actor in actors for _ in range(THREADS)])
+
+    def work(count: int) -> None:
+        for _ in queue.run(range(count), lambda slot, number: slot.work.remote(number)):
+            pass
+
+    with SlotQueue(lambda: next(slots), PROCESSES * THREADS) as queue:
+        work(NO_OPS // 10)
+        rate = NO_OPS / seconds(lambda: work(NO_OPS))
+    ray.shutdown()
+    cluster.shutdown()
+    return rate
+
+
+def row(name: str, value: float, unit: str, goal: str = "none, for comparison", met: bool = True) -> dict[str, Any]:
+    """One claim of the benchmark, as it is written to JSON."""
+    return {"name": name, "value": round(value, 3), "unit": unit, "goal": goal, "met": bool(met)}
+
+
+def measure(folder: str, count: int, rounds: int) -> list[dict[str, Any]]:
+    """All rows of the benchmark."""
+    rate = simulate()
+    best, start = compare(folder, count, rounds)
+    efficiency = best["1 worker"] / (2 * best["2 workers"])
+    overhead = 100 * (best["1 worker"] / best["plain"] - 1)
+    slots = PROCESSES * THREADS
+    return [
+        row("efficiency_2_workers", efficiency, "of 2 x 1 worker", ">= 0.9", efficiency >= 0.9),
+        row("efficiency_2_processes_without_ray", best["plain"] / (2 * best["plain x 2"]), "of 2 x 1 process"),
+        row("ray_overhead_percent", overhead, "% of the plain loop", "<= 5", overhead <= 5),
+        row("ray_overhead_per_shard_ms", 1000 * (best["1 worker"] - best["plain"]) / count, "ms"),
+        row("shard_seconds", best["plain"] / count, f"s for {SHARD_SIZE} samples"),
+        row("start_of_2_workers_seconds", start, "s, once per stage"),
+        row("shards_per_second_simulated", rate, f"shards/s to {slots} slots ({PROCESSES} processes x {THREADS})",
+            "none set"),
+    ]
+
+
+def main() -> None:
+    """Measure, print, and write the rows where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is timed (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=16, help="in one round, even (default: %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(folder, options.shards, options.rounds)
+    for entry in rows:
+        print(f"{entry['name']:36} {entry['value']:>10,.3f} {entry['unit']:46} goal {entry['goal']:20} "
+              f"{'met' if entry['met'] else 'MISSED'}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

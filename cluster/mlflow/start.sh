@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Starts the MLflow server; everything it needs comes from the environment, nothing secret from the command line.
+set -euo pipefail
+
+: "${MLFLOW_BACKEND_STORE_URI:?}" "${MLFLOW_ARTIFACTS_DESTINATION:?}" "${MLFLOW_FLASK_SERVER_SECRET_KEY:?}"
+: "${MLFLOW_AUTH_ADMIN_USERNAME:?}" "${MLFLOW_AUTH_ADMIN_PASSWORD:?}" "${MLFLOW_SERVER_ALLOWED_HOSTS:?}"
+
+# Users live in the same kind of database as runs do; the file is readable by its owner alone.
+umask 077
+export MLFLOW_AUTH_CONFIG_PATH="$HOME/basic_auth.ini"
+cat > "$MLFLOW_AUTH_CONFIG_PATH" << INI
+[mlflow]
+default_permission = READ
+database_uri = ${MLFLOW_AUTH_DATABASE_URI:-$MLFLOW_BACKEND_STORE_URI}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+grant_default_workspace_access = false
+auth_cache_ttl_seconds = 60
+INI
+
+exec mlflow server --app-name basic-auth --host "${MLFLOW_BIND:-0.0.0.0}" --port "${MLFLOW_BIND_PORT:-5000}" --workers "${MLFLOW_WORKERS:-4}"
