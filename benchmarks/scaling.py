@@ -33,7 +33,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # the package is used in place, her
     filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 
 import numpy as np
 import ray

@@ -34,13 +34,13 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor, *, batch_size: int = 1024, precision: str = "float32") -> Tensor:
+def predict(model: nn.Module, images: Tensor, *, batch_size: int | None = None, precision: str = "float32") -> Tensor:
     """Logits of `model` in eval mode.
 
     Args:
         model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes). Left in the mode it came in.
         images: (N, C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
-        batch_size: samples per forward pass.
+        batch_size: samples per forward pass; by default 1024 on a GPU, and 128 on a CPU, whose caches hold no more.
         precision: "float32", or "bfloat16" (autocast) where speed matters more than the last digits.
 
     Returns:
@@ -50,8 +50,9 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int = 1024, precisi
         UserError: no images, pixels out of range, or an unknown precision.
         Diverged: some logits are not finite, so the model is not one that can be judged.
     """
-    _check(images, batch_size, precision)
     device = next((tensor.device for tensor in model.parameters()), images.device)
+    batch_size = (128 if device.type == "cpu" else 1024) if batch_size is None else batch_size
+    _check(images, batch_size, precision)
     rows = []
     with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         for batch in images.split(batch_size):

@@ -8,6 +8,7 @@ Cost: (methods and accesses) x trials x cases x epochs passes over the data.
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,16 @@ def best_settings(workspace: Workspace, cases: Sequence[Case], options: dict, wo
 
 
 def _run_tune(workspace: Workspace, cases: Sequence[Case], studies: Studies, options: dict, workers: int) -> None:
-    """One Tune experiment for the trials that the store does not hold; its own files are of no further use."""
-    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # one voice: the sweep's own
+    """One Tune experiment for the trials that the store does not hold.
+
+    Its files are of no further use, and it stays silent: a sweep speaks with one voice.
+    """
+    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
                    "TUNE_DISABLE_SIGINT_HANDLER": "1"}  # Ctrl-C ends the sweep, not the search alone
     shared = ray.put((workspace, tuple(cases)))
     trainable = tune.with_resources(tune.with_parameters(run_trial, shared=[shared]),
                                     {"cpu": options["num_cpus"], "gpu": options["num_gpus"]})
-    with workspace.store.scratch() as folder:
+    with workspace.store.scratch() as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         tune.Tuner(trainable,
                    tune_config=tune.TuneConfig(search_alg=studies, num_samples=studies.total, reuse_actors=True,
                                                max_concurrent_trials=workers),
