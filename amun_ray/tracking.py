@@ -7,12 +7,14 @@ so a sweep that is run again finds what it has logged and logs nothing twice.
 import json
 import logging
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -41,8 +43,11 @@ class Tracker:
         """Connect, and create the experiment where there is none; `artifacts` is the folder for a local database.
 
         Raises:
-            UserError: nothing answers at `uri`, or it refuses.
+            UserError: nothing answers at `uri`, it refuses, or it holds a password, which would end up in the logs.
         """
+        if urlsplit(uri).password and not uri.startswith("sqlite"):
+            raise UserError("tracking.uri: holds a password; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+                            "in the environment instead")
         self.uri, self.experiment = uri, experiment
         try:
             with _impatient():
@@ -52,6 +57,11 @@ class Tracker:
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # ImportError: no driver for it
             reason = str(error).strip().splitlines()[0][:300]
             raise UserError(f"tracking.uri {uri!r}: MLflow cannot be used: {reason}") from error
+
+    @property
+    def how_to_open(self) -> str:
+        """What a person does to look at the runs: the server's address, or the command for a local database."""
+        return self.uri if self.uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
 
     def sweep(self, key: str, name: str, params: Mapping[str, Any]) -> str:
         """The id of the parent run of a sweep; the run of an earlier start is taken up again."""

@@ -157,7 +157,7 @@ class Experiment:
                                "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode()} | drawn)
         self.record.cost(self.seconds)
         say(f"\n{text}\n\nresults: {path}\nreport:  {self.output / 'report.html'}\n"
-            f"MLflow:  mlflow ui --backend-store-uri {self.record.tracker.uri}")
+            f"MLflow:  {self.record.tracker.how_to_open}")
 
     def _contenders(self, unlearned: Sequence[Unlearned]) -> Iterator[Row]:
         """One row for each (method, access): the scores of its runs, and where MLflow has them."""

