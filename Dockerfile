@@ -23,7 +23,7 @@ RUN pip install --no-cache-dir --no-deps ./amun_ray_source \
     && amun-ray --help > /dev/null \
     && mkdir amun_output
 
-USER ray
+USER 1000
 
 # The raylet's own answer, on a head and on a worker alike; it asks for no token.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \

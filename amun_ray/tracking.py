@@ -46,7 +46,7 @@ class Tracker:
             UserError: nothing answers at `uri`, it refuses, or it holds a password, which would end up in the logs.
         """
         if urlsplit(uri).password and not uri.startswith("sqlite"):
-            raise UserError("tracking.uri: holds a password; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            raise UserError("tracking.uri holds a password; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
                             "in the environment instead")
         self.uri, self.experiment = uri, experiment
         try:

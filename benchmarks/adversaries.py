@@ -2,7 +2,7 @@
 
     python benchmarks/adversaries.py [--json FILE] [--data FOLDER] [--model FILE] [--samples N] [--repeats N]
 
-About 20 minutes on one core of a CPU (FAB-100 alone takes several), plus 2 for the model, which is kept in the
+About 30 minutes on one core of a CPU (FAB-100 alone takes two or three), plus 2 for the model, which is kept in the
 temporary folder. Everything runs in one process, interleaved; times are process CPU seconds (seconds by the clock on
 a GPU), medians over the repeats. Libraries that are not installed are left out and named, see adversary_rivals.py.
 """
@@ -62,6 +62,7 @@ class Measured:
 
     forward: float = 0.0  # passes per sample
     backward: float = 0.0
+    verification: float = 0.0  # forward passes of the original, per sample
     flipped: Tensor | None = None  # (N,) bool, by the original model in float32
     l2: Tensor | None = None  # (N,)
     seconds: list[float] = field(default_factory=list)
@@ -119,6 +120,7 @@ def run_ours(found: Measured, settings: AttackSettings, model: nn.Module, images
     rows = craft(model, images, labels, settings=settings)
     found.seconds.append(clock(images.device) - start)
     found.forward, found.backward = rows.cost.forward / len(images), rows.cost.backward / len(images)
+    found.verification = rows.cost.verification / len(images)
     found.l2 = torch.from_numpy(rows.l2)
     with torch.no_grad():
         found.flipped = (model(torch.from_numpy(rows.image).to(images.device)).argmax(1) != labels).cpu()
@@ -138,8 +140,8 @@ def run_rival(found: Measured, attack: Callable, model: nn.Module, images: Tenso
         found.flipped = (model(image).argmax(1) != labels).cpu()
 
 
-def bare_seconds(model: nn.Module, images: Tensor, labels: Tensor, times: int = 3) -> tuple[float, float]:
-    """Seconds per image of the folded model alone: a forward pass with its input gradient, and without."""
+def bare_seconds(model: nn.Module, images: Tensor, labels: Tensor, times: int = 3) -> list[float]:
+    """Seconds per image of bare passes: folded model with input gradient, folded model, original model."""
     fast = folded(frozen(model), images[:1])
     batch = images[:BATCH].contiguous(memory_format=torch.channels_last)
     label = labels[:BATCH]
@@ -148,18 +150,22 @@ def bare_seconds(model: nn.Module, images: Tensor, labels: Tensor, times: int = 
         given = batch.detach().requires_grad_()
         torch.autograd.grad(margins(fast(given), label).sum(), given)
 
+    @torch.no_grad()
     def without() -> None:
-        with torch.no_grad():
-            fast(batch)
+        fast(batch)
+
+    @torch.no_grad()
+    def original() -> None:
+        model(images[:BATCH])
 
     found = []
-    for once in (with_gradient, without):
+    for once in (with_gradient, without, original):
         once()
         start = clock(images.device)
         for _ in range(times):
             once()
         found.append((clock(images.device) - start) / times / len(batch))
-    return found[0], found[1]
+    return found
 
 
 def measure(model: nn.Module, images: Tensor, labels: Tensor, repeats: int) -> tuple[dict, list, Any]:
@@ -208,7 +214,8 @@ def claims(model: nn.Module, images: Tensor, labels: Tensor, repeats: int) -> li
     found, bare, rows = measure(model, images, labels, repeats)
     print(table(found, len(images)))
     nearest, authors = found["nearest"], found["authors_rules"]
-    grad, forward = (statistics.median(column) for column in zip(*bare, strict=True))
+    grad, forward, original = (statistics.median(column) for column in zip(*bare, strict=True))
+    verification = len(images) * nearest.verification * original
     limit = len(images) * (nearest.backward * grad + (nearest.forward - nearest.backward) * forward)
     print(f"\nbare model, folded, channels_last: {1 / grad:,.0f} passes/s with gradient, {1 / forward:,.0f} without")
     scale = [craft(scaled(model, k), images, labels, settings=OURS["nearest"]).l2.mean() for k in (4, 8, 16)]
@@ -219,7 +226,10 @@ def claims(model: nn.Module, images: Tensor, labels: Tensor, repeats: int) -> li
         ("nearest.flipped_percent", 100 * nearest.flipped.float().mean().item(), "%", ">=", 100),
         ("nearest.l2_vs_authors_rules", nearest.mean / authors.mean, "ratio of mean L2", "<=", 0.96),
         ("nearest.speedup_vs_authors_rules", authors.time / nearest.time, "x", ">=", 15),
-        ("nearest.share_of_bare_rate", limit / nearest.time, "bare passes' time / time of craft", ">=", 0.9),
+        # of what is not verification: what the same passes take bare, against what they took
+        ("nearest.share_of_bare_rate", limit / (nearest.time - verification), "bare time / time of the search", ">=",
+         0.9),
+        ("nearest.verification_share", verification / nearest.time, "of the time of craft", "<=", 0.15),
         *((f"nearest.logit_scale_{k}_l2_ratio", value / rows.l2.mean(), "ratio of mean L2", "within 0.001 of", 1)
           for k, value in zip((4, 8, 16), scale, strict=True)),
         ("algorithm1.speedup_vs_authors_rules", authors.time / found["algorithm1"].time, "x", ">=", 2),
@@ -267,7 +277,7 @@ def main() -> None:
                         default=os.environ.get("AMUN_CIFAR10", ROOT.parent / "shared" / "data"))
     parser.add_argument("--model", type=Path, metavar="FILE", help="weights; trained and written where not there",
                         default=Path(tempfile.gettempdir()) / "amun_ray_benchmarks" / "resnet8.safetensors")
-    parser.add_argument("--samples", type=int, default=128, metavar="N")
+    parser.add_argument("--samples", type=int, default=256, metavar="N")
     parser.add_argument("--repeats", type=int, default=5, metavar="N")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()

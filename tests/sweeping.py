@@ -1,5 +1,6 @@
 """The command run as a user runs it, in a process of its own, with nothing of its Ray left behind."""
 
+import atexit
 import json
 import os
 import re
@@ -31,6 +32,7 @@ class Sweep:
             [sys.executable, str(REPOSITORY / "amun_ray" / "sweep.py"), *map(str, arguments)], cwd=cwd, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             env=os.environ | {"RAY_ADDRESS": "local", name: value} | environment)
+        atexit.register(self._clean)  # a test run that is broken off leaves no sweep behind
         self._queue: Queue[str | None] = Queue()
         Thread(target=self._listen, daemon=True).start()
 

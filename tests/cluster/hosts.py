@@ -1,7 +1,7 @@
-"""Several hosts on one machine: a bridge, and for each host a network namespace with its own processes, /home, /tmp and sshd.
+"""Several hosts on one machine: a bridge, and per host a network namespace with its own processes, /home, /tmp, sshd.
 
-Each host is one process tree inside its own PID namespace: when its first process is killed the kernel ends all of it, so
-`ray stop` in one host reaches no other host and nothing of the machine, and nothing is left behind.
+Each host is one process tree inside its own PID namespace: when its first process is killed the kernel ends all of it,
+so `ray stop` in one host reaches no other host and nothing of the machine, and nothing is left behind.
 """
 
 import contextlib
@@ -88,7 +88,7 @@ class Host:
                 "env", "-i", f"HOME={HOME}", f"PATH={SYSTEM_PATH}", "USER=root", "LOGNAME=root", "TERM=dumb",
                 "bash", "-c", f". ~/.bashrc; cd ~; {shell}"]
 
-    def run(self, shell: str, *, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess:
+    def run(self, shell: str, *, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess:
         """Run a command line; its output, stdout and stderr together, is in `.stdout`."""
         done = subprocess.run(self.command(shell), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, timeout=timeout)

@@ -19,7 +19,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-HEAD, WORKER, LATE, LAPTOP = "10.77.0.1", "10.77.0.2", "10.77.0.3", "10.77.0.9"
+HEAD, WORKER, LAPTOP = "10.77.0.1", "10.77.0.2", "10.77.0.9"
 MLFLOW = f"http://{HEAD}:5000"
 SUBMIT = "cd amun_ray && ray submit cluster/cluster.yaml amun_ray/sweep.py -- --config several_hosts"
 SKIPPED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "amun_output", "mlruns")
@@ -45,14 +45,14 @@ class Team:
         self.seconds[step] = time.monotonic() - started
         print(f"{step}: {self.seconds[step]:.1f} s", flush=True)
 
-    def submit(self, more: str = "", *, timeout: float = 400, check: bool = True) -> subprocess.CompletedProcess:
+    def submit(self, more: str = "", *, timeout: float = 1200, check: bool = True) -> subprocess.CompletedProcess:
         """`ray submit` of the shipped sweep, as the README has it."""
         return self.laptop.run(f"{SUBMIT} {more}", timeout=timeout, check=check)
 
     def sweep(self, host: hosts.Host, more: str = "", *, environment: str = "") -> subprocess.CompletedProcess:
         """The sweep started by hand on a host of the cluster."""
         return host.run(f"{environment} python ~/amun_source/amun_ray/sweep.py --config several_hosts {more}",
-                        timeout=200, check=False)
+                        timeout=400, check=False)
 
 
 def reason_to_skip() -> str | None:
@@ -62,12 +62,12 @@ def reason_to_skip() -> str | None:
     return hosts.missing()
 
 
-def open_team(network: hosts.Network, *, late: bool = False) -> Team:
+def open_team(network: hosts.Network) -> Team:
     """Hosts, firewall, token, MLflow server; then `ray up`."""
     team = Team(network)
     with team.timed("hosts"):
         _fetch_build_tools(network)
-        for name, address in ({"laptop": LAPTOP, "head": HEAD, "worker": WORKER} | ({"late": LATE} if late else {})).items():
+        for name, address in {"laptop": LAPTOP, "head": HEAD, "worker": WORKER}.items():
             host = network.add(name, address)
             if name != "laptop":
                 shutil.copy(HERE / "pinned.py", host.home)
@@ -76,22 +76,23 @@ def open_team(network: hosts.Network, *, late: bool = False) -> Team:
     team.head.start(f"cd /mnt/amun && MLFLOW_SERVER_ALLOWED_HOSTS='{HEAD}:5000' python -m mlflow server "
                     f"--host {HEAD} --port 5000 --workers 1 --backend-store-uri sqlite:////home/amun/mlflow.db "
                     "--artifacts-destination /home/amun/artifacts", log)
-    _furnish(team.laptop, late=late)
+    _furnish(team.laptop)
     with team.timed("ray up"):
-        team.laptop.run("cd amun_ray && ray up --yes cluster/cluster.yaml", timeout=300)
+        team.laptop.run("cd amun_ray && ray up --yes cluster/cluster.yaml", timeout=900)
     with team.timed("MLflow server, beyond ray up"):
         hosts.until(lambda: team.head.run(f"python -c 'import urllib.request as r; r.urlopen(\"{MLFLOW}/health\")'",
-                                          check=False).returncode == 0, 120, str(log))
+                                          check=False).returncode == 0, 300, str(log))
     return team
 
 
-def substituted(text: str, *, late: bool = False) -> str:
-    """The shipped cluster.yaml with the addresses, user, key and number of hosts of the test, and two fake GPUs each."""
+def substituted(text: str) -> str:
+    """The shipped cluster.yaml with addresses, user, key and number of hosts of the test, and two fake GPUs each."""
     config = yaml.safe_load(text)
     config["provider"] |= {"head_ip": HEAD, "worker_ips": [WORKER]}
     config["auth"] = {"ssh_user": "root", "ssh_private_key": "~/.ssh/id_ed25519"}
     (setup,) = config["setup_commands"]
-    for old, new in {"/shared/amun ": f"{hosts.SHARED} MLFLOW_TRACKING_URI={MLFLOW} ", "AMUN_NODES=3": "AMUN_NODES=2"}.items():
+    changes = {"/shared/amun ": f"{hosts.SHARED} MLFLOW_TRACKING_URI={MLFLOW} ", "AMUN_NODES=3": "AMUN_NODES=2"}
+    for old, new in changes.items():
         assert old in setup
         setup = setup.replace(old, new)
     config["setup_commands"] = [setup]
@@ -100,13 +101,13 @@ def substituted(text: str, *, late: bool = False) -> str:
     return yaml.safe_dump(config)
 
 
-def _furnish(laptop: hosts.Host, *, late: bool) -> None:
+def _furnish(laptop: hosts.Host) -> None:
     """The checkout, the key and the token of the person who starts the cluster."""
     checkout = laptop.home / "amun_ray"
     shutil.copytree(REPOSITORY, checkout, ignore=SKIPPED)
     shutil.copy(HERE / "several_hosts.yaml", checkout / "tune_configs")
     file = checkout / "cluster" / "cluster.yaml"
-    file.write_text(substituted(file.read_text(), late=late))
+    file.write_text(substituted(file.read_text()))
     shutil.copy(laptop.folder.parent / "key", laptop.home / ".ssh" / "id_ed25519")
     laptop.run("umask 077; ray get-auth-token --generate > /dev/null")
 
@@ -115,7 +116,7 @@ def _close(host: hosts.Host) -> None:
     """The shipped firewall, with the addresses of the test."""
     rules = (REPOSITORY / "cluster" / "firewall.nft").read_text()
     assert "10.0.0.1, 10.0.0.2, 10.0.0.3" in rules
-    (host.home / "firewall.nft").write_text(rules.replace("10.0.0.1, 10.0.0.2, 10.0.0.3", f"{HEAD}, {WORKER}, {LATE}"))
+    (host.home / "firewall.nft").write_text(rules.replace("10.0.0.1, 10.0.0.2, 10.0.0.3", f"{HEAD}, {WORKER}"))
     host.run("nft -f ~/firewall.nft")
 
 

@@ -78,15 +78,15 @@ def test_nothing_but_ssh_answers_from_outside(team):
 
 @pytest.mark.parametrize(("environment", "said"), [
     ("HOME=/nowhere RAY_AUTH_MODE=token", "token"),
-    ("RAY_AUTH_MODE=token RAY_AUTH_TOKEN=" + "0" * 64, "another token"),
+    ("RAY_AUTH_MODE=token RAY_AUTH_TOKEN=" + "0" * 64, "it may have another token"),
     ("RAY_AUTH_MODE=token RAY_ADDRESS=10.77.0.2:6390", "10.77.0.2:6390"),
 ])
 def test_who_has_no_token_or_no_address_gets_one_line(team, environment, said):
     environment = environment if "ADDRESS" in environment else f"RAY_ADDRESS=10.77.0.1:6379 {environment}"
-    done = team.sweep(team.worker, "--output /tmp/stranger", environment=f"{environment} AMUN_NODES=1 MLFLOW_TRACKING_URI=")
+    done = team.sweep(team.worker, "--output /tmp/stranger", environment=f"{environment} MLFLOW_TRACKING_URI=")
     assert done.returncode == 2, done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
-    assert "no cluster lets this program in" in line
+    assert re.search("no cluster (answers|lets this program in) at", line)
     assert said in line
     assert "Traceback" not in done.stdout
 

@@ -167,7 +167,7 @@ def test_a_driver_that_was_killed_goes_on_where_it_was(local_ray, store, gate, w
 def test_a_lost_node_costs_nothing_but_time(store, gate, wanted):
     done = drive("cluster", store, gate)
     assert done.returncode == 0, done.stderr
-    assert "finished with 2 nodes of 3" in done.stdout
+    assert "finished without the node that was lost" in done.stdout
     assert content(store) == wanted
 
 
