@@ -1,10 +1,11 @@
 """The adversarial stage with 1 and 2 workers, beside the same work without Ray; and a driver with hundreds of workers.
 
-    python benchmarks/scaling.py [--json FILE] [--rounds 5] [--shards 16]
+    python benchmarks/scaling.py [--json FILE] [--rounds 10] [--shards 8]
 
-About 3 minutes on two cores, which nothing else should use meanwhile. One shard is 64 samples of 32 x 32 that `nearest`
-attacks on a ResNet-20 of random weights, one thread, written to the store: a second or so, the least that is worth a
-shard. Measured are
+About 3 minutes on two cores that nothing else uses: if the plain loops did not get their cores for themselves, the two
+goals cannot be judged, and the script says so instead of calling them met. One shard is 64 samples of 32 x 32 that
+`nearest` attacks on a ResNet-20 of random weights, one thread, written to the store: half a second or so, far less than
+a shard of a real sweep. Measured are
 - plain: a loop in a fresh process over `craft_shard`, what an actor runs, without Ray;
 - 1 and 2 workers: the same shards through `ActorQueue` and `Crafter`, as the stage hands them out;
 - plain x 2: two such loops side by side with half of the shards each: what the machine loses by using both cores.
@@ -27,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["PYTHONPATH"] = os.pathsep.join(  # the package is used in place, here and in the workers
     filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
@@ -51,6 +52,7 @@ from amun_ray.training.parts import Part, place
 SHARD_SIZE, SIZE, CLASSES = 64, 32, 10
 NODES, PROCESSES, THREADS = 4, 16, 16  # of the simulation
 NO_OPS = 20_000
+QUIET_PERCENT = 95  # of a core for each plain loop, or other programs were measured too
 ORIGINAL = Unit("models", {"made by": "benchmarks/scaling.py"})
 
 
@@ -70,7 +72,7 @@ def make_workspace(folder: str, dataset: Dataset) -> Workspace:
 
 
 def plain(workspace: Workspace, dataset: Dataset, shards: list[Shard], pipe: Any) -> None:
-    """The body of a process without Ray: at every message one pass over its shards."""
+    """The body of a process without Ray: at every message one pass over its shards; answers with its CPU seconds."""
     torch.set_num_threads(1)
     model = workspace.new_model(0)
     parts = {shard.number: place(dataset.pixels[shard.rows], dataset.labels[shard.rows], augment=False, device="cpu")
@@ -82,14 +84,16 @@ def plain(workspace: Workspace, dataset: Dataset, shards: list[Shard], pipe: Any
     one(shards[0])
     pipe.send("ready")
     while pipe.recv():
+        begun = time.process_time()
         for shard in shards:
             one(shard)
-        pipe.send("done")
+        pipe.send(time.process_time() - begun)
 
 
 @contextmanager
-def processes(workspace: Workspace, dataset: Dataset, halves: list[list[Shard]]) -> Iterator[Callable[[], None]]:
-    """A process for each list of shards; the function makes all of them work through their list once."""
+def processes(workspace: Workspace, dataset: Dataset, halves: list[list[Shard]]) -> Iterator[Callable[[], float]]:
+    """A process for each list of shards. The function makes all of them work through their list once; its result is
+    the mean CPU time of a process, in seconds."""
     context, pipes, started = multiprocessing.get_context("spawn"), [], []
     for shards in halves:
         mine, theirs = context.Pipe()
@@ -99,11 +103,10 @@ def processes(workspace: Workspace, dataset: Dataset, halves: list[list[Shard]])
     for pipe in pipes:
         pipe.recv()
 
-    def once() -> None:
+    def once() -> float:
         for pipe in pipes:
             pipe.send(True)
-        for pipe in pipes:
-            pipe.recv()
+        return sum(pipe.recv() for pipe in pipes) / len(pipes)
 
     yield once
     for pipe, process in zip(pipes, started, strict=True):
@@ -126,14 +129,21 @@ def workers(workspace: Workspace, shards: list[Shard], count: int) -> Iterator[C
         yield lambda: work(shards)
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
+class Best(NamedTuple):
+    """The fastest of some passes."""
+
+    seconds: float = float("inf")
+    cpu: float = 0.0  # CPU seconds of a process in that pass, where the way to do it tells
+
+    def or_now(self, way: Callable[[], float | None]) -> "Best":
+        """This pass or a new one of `way`, whichever is faster."""
+        begun = time.perf_counter()
+        cpu = way() or 0.0
+        return min(self, Best(time.perf_counter() - begun, cpu))
 
 
-def compare(folder: str, count: int, rounds: int) -> tuple[dict[str, float], float]:
-    """The best time of each way to make `count` shards, and the seconds that two workers took to start."""
+def compare(folder: str, count: int, rounds: int) -> tuple[dict[str, Best], float]:
+    """The best pass of each way to make `count` shards, and the seconds that two workers took to start."""
     dataset = make_dataset(count * SHARD_SIZE)
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
     workspace = make_workspace(folder, dataset)
@@ -146,10 +156,9 @@ def compare(folder: str, count: int, rounds: int) -> tuple[dict[str, float], flo
         with workers(workspace, shards, 2) as two:
             start = time.perf_counter() - begun
             ways = {"plain": alone, "1 worker": one, "2 workers": two, "plain x 2": side_by_side}
-            best = dict.fromkeys(ways, float("inf"))
+            best = dict.fromkeys(ways, Best())
             for _ in range(rounds):
-                for name, way in ways.items():
-                    best[name] = min(best[name], seconds(way))
+                best = {name: best[name].or_now(way) for name, way in ways.items()}
     ray.shutdown()
     return best, start
 
@@ -194,7 +203,7 @@ def simulate() -> float:
 
     with SlotQueue(lambda: next(slots), PROCESSES * THREADS) as queue:
         work(NO_OPS // 10)
-        rate = NO_OPS / seconds(lambda: work(NO_OPS))
+        rate = NO_OPS / Best().or_now(lambda: work(NO_OPS)).seconds
     ray.shutdown()
     cluster.shutdown()
     return rate
@@ -209,18 +218,19 @@ def measure(folder: str, count: int, rounds: int) -> list[dict[str, Any]]:
     """All rows of the benchmark."""
     rate = simulate()
     best, start = compare(folder, count, rounds)
-    efficiency = best["1 worker"] / (2 * best["2 workers"])
-    overhead = 100 * (best["1 worker"] / best["plain"] - 1)
-    slots = PROCESSES * THREADS
+    plain, one, two, twice = (best[name].seconds for name in ("plain", "1 worker", "2 workers", "plain x 2"))
+    share = 100 * min(best[name].cpu / best[name].seconds for name in ("plain", "plain x 2"))
+    quiet = share >= QUIET_PERCENT
+    efficiency, overhead = one / (2 * two), 100 * (one / plain - 1)
+    slots = f"shards/s to {PROCESSES * THREADS} slots ({PROCESSES} processes x {THREADS})"
     return [
-        row("efficiency_2_workers", efficiency, "of 2 x 1 worker", ">= 0.9", efficiency >= 0.9),
-        row("efficiency_2_processes_without_ray", best["plain"] / (2 * best["plain x 2"]), "of 2 x 1 process"),
-        row("ray_overhead_percent", overhead, "% of the plain loop", "<= 5", overhead <= 5),
-        row("ray_overhead_per_shard_ms", 1000 * (best["1 worker"] - best["plain"]) / count, "ms"),
-        row("shard_seconds", best["plain"] / count, f"s for {SHARD_SIZE} samples"),
+        row("efficiency_2_workers", efficiency, "of 2 x 1 worker", ">= 0.9", quiet and efficiency >= 0.9),
+        row("efficiency_2_processes_without_ray", plain / (2 * twice), "of 2 x 1 process"),
+        row("ray_overhead_percent", overhead, "% of the plain loop", "<= 5", quiet and overhead <= 5),
+        row("core_share_percent", share, "% of a core that a plain loop got", f">= {QUIET_PERCENT}", quiet),
+        row("shard_seconds", plain / count, f"s for {SHARD_SIZE} samples"),
         row("start_of_2_workers_seconds", start, "s, once per stage"),
-        row("shards_per_second_simulated", rate, f"shards/s to {slots} slots ({PROCESSES} processes x {THREADS})",
-            "none set"),
+        row("shards_per_second_simulated", rate, slots),
     ]
 
 
@@ -228,14 +238,16 @@ def main() -> None:
     """Measure, print, and write the rows where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is timed (default: %(default)s)")
-    parser.add_argument("--shards", type=int, default=16, help="in one round, even (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="how often everything is timed (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=8, help="in one round, even (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(folder, options.shards, options.rounds)
     for entry in rows:
         print(f"{entry['name']:36} {entry['value']:>10,.3f} {entry['unit']:46} goal {entry['goal']:20} "
               f"{'met' if entry['met'] else 'MISSED'}")
+    if not rows[3]["met"]:
+        print("The machine was busy with other programs: the two goals cannot be judged. Run this again when it is not.")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -26,9 +26,13 @@ set -e
 mount --make-rprivate /
 ip link set lo up
 hostname "$AMUN_HOST"
-mount --bind "$AMUN_FOLDER/passwd" /etc/passwd
 mount --bind "$AMUN_FOLDER/home" /home
 mount -t tmpfs tmpfs /mnt
+cp -a /etc /mnt/etc
+cp "$AMUN_FOLDER/passwd" /mnt/etc/passwd
+rm -f /mnt/etc/resolv.conf
+echo "nameserver $AMUN_GATEWAY" > /mnt/etc/resolv.conf
+mount --bind /mnt/etc /etc
 mkdir -p /mnt/amun /mnt/wheels /mnt/base /mnt/packages
 mount --bind "$AMUN_PACKAGES" /mnt/packages
 mount --bind "$AMUN_SHARED" /mnt/amun
@@ -38,8 +42,6 @@ mount -t tmpfs -o size=4g tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd
 mount --bind "$AMUN_FOLDER/tmp" /tmp
-echo "nameserver $AMUN_GATEWAY" > /mnt/resolv.conf
-mount --bind /mnt/resolv.conf /etc/resolv.conf
 exec env -i PATH="$PATH" /usr/sbin/sshd -D -e -f /mnt/base/sshd_config
 """
 SSHD = """
