@@ -1,11 +1,11 @@
 """The adversarial stage with 1 and 2 workers, beside the same work without Ray; and a driver with hundreds of workers.
 
-    python benchmarks/scaling.py [--json FILE] [--rounds 10] [--shards 8]
+    python benchmarks/scaling.py [--json FILE] [--rounds 10] [--shards 4]
 
 About 3 minutes on two cores that nothing else uses: if the plain loops did not get their cores for themselves, the two
-goals cannot be judged, and the script says so instead of calling them met. One shard is 64 samples of 32 x 32 that
-`nearest` attacks on a ResNet-20 of random weights, one thread, written to the store: half a second or so, far less than
-a shard of a real sweep. Measured are
+goals cannot be judged, and the script says so instead of calling them met. One shard is 256 samples of 32 x 32,
+the size a config has unless told otherwise, that `nearest` attacks on a ResNet-20 of random weights with one thread and
+writes into the store: a second or so. Measured are
 - plain: a loop in a fresh process over `craft_shard`, what an actor runs, without Ray;
 - 1 and 2 workers: the same shards through `ActorQueue` and `Crafter`, as the stage hands them out;
 - plain x 2: two such loops side by side with half of the shards each: what the machine loses by using both cores.
@@ -49,7 +49,7 @@ from amun_ray.stages.workspace import Workspace
 from amun_ray.store import Store, Unit
 from amun_ray.training.parts import Part, place
 
-SHARD_SIZE, SIZE, CLASSES = 64, 32, 10
+SHARD_SIZE, SIZE, CLASSES = 256, 32, 10
 NODES, PROCESSES, THREADS = 4, 16, 16  # of the simulation
 NO_OPS = 20_000
 QUIET_PERCENT = 95  # of a core for each plain loop, or other programs were measured too
@@ -239,7 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
     parser.add_argument("--rounds", type=int, default=10, help="how often everything is timed (default: %(default)s)")
-    parser.add_argument("--shards", type=int, default=8, help="in one round, even (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=4, help="in one round, even (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(folder, options.shards, options.rounds)
@@ -247,7 +247,7 @@ def main() -> None:
         print(f"{entry['name']:36} {entry['value']:>10,.3f} {entry['unit']:46} goal {entry['goal']:20} "
               f"{'met' if entry['met'] else 'MISSED'}")
     if not rows[3]["met"]:
-        print("The machine was busy with other programs: the two goals cannot be judged. Run this again when it is not.")
+        print("The machine was busy with other programs: the two goals cannot be judged. Run it again when it is not.")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
 

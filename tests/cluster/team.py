@@ -50,8 +50,8 @@ class Team:
         return self.laptop.run(f"{SUBMIT} {more}", timeout=timeout, check=check)
 
     def sweep(self, host: hosts.Host, more: str = "", *, environment: str = "") -> subprocess.CompletedProcess:
-        """The sweep started by hand on a host of the cluster."""
-        return host.run(f"{environment} python ~/amun_source/amun_ray/sweep.py --config several_hosts {more}",
+        """The default sweep, started by hand on a host of the cluster."""
+        return host.run(f"{environment} python ~/amun_source/amun_ray/sweep.py {more}",
                         timeout=400, check=False)
 
 
