@@ -65,7 +65,7 @@ class Experiment:
         """Check storage and MLflow, join or start Ray; on leaving, close the parent run with what became of it."""
         sweep = plan.sweep
         store = Store(sweep.storage or str(output.absolute() / "store"))
-        server = sweep.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None  # on a cluster, setup_node.sh sets it
+        server = sweep.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None  # setup_node.sh sets it
         if server is None:  # the database goes into the folder; a server is asked before it is made
             _check_folder(output)
         tracker = Tracker(server or f"sqlite:///{output.absolute() / 'mlflow.db'}",
