@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(sweep: Sweep, output: Path, *, dry: bool = False) -> None:
     """The experiment of the paper, stage by stage."""
-    plan = Plan(sweep, data.load(sweep.data.name, **sweep.data.settings))
+    load = data.load_for_plan if dry else data.load
+    plan = Plan(sweep, load(sweep.data.name, **sweep.data.settings))
     plan.check()
     say(f"{plan}\n  results     {output.absolute()}")
     if dry:

@@ -24,7 +24,7 @@ from amun_ray.stages import resources
 from amun_ray.sweep import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OWN_DATA = ("cifar10_small", "cifar10_resnet18")  # shipped configs of files that are not everywhere
+OWN_DATA = ("cifar10_small", "cifar10_small_methods")  # shipped configs of files that are not everywhere
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "tune_configs").glob("*.yaml") if path.stem not in OWN_DATA)
 CONFIG = """
 name: mine

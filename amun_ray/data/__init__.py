@@ -7,7 +7,7 @@ from amun_ray.arguments import check_arguments
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.digits import load_digits
 from amun_ray.data.parquet import load_parquet
-from amun_ray.data.torchvision_sets import load_cifar10, load_cifar100
+from amun_ray.data.torchvision_sets import SIZES, load_cifar10, load_cifar100, outline
 from amun_ray.errors import UserError
 from amun_ray.names import lookup
 
@@ -46,3 +46,17 @@ def load(name: str, **settings: Any) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset {name!r} must return a Dataset, found {type(dataset).__name__}")
     return dataset
+
+
+def load_for_plan(name: str, **settings: Any) -> Dataset:
+    """`load`, except that nothing is downloaded: a set that is not there yet is replaced by its sizes.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if name not in SIZES:
+        return load(name, **settings)
+    try:
+        return load(name, **settings | {"download": False})
+    except UserError:
+        return outline(name, **settings)

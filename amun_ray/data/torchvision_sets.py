@@ -35,6 +35,23 @@ def load_cifar100(
     return _load("CIFAR100", root, download, {"train_size": train_size, "test_size": test_size}, seed)
 
 
+SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100)}  # training and test images, classes
+
+
+def outline(name: str, *, train_size: int | None = None, test_size: int | None = None, **_: object) -> Dataset:
+    """The sizes of a set that is still to be downloaded, for a plan: black images (but a pixel).
+
+    Raises:
+        UserError: a subset larger than the set.
+    """
+    train, test, classes = SIZES[name]
+    counts = [len(seeded_subset(have, wanted, what, 0)) for have, wanted, what in
+              ((train, train_size, "train_size"), (test, test_size, "test_size"))]
+    pixels = np.zeros((sum(counts), 3, 32, 32), np.uint8)
+    pixels[0, :, 0, 0] = 255  # a constant channel cannot be normalised
+    return Dataset(f"{name} (not downloaded yet)", pixels, np.zeros(sum(counts), np.int64), counts[0], classes)
+
+
 def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, int | None], seed: int) -> Dataset:
     """Both parts of the torchvision class `kind`, cut down to `sizes`, in one stack."""
     name = kind.lower()

@@ -7,6 +7,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
+from amun_ray import data
 from amun_ray.data import load
 from amun_ray.errors import UserError
 
@@ -70,3 +71,13 @@ def test_no_torchvision_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(UserError, match="cifar10 needs a torchvision that fits this torch"):
         load("cifar10", root=tmp_path)
+
+
+def test_a_plan_knows_the_sizes_of_a_set_that_is_not_there(tmp_path):
+    whole = data.load_for_plan("cifar100", root=str(tmp_path))
+    assert (whole.train_size, len(whole), whole.classes, whole.pixels.shape[1:]) == (50_000, 60_000, 100, (3, 32, 32))
+    part = data.load_for_plan("cifar10", root=str(tmp_path), train_size=100, test_size=20)
+    assert (part.train_size, len(part)) == (100, 120)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="train_size"):
+        data.load_for_plan("cifar10", root=str(tmp_path), train_size=50_001)
