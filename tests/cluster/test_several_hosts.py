@@ -134,7 +134,8 @@ def test_ray_down_leaves_nothing_behind(submitted, team):
     with team.timed("ray down"):
         team.laptop.run("cd amun_ray && ray down --yes cluster/cluster.yaml", timeout=120)
     assert "raylet" not in team.head.run("ps ax -o comm").stdout
-    assert "raylet" not in team.worker.run("ps ax -o comm").stdout
+    # Ray stops the head alone; the others end by themselves when they have missed it for a minute.
+    hosts.until(lambda: "raylet" not in team.worker.run("ps ax -o comm").stdout, 180, "the worker's raylet ends")
 
 
 def run_python(host, program: str, *arguments: str) -> str:
