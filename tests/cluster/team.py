@@ -57,8 +57,8 @@ class Team:
 
 def reason_to_skip() -> str | None:
     """Why the hosts cannot be made here, or None."""
-    if os.environ.get("AMUN_SEVERAL_HOSTS") == "no":
-        return "AMUN_SEVERAL_HOSTS=no"
+    if os.environ.get("AMUN_SEVERAL_HOSTS") not in ("short", "long"):
+        return "makes hosts of its own, minutes: AMUN_SEVERAL_HOSTS=short, or long"
     return hosts.missing()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -23,6 +24,9 @@ def worker(local_ray, tmp_path_factory):
                 os.kill(os.getpid(), signal.SIGKILL)
             if item == "always dies":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if str(item).startswith("together"):
+                while len(list(log.glob("together*"))) <= TRIES:
+                    time.sleep(0.02)
             if item == "user error":
                 raise UserError("row 3 is empty")
             return f"{item} done"
@@ -106,8 +110,8 @@ def test_actors_that_died_idle_are_replaced_and_no_item_is_blamed(worker, local_
         return actors[-1]
 
     with ActorQueue(spawn, TRIES + 1) as queue:
-        before = [f"before {number}" for number in range(2 * TRIES)]
-        assert len(list(queue.run(before, lambda actor, item: actor.work.remote(item)))) == len(before)
+        together = [f"together {number}" for number in range(TRIES + 1)]  # one each, so all have started
+        assert len(list(queue.run(together, lambda actor, item: actor.work.remote(item)))) == len(together)
         for actor in actors[:]:
             local_ray.kill(actor)
         after = dict(queue.run(["after"], lambda actor, item: actor.work.remote(item)))
