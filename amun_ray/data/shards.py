@@ -1,7 +1,7 @@
 """The schema of an adversarial shard: one parquet file with the rows that an attack made, their units and their origin.
 
 A shard is a pure function of its rows and metadata: the same rows give the same bytes on any worker. A digest of both
-is in its metadata, so that a damaged or foreign shard is recognised (DESIGN.md, decisions 3 and 4).
+is in its metadata, so that a damaged or foreign shard is recognised.
 """
 
 import hashlib

@@ -54,7 +54,7 @@ def random_forget(
 
 
 def random_forget_sets(train_size: int, fraction: float, *, sets: int, held_out: int, seed: int) -> ForgetSets:
-    """Random forget sets of `fraction` of the training set each (the paper's protocol, PAPER.md section 2).
+    """Random forget sets of `fraction` of the training set each (the paper's protocol).
 
     A seeded permutation halves the training set: held-out sets are random subsets of the one half, final sets of the
     other. So the two kinds never meet, whatever their numbers, and set k stays the same when more sets are asked for.
@@ -112,7 +112,7 @@ def requested_forget_sets(train_size: int, rows: np.ndarray, *, held_out: int, s
 
 
 def reference_halves(count: int, models: int, seed: int) -> np.ndarray:
-    """(models, count) bool: which rows each RMIA reference model is trained on (PAPER.md, Metrics).
+    """(models, count) bool: which rows each RMIA reference model is trained on (experiments).
 
     Models 2k and 2k + 1 hold complementary random halves, so every row is in exactly half of the models and every
     model holds half of the rows (one more or less where `count` is odd). Pair k does not depend on `models`: a bank

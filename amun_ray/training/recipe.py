@@ -14,7 +14,7 @@ WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first s
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SGD with momentum and weight decay, as every training of the paper (PAPER.md, section 2).
+    """SGD with momentum and weight decay, as every training of the paper (the AMUN paper, experiments).
 
     The "step" schedule never looks at `epochs`, so one run of E epochs passes through the model of every shorter run.
     "one_cycle" does look, and is meant for originals made fast.

@@ -1,4 +1,4 @@
-"""What each fine-tuning method sees and minimises, epoch by epoch (PAPER.md, section 2).
+"""What each fine-tuning method sees and minimises, epoch by epoch (the AMUN paper, experiments).
 
 Batch norm: a pass that holds samples of D_R updates the running statistics, as in any training. A pass over D_F or D_A
 alone normalises with the statistics the model has and leaves them: they are estimates over all of D, and a request that
