@@ -2,6 +2,7 @@
 
     ValueError
       +- UserError      something the user wrote or supplied, and can mend: ends a command with one line and exit code 2
+           +- StorageError   the storage takes no more, or is away; an OSError, too
     RuntimeError
       +- Diverged       a training run whose loss or weights left the finite numbers: ends one trial, not the sweep
 """
@@ -11,5 +12,14 @@ class UserError(ValueError):
     """A mistake in a config, a file or an argument. The message says where, the rule, what came and what to do."""
 
 
+class StorageError(OSError, UserError):
+    """The store cannot be written. What is finished is kept; the message says what has to be mended."""
+
+
 class Diverged(RuntimeError):
     """Training produced a non-finite loss or weight."""
+
+
+def in_words(error: Exception) -> str:
+    """An exception of somebody else's code as part of one line: its kind, and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].removesuffix(": ")

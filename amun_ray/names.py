@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from amun_ray.errors import UserError
+from amun_ray.errors import UserError, in_words
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -28,12 +28,18 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def load_object(name: str, kind: str) -> Any:
-    """Import the object named by `package.module:NAME`; UserError when it is not there."""
+    """Import the object named by `package.module:NAME`; UserError when it is not there, or its module is broken."""
     module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), attribute]):
+        raise UserError(f"{kind} {name!r}: a name of the form package.module:NAME is expected")
     try:
-        return getattr(import_module(module), attribute)
+        loaded = import_module(module)
     except ImportError as error:
         raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}; install it, or put its "
                         "folder on PYTHONPATH") from error
-    except AttributeError as error:
-        raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}") from error
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {in_words(error)}") from error
+    if not hasattr(loaded, attribute):
+        raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}{suggestion(attribute, vars(loaded))}"
+                        .removesuffix("."))
+    return getattr(loaded, attribute)

@@ -5,14 +5,16 @@ from amun_ray.attacks.craft import calibrate, craft
 from amun_ray.attacks.ddn import ddn
 from amun_ray.attacks.fast_fgsm import fast_fgsm
 from amun_ray.attacks.fgsm import fgsm
+from amun_ray.attacks.look import Capacity
 from amun_ray.attacks.nearest import nearest
 from amun_ray.attacks.pgd_l2 import pgd_l2
 from amun_ray.attacks.pgd_linf import pgd_linf
-from amun_ray.attacks.rows import ALREADY_WRONG, FAILED, FLIPPED, STATUS, AdversarialRows, Cost, report
+from amun_ray.attacks.prepared import Prepared
+from amun_ray.attacks.rows import AdversarialRows, Cost, report
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.attacks.table import ATTACKS
 from amun_ray.attacks.transfer import transfer
+from amun_ray.status import Status
 
-__all__ = ["ALREADY_WRONG", "ATTACKS", "FAILED", "FLIPPED", "STATUS", "Adversarial", "AdversarialRows",
-           "AttackSettings", "Cost", "calibrate", "craft", "ddn", "fast_fgsm", "fgsm", "nearest", "pgd_l2", "pgd_linf",
-           "report", "transfer"]
+__all__ = ["ATTACKS", "Adversarial", "AdversarialRows", "AttackSettings", "Capacity", "Cost", "Prepared", "Status",
+           "calibrate", "craft", "ddn", "fast_fgsm", "fgsm", "nearest", "pgd_l2", "pgd_linf", "report", "transfer"]

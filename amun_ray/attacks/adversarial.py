@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from amun_ray.attacks.checks import check_batch
 from amun_ray.attacks.frozen import frozen
-from amun_ray.attacks.look import Looker, flat, unflat
+from amun_ray.attacks.look import Capacity, Looker, flat, unflat
 from amun_ray.attacks.slots import Attack, run
 from amun_ray.errors import UserError
 from amun_ray.tensors import l2
 
-CHUNK = 256
+CHUNK = 256  # images in the model at a time
 
 
 class Adversarial(NamedTuple):
@@ -33,7 +33,7 @@ def attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -
     """
     model = frozen(model)
     check_batch(model, images, labels)
-    look = Looker(model, tuple(images.shape[1:]), CHUNK)
+    look = Looker(model, tuple(images.shape[1:]), Capacity(CHUNK))
     found = run(attack, look, flat(images), labels, slots=len(images))
     best = unflat(found.best, look.shape).contiguous()
     never = torch.zeros_like(found.flipped)

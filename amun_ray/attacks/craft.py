@@ -1,7 +1,6 @@
 """`craft`: from clean images to verified adversarial rows. `calibrate`: the first radius for all of them."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.attacks.checks import check_batch
-from amun_ray.attacks.frozen import folded, frozen
 from amun_ray.attacks.look import Looker, flat, unflat
-from amun_ray.attacks.rows import ALREADY_WRONG, FAILED, FLIPPED, AdversarialRows, Cost
+from amun_ray.attacks.prepared import Prepared, prepared
+from amun_ray.attacks.rows import AdversarialRows, Cost
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.attacks.shrink import shrink
 from amun_ray.attacks.slots import Found, run
 from amun_ray.attacks.verify import verify
 from amun_ray.errors import UserError
+from amun_ray.precision import uses_bfloat16
+from amun_ray.status import Status
 from amun_ray.tensors import l2
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,8 @@ CALIBRATION_SHARE = 0.95  # of the samples must have an adversarial example with
 CALIBRATION_DOUBLINGS = 20
 
 
-def craft(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings,
-          indices: np.ndarray | None = None, progress: Callable[[int], None] | None = None) -> AdversarialRows:
+def craft(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, settings: AttackSettings,
+          indices: np.ndarray | None = None) -> AdversarialRows:
     """Find a close adversarial image for every sample, and verify it on `model` itself.
 
     The search runs on a frozen copy of `model` (batch norm folded, channels_last); `model` is not changed. Every
@@ -36,24 +37,24 @@ def craft(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackS
     `calibrate` is called on the images given here.
 
     Args:
-        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes); its tensors are float32.
+        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes); its tensors are float32. `Prepared(model)` for
+            more calls than one.
         images: (N, C, H, W) float32 in [0, 1], on the model's device.
         labels: (N,) int64, the true ones.
         indices: (N,) int64, the dataset's rows of the images; 0 .. N-1 if not given.
-        progress: called with the number of samples searched so far.
 
     Raises:
         UserError: an argument that does not fit, before any work starts; or logits that are not finite.
     """
-    model = frozen(model)
-    check_batch(model, images, labels)
+    ready = prepared(model, settings)
+    check_batch(ready.original, images, labels)
     rows = _indices(indices, len(images))
     if settings.values.get("eps_init", 1.0) is None:
-        settings = replace(settings, eps_init=calibrate(model, images, labels, settings=settings))
-    look = _looker(model, images, settings)
-    original = Looker(model, look.shape, look.chunk, contiguous=True)
+        settings = replace(settings, eps_init=calibrate(ready, images, labels, settings=settings))
+    look = _looker(ready, images, settings)
+    original = Looker(ready.original, look.shape, ready.capacity, contiguous=True)
     clean = flat(images)
-    found = run(settings.attack(), look, clean, labels, slots=settings.batch_size, progress=progress)
+    found = run(settings.attack(), look, clean, labels, slots=settings.batch_size)
     found = found._replace(best=_shrunk(look, clean, found, labels, settings))
     verdict = verify(original, clean, labels, found, kappa=settings.values.get("kappa", 0.0),
                      again=lambda *rows: run(settings.attack(), original, *rows, slots=settings.batch_size).best)
@@ -61,15 +62,15 @@ def craft(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackS
     distance = l2(stored - images)
     # without a radius of its own, a row's radius is its distance
     eps = found.eps if settings.row.smallest or settings.name == "fast_fgsm" else distance
-    status = torch.full_like(labels, FAILED, dtype=torch.int8)
-    status[verdict.flipped], status[verdict.already_wrong] = FLIPPED, ALREADY_WRONG
+    status = torch.full_like(labels, Status.FAILED, dtype=torch.int8)
+    status[verdict.flipped], status[verdict.already_wrong] = Status.FLIPPED, Status.ALREADY_WRONG
     cost = Cost(len(images), look.forward, look.backward, original.forward)
     return AdversarialRows(index=rows, cost=cost, **{name: column.cpu().numpy() for name, column in {
         "image": stored, "true_label": labels, "label": verdict.label, "l2": distance, "steps": found.looks,
         "eps": torch.where(verdict.already_wrong, 0.0, eps), "status": status}.items()})
 
 
-def calibrate(model: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings,
+def calibrate(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, settings: AttackSettings,
               samples: int = 100) -> float:
     """The first radius by the paper's rule: the one within which 95 % of a small sample have an adversarial example.
 
@@ -77,7 +78,7 @@ def calibrate(model: nn.Module, images: Tensor, labels: Tensor, *, settings: Att
     `craft` as `eps_init`; the sample is the first `samples` images, so pass them in a random order.
 
     Args:
-        images, labels: as in `craft`. Samples that the model already gets wrong do not count.
+        model, images, labels: as in `craft`. Samples that the model already gets wrong do not count.
 
     Returns:
         The radius, in pixel units of the attack's norm.
@@ -85,13 +86,13 @@ def calibrate(model: nn.Module, images: Tensor, labels: Tensor, *, settings: Att
     Raises:
         UserError: an attack that has no radius to calibrate, or no sample that it could flip.
     """
-    model = frozen(model)
-    check_batch(model, images, labels)
+    ready = prepared(model, settings)
+    check_batch(ready.original, images, labels)
     if settings.row.smallest is None:
         raise UserError(f"attack {settings.name!r} has no radius to calibrate; leave out eps_init")
     images, labels = images[:samples], labels[:samples]
     settings = replace(settings, eps_init=settings.row.smallest, doublings=CALIBRATION_DOUBLINGS, shrink=None)
-    look = _looker(model, images, settings)
+    look = _looker(ready, images, settings)
     found = run(settings.attack(), look, flat(images), labels, slots=settings.batch_size)
     searched = found.eps > 0
     flipped = found.flipped & searched
@@ -124,26 +125,8 @@ def _shrunk(look: Looker, clean: Tensor, found: Found, labels: Tensor, settings:
     return best
 
 
-def _looker(frozen_model: nn.Module, images: Tensor, settings: AttackSettings) -> Looker:
+def _looker(ready: Prepared, images: Tensor, settings: AttackSettings) -> Looker:
     """What the search asks: the folded copy, at the precision and in the form that the settings name."""
-    attacked = folded(frozen_model, images[:1])
-    if settings.compile:
-        mode = "reduce-overhead" if images.is_cuda else "default"
-        attacked = torch.compile(attacked, dynamic=False, mode=mode)
-    return Looker(attacked, tuple(images.shape[1:]), min(settings.batch_size, len(images)),
-                  bfloat16=_bfloat16(settings, images.device), fixed=settings.compile)
-
-
-def _bfloat16(settings: AttackSettings, device: torch.device) -> bool:
-    if settings.precision != "auto":
-        return settings.precision == "bfloat16"
-    return settings.row.bfloat16 and fast_bfloat16(device)
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Does this device multiply in bfloat16 natively? Elsewhere it is emulated, and slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # older versions of torch do not say what the processor can do
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(capabilities.get("avx512_bf16", False))
+    precision = settings.precision if settings.row.bfloat16 or settings.precision != "auto" else "float32"
+    return Looker(ready.fast(images[:1]), tuple(images.shape[1:]), ready.capacity, fixed=ready.compiled,
+                  bfloat16=uses_bfloat16(precision, images.device, on_cpu=True))

@@ -69,18 +69,28 @@ def fooled(look: Look, labels: Tensor, kappa: float = 0.0) -> Tensor:
 
 
 @dataclass
-class Looker:
-    """Asks a frozen model, `chunk` images at a time, and counts the passes.
+class Capacity:
+    """How many images go through a model at a time: fewer for good once the GPU's memory was too small for them.
 
-    Out of memory on the GPU halves `chunk` for good, as often as it takes, and goes on; one warning says so.
+    Whoever attacks one batch after another on a device passes the same one on: what was found out stays known.
+    """
+
+    images: int
+
+
+@dataclass
+class Looker:
+    """Asks a frozen model, as many images at a time as there is room for, and counts the passes.
+
+    Out of memory on the GPU halves the capacity, as often as it takes, and goes on; one warning says so.
     """
 
     model: nn.Module
     shape: tuple[int, int, int]  # C, H, W
-    chunk: int
+    capacity: Capacity
     bfloat16: bool = False
     contiguous: bool = False  # images in the layout (N, C, H, W) that a user's model gets, not channels_last
-    fixed: bool = False  # every pass at one shape (N = chunk) and with a gradient: what a CUDA graph needs
+    fixed: bool = False  # every pass at one shape (N = the capacity) and with a gradient: what a CUDA graph needs
     forward: int = field(default=0, init=False)  # images that went through, each way
     backward: int = field(default=0, init=False)
 
@@ -104,17 +114,17 @@ class Looker:
     def _chunked(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
         looks, begin, halved = [], 0, False
         while begin < len(rows):
-            part = slice(begin, begin + self.chunk)
+            part = slice(begin, begin + self.capacity.images)
             try:
                 looks.append(self._look(rows[part], labels[part], judged[part], objective))
                 begin = part.stop
             except torch.OutOfMemoryError:
-                if self.chunk == 1:
+                if self.capacity.images == 1:
                     raise
-                self.chunk //= 2
+                self.capacity.images //= 2
                 halved = True
         if halved:
-            logger.warning("out of GPU memory: the attack goes on with %d images at a time", self.chunk)
+            logger.warning("out of GPU memory: the attack goes on with %d images at a time", self.capacity.images)
         return looks[0] if len(looks) == 1 else Look(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
 
     def _look(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
@@ -133,7 +143,7 @@ class Looker:
         count = len(rows)
         self.forward += count
         if self.fixed:
-            rows, labels = _padded(rows, self.chunk), _padded(labels, self.chunk)
+            rows, labels = _padded(rows, self.capacity.images), _padded(labels, self.capacity.images)
         if objective is None and not self.fixed:
             with torch.no_grad():
                 return self._logits(rows, self.bfloat16), rows.new_zeros(()).expand_as(rows)
@@ -159,7 +169,7 @@ class Looker:
             self.forward += len(doubtful)
             again = rows[doubtful]
             with torch.no_grad():
-                sharp = self._logits(_padded(again, self.chunk) if self.fixed else again, False)
+                sharp = self._logits(_padded(again, self.capacity.images) if self.fixed else again, False)
             logits[doubtful] = sharp[:len(doubtful)]
         return logits
 

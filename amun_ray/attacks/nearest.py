@@ -9,11 +9,12 @@ With m = z_y - max_{j != y} z_j the margin at the point x, g its gradient, x0 th
     d' = (1 - tau) d - c g,   c such that   m + g (d' - d) = -kappa,   then x = x0 + (1 + OVERSHOOT) d'
 
 tau is 0 until the image is misclassified for the first time, then falls from `TAU_FIRST` to `TAU_LAST` over
-`polish` steps. The length c accounts for the box [0, 1]: it is found by three Newton updates on
+`polish` steps. The length c accounts for the box [0, 1]: it is found by at most three Newton updates on
 g (clamp(x0 + (1 - tau) d - c g) - x0), without asking the model. The nearest misclassified point ever seen is kept.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from amun_ray.attacks.slots import Rows, fresh
 TAU_FIRST, TAU_LAST = 0.7, 0.1
 OVERSHOOT = 0.01  # of the distance
 BOX_UPDATES = 3
+SETTLED = 1e-5  # of its length, within which a step needs no further update
 TINY = 1e-30
 
 
@@ -57,28 +59,65 @@ class Nearest:
         done = (rows["polished"] >= self.polish) | (rows["looks"] > self.steps) | (rows["eps"] == 0)
         # a sample that never flipped keeps its last attempt
         shown = better | (done & ~rows["flipped"])
-        rows["best"] = torch.where(shown[:, None], rows["point"], rows["best"])
+        torch.where(shown[:, None], rows["point"], rows["best"], out=rows["best"])
         # the last point is only judged
         rows["wants"] = ~rows["flipped"] | (rows["polished"] < self.polish - 1)
-        rows["point"] = self._next(rows, look, step)
+        self._move(rows, look, step)
         return done
 
-    def _next(self, rows: Rows, look: Look, step: Tensor) -> Tensor:
-        """The next point (N, D), from the point at `step` (N, D) from the clean image."""
-        polished = rows["polished"]
+    def _move(self, rows: Rows, look: Look, step: Tensor) -> None:
+        """Put `rows["point"]` where to look next; it is at `step` (N, D), which is overwritten, from the clean image.
+
+        On a processor all this is bound by memory, so nothing is made anew that can be overwritten.
+        """
+        polished, gradient, clean = rows["polished"], look.gradient, rows["clean"]
         share = (polished / max(self.polish - 1, 1)).clamp(0, 1)
         tau = torch.where(polished >= 0, TAU_FIRST + (TAU_LAST - TAU_FIRST) * share, 0.0)
-        gradient, clean = look.gradient, rows["clean"]
-        target = (gradient * step).sum(1) - (look.margin + self.kappa)  # what g d' must become
-        base = step * (1 - tau)[:, None]
-        square = gradient.square()
-        length = ((gradient * base).sum(1) - target) / square.sum(1).clamp_min(TINY)
-        for _ in range(BOX_UPDATES):
-            wish = clean + base - length[:, None] * gradient
-            boxed = wish.clamp(0, 1)
-            free = (square * (boxed == wish)).sum(1)
-            length = length + ((gradient * (boxed - clean)).sum(1) - target) / free.clamp_min(TINY)
-        return (clean + (1 + OVERSHOOT) * (base - length[:, None] * gradient)).clamp(0, 1)
+        scratch = torch.empty_like(step), rows["point"]
+        along = torch.mul(gradient, step, out=scratch[0]).sum(1)
+        target = along - (look.margin + self.kappa)  # what g d' must become
+        start = step.mul_((1 - tau)[:, None]).add_(clean)
+        length = _length_in_box(_Line(start, clean, gradient, gradient.square(), target), along * (1 - tau), scratch)
+        start.addcmul_(gradient, length[:, None], value=-1)
+        torch.lerp(clean, start, 1 + OVERSHOOT, out=rows["point"]).clamp_(0, 1)
+
+
+class _Line(NamedTuple):
+    """For each of N rows the points `start - c gradient`, and what g (point - clean) is to be, inside the box."""
+
+    start: Tensor  # (N, D)
+    clean: Tensor  # (N, D)
+    gradient: Tensor  # (N, D)
+    square: Tensor  # (N, D), of the gradient
+    target: Tensor  # (N,)
+
+    def beyond(self, length: Tensor, wish: Tensor, boxed: Tensor) -> Tensor:
+        """(N,) by how much the target is exceeded at `length` (N,); `wish` becomes the point, `boxed` scratch."""
+        torch.addcmul(self.start, self.gradient, length[:, None], value=-1, out=wish)
+        torch.clamp(wish, 0, 1, out=boxed)
+        return boxed.sub_(self.clean).mul_(self.gradient).sum(1) - self.target
+
+    def updated(self, length: Tensor, wish: Tensor, boxed: Tensor) -> Tensor:
+        """`length` (N,) after one Newton update; both others are overwritten."""
+        beyond = self.beyond(length, wish, boxed)
+        torch.clamp(wish, 0, 1, out=boxed)
+        # 0 and 1 as floats: a bool tensor would have to be converted, which takes longer than all the rest
+        return length + beyond / wish.eq_(boxed).mul_(self.square).sum(1).clamp_min(TINY)
+
+
+def _length_in_box(line: _Line, along: Tensor, scratch: tuple[Tensor, Tensor]) -> Tensor:
+    """The length c (N,) of the step; `along` (N,) is g (start - clean), `scratch` two tensors (N, D) to overwrite.
+
+    One update is enough for nearly all rows; only the others get more.
+    """
+    total = line.square.sum(1)
+    length = line.updated((along - line.target) / total.clamp_min(TINY), *scratch)
+    off = line.beyond(length, *scratch).abs()
+    left = ((off > SETTLED * length.abs() * total) & (total > TINY)).nonzero().squeeze(1)
+    few = _Line(*(column[left] for column in line))
+    for _ in range(BOX_UPDATES - 1):
+        length[left] = few.updated(length[left], *(torch.empty_like(few.start) for _ in scratch))
+    return length
 
 
 def nearest(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 60, polish: int = 4,

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# status codes; only rows of the first two belong into an adversarial set
-FLIPPED, ALREADY_WRONG, FAILED = 0, 1, 2
-STATUS = {"flipped": FLIPPED, "already_wrong": ALREADY_WRONG, "failed": FAILED}
+from amun_ray.status import Status
+
 QUANTILES_PCT = (5, 25, 50, 75, 95)
 
 
@@ -35,7 +34,7 @@ class AdversarialRows:
     eps: np.ndarray  # (N,) float32, final radius in the attack's own norm, pixel units; 0 where already wrong
     l2: np.ndarray  # (N,) float32, distance from the clean image, pixel units
     steps: np.ndarray  # (N,) int32, how often the search looked at this sample
-    status: np.ndarray  # (N,) int8, see STATUS
+    status: np.ndarray  # (N,) int8, a code of Status
     cost: Cost
 
     @property
@@ -46,7 +45,7 @@ class AdversarialRows:
     @property
     def kept(self) -> np.ndarray:
         """(N,) bool: the rows that belong into the adversarial set."""
-        return self.status != FAILED
+        return self.status != Status.FAILED
 
     @classmethod
     def joined(cls, parts: Iterable["AdversarialRows"]) -> "AdversarialRows":
@@ -67,8 +66,8 @@ def report(columns: Mapping[str, np.ndarray], cost: Cost) -> dict[str, float]:
     A statistic of no sample is left out, so the dict can be logged as metrics as it is.
     """
     status = columns["status"]
-    found = {f"{name}_percent": 100 * float((status == code).mean()) for name, code in STATUS.items()}
-    flipped = status == FLIPPED
+    found = {f"{code.name.lower()}_percent": 100 * float((status == code).mean()) for code in Status}
+    flipped = status == Status.FLIPPED
     for name in ("eps", "l2"):
         values = columns[name][flipped]
         if len(values):

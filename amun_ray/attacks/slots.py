@@ -1,6 +1,5 @@
 """Runs an attack over any number of images in a batch that stays full: who is done leaves, the next one enters."""
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -57,19 +56,13 @@ def fresh(clean: Tensor, label: Tensor) -> Rows:
     }
 
 
-def run(attack: Attack, look: Looker, clean: Tensor, label: Tensor, *, slots: int,
-        progress: Callable[[int], None] | None = None) -> Found:
-    """Attack every row of `clean` (N, D) with at most `slots` of them in the batch at a time.
-
-    Args:
-        progress: called with the number of rows done so far, whenever some are.
-    """
+def run(attack: Attack, look: Looker, clean: Tensor, label: Tensor, *, slots: int) -> Found:
+    """Attack every row of `clean` (N, D) with at most `slots` of them in the batch at a time."""
     count, entered = len(clean), min(slots, len(clean))
     found = Found(torch.empty_like(clean), torch.empty_like(label, dtype=torch.bool), clean.new_empty(count),
                   torch.empty_like(label, dtype=torch.int32), clean.new_empty(count))
     rows = attack.begin(clean[:entered], label[:entered])
     owner = torch.arange(entered, device=clean.device)  # which input row sits in each slot
-    finished = 0
     while len(owner):
         seen = look(rows["point"], rows["label"], rows["wants"], attack.objective, rows["judged"])
         first = rows["looks"] == 0
@@ -80,9 +73,6 @@ def run(attack: Attack, look: Looker, clean: Tensor, label: Tensor, *, slots: in
             continue
         for answers, column in zip(found, Found._fields, strict=True):
             answers[owner[leaving]] = rows[column][leaving]
-        finished += len(leaving)
-        if progress is not None:
-            progress(finished)
         replaced = leaving[:count - entered]
         if len(replaced):
             newcomers = torch.arange(entered, entered + len(replaced), device=clean.device)

@@ -10,29 +10,31 @@ from amun_ray.attacks.checks import check_batch, check_model
 from amun_ray.attacks.craft import craft
 from amun_ray.attacks.frozen import frozen
 from amun_ray.attacks.look import Look, Looker, flat
-from amun_ray.attacks.rows import ALREADY_WRONG, FAILED, FLIPPED, AdversarialRows, Cost
+from amun_ray.attacks.prepared import Prepared, prepared
+from amun_ray.attacks.rows import AdversarialRows, Cost
 from amun_ray.attacks.settings import AttackSettings
+from amun_ray.status import Status
 
 
-def transfer(source: nn.Module, target: nn.Module, images: Tensor, labels: Tensor, *, settings: AttackSettings,
-             indices: np.ndarray | None = None) -> AdversarialRows:
+def transfer(source: nn.Module | Prepared, target: nn.Module, images: Tensor, labels: Tensor, *,
+             settings: AttackSettings, indices: np.ndarray | None = None) -> AdversarialRows:
     """Attack `source`, then let `target` say what the images are; arguments and errors as in `craft`.
 
     The rows' labels are those of `target`. A row is flipped where `target` is wrong, already wrong (at distance 0)
     where `target` is wrong on the clean image, and failed where the example did not transfer; what `source` says of
     it does not count. `report()["flipped_percent"]` of the result is the success share.
     """
-    source, target = frozen(source), frozen(target)
-    check_batch(source, images, labels)
+    ready, target = prepared(source, settings), frozen(target)
+    check_batch(ready.original, images, labels)
     check_model(target, images, labels, name="target")
-    rows = craft(source, images, labels, settings=settings, indices=indices)
-    look = Looker(target, tuple(images.shape[1:]), settings.batch_size, contiguous=True)
+    rows = craft(ready, images, labels, settings=settings, indices=indices)
+    look = Looker(target, tuple(images.shape[1:]), ready.capacity, contiguous=True)
     carried = torch.from_numpy(rows.image).to(images.device)
     before, after = _say(look, images, labels), _say(look, carried, labels)
     already = before.predicted != labels
     flipped = (after.predicted != labels) & ~already
-    status = torch.full_like(labels, FAILED, dtype=torch.int8)
-    status[flipped], status[already] = FLIPPED, ALREADY_WRONG
+    status = torch.full_like(labels, Status.FAILED, dtype=torch.int8)
+    status[flipped], status[already] = Status.FLIPPED, Status.ALREADY_WRONG
     image = torch.where(already[:, None, None, None], images, carried)
     return replace(
         rows,

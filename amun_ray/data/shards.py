@@ -6,14 +6,13 @@ is in its metadata, so that a damaged or foreign shard is recognised.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from enum import IntEnum
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from amun_ray.status import Status
 
 CONTENT = "content"  # metadata key: digest of the columns and of the metadata given, written by `encode`
 SHAPE = "image_shape"  # metadata key: [C, H, W] as JSON, written by `encode`
@@ -23,21 +22,12 @@ OWN_KEYS = (CONTENT, SHAPE, FORMAT)
 
 Columns = dict[str, np.ndarray]
 
-
-class Status(IntEnum):
-    """How the search for a row's adversarial neighbour ended; the codes of the column `status`."""
-
-    FLIPPED = 0        # the model says `label`, which is not `true_label`
-    ALREADY_WRONG = 1  # the clean image is misclassified: it is its own neighbour at distance 0
-    FAILED = 2         # not flipped at the largest radius; `image` is the last attempt, kept out of D_A
-
-
 COLUMNS: dict[str, tuple[type, str]] = {
     "index": (np.int64, "row of the dataset, counted from 0"),
     "image": (np.float32, "adversarial image (C, H, W) in [0, 1], float32 little-endian in C order"),
     "true_label": (np.int64, "class in the dataset"),
     "label": (np.int64, "class that the attacked model gives to the image"),
-    "eps": (np.float32, "L2 radius the search ended with, pixels in [0, 1]"),
+    "eps": (np.float32, "radius the search ended with, in the norm of the attack, pixels in [0, 1]"),
     "l2": (np.float32, "L2 distance of the image from the clean one, pixels in [0, 1]"),
     "steps": (np.int32, "attack steps spent on this row"),
     "status": (np.int8, "; ".join(f"{status.value} {status.name.lower()}" for status in Status)),
@@ -81,15 +71,14 @@ def encode(rows: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]) -> by
     return sink.getvalue().to_pybytes()
 
 
-def decode(source: bytes | pa.Buffer | pa.NativeFile) -> tuple[Columns, dict[str, str]]:
+def decode(source: bytes | pa.Buffer) -> tuple[Columns, dict[str, str]]:
     """The columns of a shard and its metadata; the arrays are views of the buffers that were read.
 
     Raises:
         ValueError, OSError, KeyError, pa.ArrowException: no shard, or one that does not match its digest; `verify`
             turns all of them into a reason.
     """
-    file = source if isinstance(source, pa.NativeFile) else pa.BufferReader(source)
-    table = pq.ParquetFile(file).read(use_threads=False)
+    table = pq.ParquetFile(pa.BufferReader(source)).read(use_threads=False)
     stored = table.schema.metadata or {}
     metadata = {key.decode(): value.decode() for key, value in stored.items()}
     if metadata.get(FORMAT) != VERSION:
@@ -104,43 +93,14 @@ def decode(source: bytes | pa.Buffer | pa.NativeFile) -> tuple[Columns, dict[str
     return columns, metadata
 
 
-def write_shard(path: str | os.PathLike, rows: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]) -> Path:
-    """Write `encode(rows)` next to `path`, then rename: a shard that exists is a shard that is whole."""
-    path = Path(path)
-    content = encode(rows, metadata=metadata)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # writers of one shard must not share it
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def read_shard(path: str | os.PathLike) -> tuple[Columns, dict[str, str]]:
-    """`decode` of a file, memory-mapped.
-
-    Raises:
-        FileNotFoundError: there is no such file; others as `decode`.
-    """
-    with pa.memory_map(os.fspath(path)) as file:
-        return decode(file)
-
-
-def verify(source: bytes | str | os.PathLike, expected: Mapping[str, str]) -> str | None:
+def verify(source: bytes | pa.Buffer, expected: Mapping[str, str]) -> str | None:
     """None if `source` is a whole shard with the metadata `expected`, otherwise the reason why not, in one line.
 
     Args:
-        source: the bytes of a shard, or its path.
         expected: metadata that must be there with these values; further metadata may be there too.
     """
     try:
-        _, metadata = decode(source) if isinstance(source, bytes) else read_shard(source)
-    except FileNotFoundError:
-        return "no such shard"
+        _, metadata = decode(source)
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:  # MemoryError: a damaged size
         return f"damaged, or no shard: {' '.join(str(error).split())}"
     for key, value in sorted(expected.items()):

@@ -36,6 +36,7 @@ def load_cifar100(
 
 
 SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100)}  # training and test images, classes
+NOT_HERE = "(not downloaded yet)"  # at the end of the name of an `outline`
 
 
 def outline(name: str, *, train_size: int | None = None, test_size: int | None = None, **_: object) -> Dataset:
@@ -49,7 +50,7 @@ def outline(name: str, *, train_size: int | None = None, test_size: int | None =
               ((train, train_size, "train_size"), (test, test_size, "test_size"))]
     pixels = np.zeros((sum(counts), 3, 32, 32), np.uint8)
     pixels[0, :, 0, 0] = 255  # a constant channel cannot be normalised
-    return Dataset(f"{name} (not downloaded yet)", pixels, np.zeros(sum(counts), np.int64), counts[0], classes)
+    return Dataset(f"{name} {NOT_HERE}", pixels, np.zeros(sum(counts), np.int64), counts[0], classes)
 
 
 def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, int | None], seed: int) -> Dataset:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from amun_ray.attacks import ALREADY_WRONG, ATTACKS, FAILED, FLIPPED, STATUS, AdversarialRows, AttackSettings, craft
-from amun_ray.attacks.look import Looker, flat
+from amun_ray.attacks import ATTACKS, AdversarialRows, AttackSettings, Prepared, calibrate, craft, transfer
+from amun_ray.attacks.look import Capacity, Looker, flat
 from amun_ray.attacks.slots import Found
 from amun_ray.attacks.verify import verify
-from amun_ray.data.shards import COLUMNS, Status
+from amun_ray.data.shards import COLUMNS
+from amun_ray.status import Status
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def first_radius(name):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_row_flips_the_original_in_any_batch(name, precision, net, images, labels):
     rows = craft(net, images, labels, settings=AttackSettings(name=name, precision=precision, **first_radius(name)))
-    assert rows.status.tolist() == [FLIPPED] * len(images)
+    assert rows.status.tolist() == [Status.FLIPPED] * len(images)
     alone = np.concatenate([said(net, image[None]) for image in rows.image])
     np.testing.assert_array_equal(said(net, rows.image), rows.label)
     np.testing.assert_array_equal(alone, rows.label)
@@ -45,7 +46,6 @@ def test_columns_are_those_of_a_shard(net, images, labels):
     assert {name: column.dtype for name, column in rows.columns.items()} == {
         name: np.dtype(kind) for name, (kind, _) in COLUMNS.items()}
     assert rows.index.tolist() == [7, 5, 6]
-    assert {name.upper(): code for name, code in STATUS.items()} == {status.name: status.value for status in Status}
 
 
 def test_a_sample_that_is_already_wrong_is_its_own_neighbour(net, images, labels):
@@ -53,8 +53,8 @@ def test_a_sample_that_is_already_wrong_is_its_own_neighbour(net, images, labels
     given[::3] = (given[::3] + 1) % 4
     for name in ATTACKS:
         rows = craft(net, images, given, settings=AttackSettings(name=name, **first_radius(name)))
-        assert (rows.status[::3] == ALREADY_WRONG).all()
-        assert (rows.status[1::3] == FLIPPED).all()
+        assert (rows.status[::3] == Status.ALREADY_WRONG).all()
+        assert (rows.status[1::3] == Status.FLIPPED).all()
         np.testing.assert_array_equal(rows.image[::3], images[::3].numpy())
         np.testing.assert_array_equal(rows.label[::3], labels[::3].numpy())
         assert not rows.l2[::3].any()
@@ -72,7 +72,7 @@ class Stubborn(nn.Module):
 def test_a_sample_that_cannot_be_flipped_is_reported(name, images):
     rows = craft(Stubborn(), images[:4], torch.zeros(4, dtype=torch.int64),
                  settings=AttackSettings(name=name, **first_radius(name)))
-    assert (rows.status == FAILED).all()
+    assert (rows.status == Status.FAILED).all()
     assert not rows.kept.any()
     assert rows.report()["failed_percent"] == 100
     assert "l2_mean" not in rows.report()
@@ -81,7 +81,7 @@ def test_a_sample_that_cannot_be_flipped_is_reported(name, images):
 def test_kappa_is_a_margin_on_the_original(net, images, labels):
     kappa = 0.5
     rows = craft(net, images, labels, settings=AttackSettings(kappa=kappa))
-    assert (rows.status == FLIPPED).all()
+    assert (rows.status == Status.FLIPPED).all()
     with torch.no_grad():
         logits = net(torch.from_numpy(rows.image))
     lead = logits.amax(1) - logits.gather(1, labels[:, None])[:, 0]
@@ -109,7 +109,7 @@ def test_rows_that_fall_short_are_pushed_or_searched_again(plane, plane_images):
         asked.append(len(some))
         return some + away[1::2] * 1.01 * distance[1::2] * normal
 
-    verdict = verify(Looker(plane, (3, 6, 6), 8), clean, label, claims(crossing), kappa=0.0, again=again)
+    verdict = verify(Looker(plane, (3, 6, 6), Capacity(8)), clean, label, claims(crossing), kappa=0.0, again=again)
     assert verdict.flipped.all()
     assert asked == [8]
     pushed = (verdict.image - clean).norm(dim=1)[::2]
@@ -119,21 +119,27 @@ def test_rows_that_fall_short_are_pushed_or_searched_again(plane, plane_images):
 def test_a_row_that_cannot_be_mended_is_not_kept(plane, plane_images):
     label = plane(plane_images).argmax(1)
     clean = flat(plane_images)
-    verdict = verify(Looker(plane, (3, 6, 6), 8), clean, label, claims(clean), kappa=0.0,
+    verdict = verify(Looker(plane, (3, 6, 6), Capacity(8)), clean, label, claims(clean), kappa=0.0,
                      again=lambda some, labels: some)
     assert not verdict.flipped.any()
     assert torch.equal(verdict.label, label)
 
 
+class Stumbles(list):
+    def __deepcopy__(self, memo):
+        return self
+
+
 class Small(nn.Module):
-    """A device with memory for `most` images at a time."""
+    """A device with memory for `most` images at a time; its copies share the list of batches that were too large."""
 
     def __init__(self, net, most):
         super().__init__()
-        self.net, self.most = net, most
+        self.net, self.most, self.stumbles = net, most, Stumbles()
 
     def forward(self, images):
         if len(images) > self.most:
+            self.stumbles.append(len(images))
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.net(images)
 
@@ -143,9 +149,22 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(net, images, labels, ca
     with caplog.at_level(logging.WARNING, logger="amun_ray"):
         found = craft(Small(net, 5), images, labels, settings=AttackSettings(batch_size=32))
     np.testing.assert_allclose(found.image, wanted.image, rtol=0, atol=2e-5)
-    assert [record.args for record in caplog.records] == [(4,)] * 2  # the search, and the verification
+    assert [record.args for record in caplog.records] == [(4,)]  # the verification knows what the search found out
     with pytest.raises(torch.OutOfMemoryError):
         craft(Small(net, 0), images, labels, settings=AttackSettings())
+
+
+def test_the_room_that_was_found_is_kept_for_the_next_batch(net, images, labels, caplog):
+    small, settings = Small(net, 5), AttackSettings(name="pgd_l2", steps=5)
+    ready = Prepared(small, settings, Capacity(32))
+    with caplog.at_level(logging.WARNING, logger="amun_ray"):
+        for part in (slice(0, 24), slice(24, 48)):
+            calibrate(ready, images[part], labels[part], settings=settings)
+            craft(ready, images[part], labels[part], settings=settings)
+            transfer(ready, small, images[part], labels[part], settings=settings)
+    assert small.stumbles == [24, 16, 8]
+    assert ready.capacity.images == 4
+    assert len(caplog.records) == 1
 
 
 def test_the_cost_is_what_the_model_saw(net, images, labels):
@@ -165,18 +184,12 @@ def test_the_cost_is_what_the_model_saw(net, images, labels):
     assert cost.samples == len(images)
 
 
-def test_progress_counts_samples(net, images, labels):
-    seen = []
-    craft(net, images, labels, settings=AttackSettings(batch_size=16), progress=seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == len(images)
-
-
-def test_compile_keeps_one_shape(net, images, labels, monkeypatch):
-    shapes = set()
+def test_compile_compiles_once_and_keeps_one_shape(net, images, labels, monkeypatch):
+    shapes, compilations = set(), []
 
     def remember(model, **options):
         assert options["dynamic"] is False
+        compilations.append(model)
 
         def compiled(given):
             shapes.add(tuple(given.shape))
@@ -184,10 +197,25 @@ def test_compile_keeps_one_shape(net, images, labels, monkeypatch):
         return compiled
 
     monkeypatch.setattr(torch, "compile", remember)
-    rows = craft(net, images, labels, settings=AttackSettings(compile=True, batch_size=20))
+    settings = AttackSettings(compile=True, batch_size=20)
+    ready = Prepared(net, settings)
+    rows = AdversarialRows.joined(craft(ready, images[part], labels[part], settings=settings)
+                                  for part in (slice(0, 30), slice(30, 48)))
     assert shapes == {(20, 3, 6, 6)}
+    assert len(compilations) == 1
     np.testing.assert_allclose(rows.image, craft(net, images, labels, settings=AttackSettings()).image,
                                rtol=0, atol=2e-5)
+
+
+def test_a_prepared_model_gives_the_same_rows(net, images, labels):
+    settings = AttackSettings(name="pgd_linf", steps=5)
+    changed = deepcopy(net)
+    ready = Prepared(changed, settings)
+    changed.head.weight.data.zero_()
+    for _ in range(2):
+        rows = craft(ready, images, labels, settings=settings)
+        for name, column in craft(net, images, labels, settings=settings).columns.items():
+            np.testing.assert_array_equal(column, rows.columns[name], err_msg=name)
 
 
 def test_joined_rows_report_as_one(net, images, labels):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from amun_ray.attacks import ATTACKS, FLIPPED, AttackSettings, craft
+from amun_ray.attacks import ATTACKS, AttackSettings, craft
+from amun_ray.status import Status
 
 SETTINGS = {name: AttackSettings(name=name, precision="float32", eps_init=0.05 if row.smallest else None,
                                  steps=10 if "pgd" in name else None) for name, row in ATTACKS.items()}
@@ -30,7 +31,7 @@ def test_cross_entropy_does_not_underflow_on_a_sure_model(net, images, labels):
     sure.head.bias.data *= 1000
     settings = AttackSettings(name="pgd_l2", objective="cross_entropy", eps_init=0.05)
     rows = craft(sure, images[:12], labels[:12], settings=settings)
-    assert (rows.status == FLIPPED).all()
+    assert (rows.status == Status.FLIPPED).all()
     assert np.median(rows.l2) < 1.1 * np.median(craft(net, images[:12], labels[:12], settings=settings).l2)
 
 

@@ -7,7 +7,6 @@ from torch import nn
 
 from amun_ray.attacks import (
     ATTACKS,
-    FLIPPED,
     AttackSettings,
     calibrate,
     craft,
@@ -18,8 +17,9 @@ from amun_ray.attacks import (
     pgd_l2,
     pgd_linf,
 )
-from amun_ray.attacks.look import Looker, flat
+from amun_ray.attacks.look import Capacity, Looker, flat
 from amun_ray.attacks.shrink import shrink
+from amun_ray.status import Status
 
 # attack -> (settings, order of the norm it measures in, how many times the distance it may go)
 TWICE = 2.001  # the radius doubles
@@ -42,7 +42,7 @@ def test_lands_just_past_the_plane(name, plane, plane_images):
     settings, order, factor = WITHIN[name]
     labels = plane(plane_images).argmax(1)
     rows = craft(plane, plane_images, labels, settings=AttackSettings(name=name, **settings))
-    assert (rows.status == FLIPPED).all()
+    assert (rows.status == Status.FLIPPED).all()
     moved = torch.from_numpy(rows.image) - plane_images
     length = torch.linalg.vector_norm(moved.flatten(1), ord=order, dim=1)
     wanted = plane.distance(plane_images, dual(order)).detach()
@@ -119,7 +119,7 @@ def test_calibration_does_not_count_what_is_already_wrong(plane, plane_images):
 def test_shrink_comes_back_to_the_boundary_and_stays_beyond_it(plane, plane_images):
     labels, wanted = plane(plane_images).argmax(1), plane.distance(plane_images, 2).detach()
     far = pgd_l2(plane, plane_images, labels, radius=1.9 * wanted).images
-    near = shrink(Looker(plane, (3, 6, 6), 8), flat(plane_images), flat(far), labels, times=8)
+    near = shrink(Looker(plane, (3, 6, 6), Capacity(8)), flat(plane_images), flat(far), labels, times=8)
     length = (near - flat(plane_images)).norm(dim=1)
     assert (length >= wanted).all()
     assert (length <= wanted * (1 + 1.9 / 2**8 + 1e-4)).all()

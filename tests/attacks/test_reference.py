@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from amun_ray.attacks import FLIPPED, AttackSettings, craft, ddn, pgd_l2
+from amun_ray.attacks import AttackSettings, craft, ddn, pgd_l2
 from amun_ray.attacks.adversarial import attacked
 from amun_ray.attacks.ddn import Ddn
+from amun_ray.status import Status
 
 RADIUS = 0.08
 
@@ -42,7 +43,7 @@ def test_algorithm_1_equals_a_plain_loop(start, stop, net, images, labels):
     settings = AttackSettings(name="pgd_l2", start=start, stop=stop, eps_init=0.01, steps=10,
                               objective="cross_entropy", precision="float32")
     rows = craft(net, images[:8], labels[:8], settings=settings)
-    assert (rows.status == FLIPPED).all()
+    assert (rows.status == Status.FLIPPED).all()
     for row in range(8):
         clean, label = images[row:row + 1], labels[row:row + 1]
         point, radius, right = clean, 0.01, True
@@ -95,6 +96,6 @@ def test_ddn_agrees_with_foolbox(net, images, labels):
 
 def test_nearest_is_nearer_than_ddn_for_a_tenth_of_the_passes(net, images, labels):
     rows = craft(net, images, labels, settings=AttackSettings())
-    assert (rows.status == FLIPPED).all()
+    assert (rows.status == Status.FLIPPED).all()
     assert rows.cost.backward / len(images) < 9
     assert rows.l2.mean() < 1.03 * ddn(net, images, labels, steps=100).l2.mean().item()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from amun_ray.attacks import ALREADY_WRONG, FAILED, FLIPPED, AttackSettings, craft, transfer
+from amun_ray.attacks import AttackSettings, craft, transfer
 from amun_ray.errors import UserError
+from amun_ray.status import Status
 
 
 def test_to_itself_everything_transfers(net, images, labels):
@@ -27,11 +28,11 @@ def test_the_target_labels_and_judges(net, images, labels):
         before, after = (target(some).argmax(1).numpy() for some in (images, torch.from_numpy(rows.image)))
     true = labels.numpy()
     np.testing.assert_array_equal(rows.label, after)
-    np.testing.assert_array_equal(rows.status, np.where(before != true, ALREADY_WRONG,
-                                                        np.where(after != true, FLIPPED, FAILED)))
+    np.testing.assert_array_equal(rows.status, np.where(before != true, Status.ALREADY_WRONG,
+                                                        np.where(after != true, Status.FLIPPED, Status.FAILED)))
     assert (rows.l2 > 0).tolist() == (before == true).tolist()
     assert 0 < rows.report()["flipped_percent"] < 100
-    assert {FLIPPED, FAILED} <= set(rows.status.tolist())
+    assert {Status.FLIPPED, Status.FAILED} <= set(rows.status.tolist())
 
 
 def test_the_target_is_checked_too(net, images, labels):
