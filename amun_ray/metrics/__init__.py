@@ -1,10 +1,11 @@
 """Arrays in, numbers out; only `predict` touches a model. Percent wherever a number is a rate."""
 
+from amun_ray.metrics import lira
 from amun_ray.metrics.accuracy import accuracy
 from amun_ray.metrics.auc import auc, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
 from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
-from amun_ray.metrics.gap import GAP_TERMS, GAP_TERMS_MIS, average_gap, is_unchanged
+from amun_ray.metrics.gap import GAP_TERMS, GAP_TERMS_MIS, average_gap, is_unchanged, proxy
 from amun_ray.metrics.predict import Predictions, evaluating, predict
 from amun_ray.metrics.rmia import RmiaSettings, offline_mean, out_mean, reference_mean
 from amun_ray.metrics.scoring import audit, score
@@ -33,11 +34,13 @@ __all__ = [
     "evaluating",
     "holm",
     "is_unchanged",
+    "lira",
     "logit_scaled",
     "mis",
     "offline_mean",
     "out_mean",
     "predict",
+    "proxy",
     "reference_mean",
     "roc",
     "score",

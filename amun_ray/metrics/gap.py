@@ -1,4 +1,7 @@
-"""The one number a method is judged by: its mean distance from the retrained model. Not the mean of the metrics."""
+"""The one number a method is judged by: its mean distance from the retrained model. Not the mean of the metrics.
+
+Where no retrained model can be afforded, `proxy` stands in for it in a search.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -27,6 +30,23 @@ def average_gap(
         if bad:
             raise UserError(f"average gap: {name} lack a finite {', '.join(bad)}; they hold {', '.join(sorted(side))}")
     return sum(abs(scores[term] - retrained[term]) for term in terms) / len(terms)
+
+
+def proxy(scores: Mapping[str, float], original_test_accuracy: float) -> float:
+    """Mean of |FT AUC - 50| and the test accuracy lost against the original model, in percentage points; 0 is the best.
+
+    It needs no retrained model: 50 is the FT AUC that the paper (ICML 2025, section 6) gives as the ideal, the one of a
+    model that never saw D_F, and the test accuracy is what unlearning must not cost. A gain of test accuracy counts as
+    no loss. It does not see the accuracy on D_F and D_R, so its best trial need not be the one with the least Avg. Gap.
+
+    Raises:
+        UserError: a score is missing or not finite.
+    """
+    terms = ("forget_test_auc", "test_accuracy")
+    bad = [term for term in terms if not isfinite(scores.get(term, float("nan")))]
+    if bad or not isfinite(original_test_accuracy):
+        raise UserError(f"proxy: the scores lack a finite {', '.join(bad) or 'test accuracy of the original'}")
+    return (abs(scores["forget_test_auc"] - 50) + max(0.0, original_test_accuracy - scores["test_accuracy"])) / 2
 
 
 def is_unchanged(scores: Mapping[str, float], original: Mapping[str, float], tolerance: float = 0.1) -> bool:

@@ -2,13 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from amun_ray.arguments import check_arguments
-from amun_ray.errors import UserError
+from amun_ray.errors import UserError, in_words
 from amun_ray.models.normalize import Normalize
 from amun_ray.models.resnet import resnet18, resnet20
 from amun_ray.models.small_cnn import SmallCNN
@@ -66,19 +67,25 @@ def build(
         raise UserError(f"model {name!r}: {channels} channels need {channels} means, found {len(mean)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "model weights"))
-        net = constructor(channels=channels, classes=classes, size=size, **(options or {}))
-    if name not in MODELS:
-        _check_net(net, name, (2, channels, size, size), (2, classes))
+        made = partial(constructor, channels=channels, classes=classes, size=size, **(options or {}))
+        net = made() if name in MODELS else _own_net(made, name, (2, channels, size, size), (2, classes))
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), net=net))
 
 
-def _check_net(net: nn.Module, name: str, images: tuple[int, ...], logits: tuple[int, ...]) -> None:
-    """Raise UserError unless the user's `net` maps a batch of shape `images` to one of shape `logits`."""
-    if not isinstance(net, nn.Module):
-        raise UserError(f"model {name!r} must return a torch module, found {type(net).__name__}")
-    training = net.training
-    with torch.no_grad():
-        shape = tuple(net.eval()(torch.zeros(images)).shape)
-    net.train(training)
+def _own_net(make: Callable[[], nn.Module], name: str, images: tuple[int, ...], logits: tuple[int, ...]) -> nn.Module:
+    """The user's net; UserError unless it maps a batch of shape `images` to one of shape `logits`."""
+    try:
+        net = make()
+        if not isinstance(net, nn.Module):
+            raise UserError(f"model {name!r} must return a torch module, found {type(net).__name__}")
+        training = net.training
+        with torch.no_grad():
+            shape = tuple(net.eval()(torch.zeros(images)).shape)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        raise UserError(f"model {name!r}, asked for logits {logits} of images {images}, fails: "
+                        f"{in_words(error)}") from error
     if shape != logits:
         raise UserError(f"model {name!r}: images {images} must give logits {logits}, found {shape}")
+    return net.train(training)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from amun_ray.errors import UserError
 
 State = Mapping[str, Tensor]
-SAFETENSORS = ".safetensors"
+SAFETENSORS, TORCH = ".safetensors", (".pt", ".pth", ".bin", ".ckpt")
 
 
 def save(model: nn.Module | State, metadata: Mapping[str, str]) -> bytes:
@@ -60,21 +60,43 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
         raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def read(path: str | os.PathLike) -> dict[str, Tensor]:
+def find(folder: Path, source: str) -> Path:
+    """The file of weights in `folder`, at any depth; `source` is what messages call the folder.
+
+    A safetensors file comes before a torch file, and `weights.safetensors` before any other.
+
+    Raises:
+        UserError: there is none, or there are several and none is the first choice.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for candidates in ([path for path in files if path.name == f"weights{SAFETENSORS}"],
+                       [path for path in files if path.suffix == SAFETENSORS],
+                       [path for path in files if path.suffix in TORCH]):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise UserError(f"{source}: holds several files of weights, name one of them: "
+                            f"{', '.join(str(path.relative_to(folder)) for path in candidates[:5])}")
+    held = ", ".join(str(path.relative_to(folder)) for path in files[:5]) or "nothing"
+    raise UserError(f"{source}: holds no weights, but {held}; programs (.pt2) and pickled models are not opened, put "
+                    "`model.state_dict()` beside them as a safetensors file")
+
+
+def read(path: str | os.PathLike, source: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a torch file that holds a state dict, plain or under "state_dict".
 
     Torch files are read with `weights_only=True`: nothing in them is executed. The `module.` that DataParallel puts
-    before every name is dropped.
+    before every name is dropped. `source` is what messages call the file: its path, unless told.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
-    path = Path(path)
-    found = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_torch(path)
+    path, source = Path(path), source or str(path)
+    found = _read_safetensors(path, source) if path.suffix == SAFETENSORS else _read_torch(path, source)
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{path}: expected a state dict (name -> tensor), plain or under 'state_dict', "
+        raise UserError(f"{source}: expected a state dict (name -> tensor), plain or under 'state_dict', "
                         f"found {_describe(found)}; save `model.state_dict()`")
     if all(name.startswith("module.") for name in found):
         return {name.removeprefix("module."): tensor for name, tensor in found.items()}
@@ -134,19 +156,19 @@ def _describe(found: object) -> str:
     return type(found).__name__
 
 
-def _read_safetensors(path: Path) -> object:
+def _read_safetensors(path: Path, source: str) -> object:
     try:
         return safetensors_torch.load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
+        raise UserError(f"{source}: cannot be read as safetensors: {error}") from error
 
 
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path, source: str) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: not a plain state dict, and whole objects are not unpickled; "
+        raise UserError(f"{source}: not a plain state dict, and whole objects are not unpickled; "
                         "save `model.state_dict()` instead") from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a torch file: {first}") from error
+        raise UserError(f"{source}: cannot be read as a torch file: {first}") from error

@@ -27,17 +27,20 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
 def augmented(images: Tensor, rows: Tensor, draws: Tensor) -> Tensor:
     """The images `rows` (B,) of `images` (N, C, H, W), each shifted and flipped as its row of `draws` (B, 3) says.
 
-    One gather reads the source pixel of every target pixel; pixels that come from outside the image are 0, which is
-    the zero padding. Returns (B, H, W, C), contiguous, of the dtype of `images`: the gather yields that order, and
-    permuted it is the channels_last batch that convolutions want.
+    One gather reads the source pixel of every target pixel, all its channels at once; pixels that come from outside
+    the image are 0, which is the zero padding. Returns (B, H, W, C), contiguous, of the dtype of `images`: permuted it
+    is the channels_last batch that convolutions want.
     """
-    height, width = images.shape[2:]
+    _, channels, height, width = images.shape
     down, across, flip = draws.unbind(1)
     x = torch.arange(width, device=images.device)
     source_y = torch.arange(height, device=images.device) + down[:, None]  # (B, H)
     source_x = torch.where(flip[:, None] == 1, width - 1 - x, x) + across[:, None]  # (B, W)
     inside_y = (source_y >= 0) & (source_y < height)
     inside_x = (source_x >= 0) & (source_x < width)
-    picked = images[rows[:, None, None], :, source_y.clamp(0, height - 1)[:, :, None],
-                    source_x.clamp(0, width - 1)[:, None, :]]  # (B, H, W, C)
+    pixels = images.index_select(0, rows).permute(0, 2, 3, 1).reshape(-1, channels)  # (B * H * W, C)
+    first = height * width * torch.arange(len(rows), device=images.device)
+    line = first[:, None] + width * source_y.clamp_(0, height - 1)
+    source = line[:, :, None] + source_x.clamp_(0, width - 1)[:, None, :]  # (B, H, W)
+    picked = pixels.index_select(0, source.flatten()).view(len(rows), height, width, channels)
     return picked.mul_((inside_y[:, :, None] & inside_x[:, None, :])[..., None])

@@ -51,8 +51,9 @@ def batches(parts: Sequence[Part], *, batch_size: int, augmentation: Augmentatio
 
 def in_order(part: Part, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """All of `part` in its own order, never augmented: images (B, C, H, W) float32 in [0, 1], and labels (B,)."""
-    for images, labels in zip(part.images.split(batch_size), part.labels.split(batch_size), strict=True):
-        yield _unit(images), labels
+    places = torch.arange(len(part.labels), device=part.labels.device)
+    for chosen, labels in zip(places.split(batch_size), part.labels.split(batch_size), strict=True):
+        yield _unit(part.images[part.rows_at(chosen)]), labels
 
 
 def _unit(images: Tensor) -> Tensor:
@@ -79,9 +80,9 @@ def _assemble(parts: Sequence[Part], rows: Tensor, draws: Tensor) -> tuple[Tenso
         places = ((rows >= first) & (rows < first + len(part.labels))).nonzero().flatten()
         local, where = send(rows[places] - first, device), send(places, device)
         if part.augment:
-            picked = augmented(part.images, local, send(draws[places], device))
+            picked = augmented(part.images, part.rows_at(local), send(draws[places], device))
         else:
-            picked = part.images.index_select(0, local).permute(0, 2, 3, 1)
+            picked = part.images.index_select(0, part.rows_at(local)).permute(0, 2, 3, 1)
         images.index_copy_(0, where, _unit(picked))
         labels.index_copy_(0, where, part.labels.index_select(0, local))
         first += len(part.labels)

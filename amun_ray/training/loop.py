@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amun_ray.errors import Diverged, UserError
+from amun_ray.precision import uses_bfloat16
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.batches import batches
 from amun_ray.training.cost import Cost
 from amun_ray.training.modes import frozen_statistics, has_batch_norm
 from amun_ray.training.parts import Part, count
-from amun_ray.training.recipe import Recipe, uses_bfloat16
+from amun_ray.training.recipe import Recipe
 
 Forward = Callable[[Tensor], Tensor]  # the model, possibly compiled
 Objective = Callable[[Forward, Tensor, Tensor], Tensor]  # (model, images, labels) -> what is minimised, a scalar
@@ -116,7 +117,7 @@ class _Run:
     def _step(self, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
         """One SGD step on one batch; its loss, detached."""
         with torch.autocast(self.device.type, torch.bfloat16,
-                            enabled=uses_bfloat16(self.recipe.precision, self.device)):
+                            enabled=uses_bfloat16(self.recipe.precision, self.device, on_cpu=False)):
             loss = objective(self.forward, images, labels)
         self.optimizer.zero_grad()
         loss.backward()

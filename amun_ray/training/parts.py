@@ -14,9 +14,23 @@ from amun_ray.tensors import check_unit_range
 class Part(NamedTuple):
     """Samples of one kind: clean ones as pixels, adversarial ones as the floats they were found as."""
 
-    images: Tensor  # (N, C, H, W) uint8 in 0..255, or float32 in [0, 1]
+    images: Tensor  # (M, C, H, W) uint8 in 0..255, or float32 in [0, 1]
     labels: Tensor  # (N,) int64, what the model is to say
     augment: bool  # whether crop and flip apply
+    rows: Tensor | None = None  # (N,) int64, which of `images` are meant, so that nobody copies them; None: all, M = N
+
+    @property
+    def own_images(self) -> Tensor:
+        """The images of the samples alone (N, C, H, W); a copy, where `rows` picks them."""
+        return self.images if self.rows is None else self.images[self.rows]
+
+    def rows_at(self, places: Tensor) -> Tensor:
+        """The rows in `images` of the samples at `places` (B,), which count from 0 to N - 1."""
+        return places if self.rows is None else self.rows[places]
+
+    def take(self, places: Tensor, *, augment: bool) -> "Part":
+        """The samples at `places` (B,), in that order, as a part that shares the images of this one."""
+        return Part(self.images, self.labels[places], augment, self.rows_at(places))
 
 
 def place(images: np.ndarray | Tensor, labels: np.ndarray | Tensor, *, augment: bool,

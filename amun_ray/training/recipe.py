@@ -1,12 +1,12 @@
 """How a model is trained: optimiser, learning rate over time, precision."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from amun_ray.errors import UserError
+from amun_ray.names import suggestion
 
 WARM_UP = 0.25  # share of a one-cycle run in which the learning rate rises
 WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first step
@@ -31,7 +31,7 @@ class Recipe:
     schedule: Literal["step", "one_cycle"] = "step"
     decay_every: int = 0  # epochs between two decays of "step"; 0 is never
     decay_factor: float = 0.1  # in (0, 1]
-    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -61,12 +61,21 @@ class Recipe:
         return self.lr * self.decay_factor**decays
 
 
-def uses_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether forward passes run under bfloat16 autocast.
+RECIPES = {
+    "paper": Recipe(lr=0.1, epochs=200, decay_every=40),  # for CIFAR-10; for Tiny ImageNet with batch_size 256
+    "fast": Recipe(lr=0.1, epochs=20, schedule="one_cycle"),  # a tenth of that, for who has no checkpoint
+}
 
-    "auto" takes bfloat16 on a GPU that computes it natively, and float32 on a CPU: torch does not say which CPUs have
-    bfloat16 instructions, and without them it is slower. Who knows that theirs has them asks for "bfloat16".
+
+def named(content: Any) -> Any:
+    """What `{recipe: NAME, KEY: VALUE, ...}` stands for: the settings of that recipe, with the other keys over them.
+
+    Anything without the key `recipe` is returned as it is. UserError for a name that RECIPES does not have.
     """
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bfloat16"
+    if not isinstance(content, Mapping) or "recipe" not in content:
+        return content
+    changes = dict(content)
+    name = str(changes.pop("recipe"))
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}{suggestion(name, RECIPES)} Known: {', '.join(sorted(RECIPES))}")
+    return asdict(RECIPES[name]) | changes

@@ -18,11 +18,13 @@ from amun_ray.unlearn.certified import CERTIFIED, certified
 from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Method, Report, Sets, Setting, Task
 from amun_ray.unlearn.saliency import SALIENCY, salient
 
-__all__ = ["METHODS", "Certificate", "Method", "Report", "Sets", "Setting", "Task", "copy_model", "find", "unlearn"]
+__all__ = ["BASELINES", "METHODS", "Certificate", "Method", "Report", "Sets", "Setting", "Task", "copy_model", "find",
+           "unlearn"]
 
-AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True, settings=plans.FORGET_STATISTICS)
-RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label, settings=plans.FORGET_STATISTICS)
-MASKED = SALIENCY | plans.FORGET_STATISTICS
+AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True, settings=plans.JOINT_STATISTICS)
+RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label, settings=plans.JOINT_STATISTICS)
+MASKED = SALIENCY | plans.JOINT_STATISTICS
+BASELINES = ("retrain", "original")  # every table has their rows: what unlearning aims at, and what it starts from
 
 METHODS: dict[str, Method] = {
     "finetune": Method(access=RETAIN, plan=plans.finetune),
@@ -56,13 +58,16 @@ def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recip
     name = method if isinstance(method, str) else "the method"
     row = find(method) if isinstance(method, str) else method
     _check_sets(name, row, sets)
-    task = Task(model=model, sets=sets, recipe=recipe, settings=row.complete(name, settings or {}),
+    task = Task(model=model, sets=sets, recipe=recipe, settings=row.complete(name, sets.access, settings or {}),
                 augmentation=augmentation, generator=generator, report=report or Report())
     return _timed(_run(row, task), task.report)
 
 
 def find(name: str) -> Method:
     """The row `name` of METHODS, or the Method behind `package.module:NAME`; UserError where there is none."""
+    if name in BASELINES:
+        raise UserError(f"{name!r} is no method to ask for: every sweep makes these models, and every table has their "
+                        "row; remove this line")
     method = lookup(METHODS, name, "method")
     if not isinstance(method, Method):
         raise UserError(f"method {name!r}: an amun_ray.unlearn.Method is expected, found {type(method).__name__}")

@@ -15,6 +15,7 @@ import torch
 
 from amun_ray.errors import Diverged
 from amun_ray.training.batches import send
+from amun_ray.training.modes import has_batch_norm
 from amun_ray.training.parts import Part
 from amun_ray.unlearn.gradients import Vector, combine, curvature, dot, gradient, scaled, trainable
 from amun_ray.unlearn.method import Certificate, Setting, Task
@@ -79,13 +80,17 @@ def certify(task: Task, target: Vector, step: Vector) -> Certificate:
     """The epsilon that `delta` leaves, from a bound on the distance between the step's end and the retrained model u.
 
     With D >= |w - u|, M the Lipschitz constant of the Hessian on the way, and s > 0 the smallest eigenvalue of H +
-    damping, the exact Newton step ends within D (M D / 2 + damping) / s of u, because grad L_R(u) = 0 and the averaged
-    Hessian between w and u differs from H by at most M D / 2. The step taken differs from that one by at most
-    (stationarity + residual) / s: |grad L_R(w) + target| and |(H + damping) step - target|, both computed over all of
-    D_R. Gaussian noise of `sigma` turns the sum into (epsilon, delta). s is an estimate by power iteration, so the
-    certificate is as good as that.
+    damping, the exact Newton step ends within D (M D / 2 + damping) / s of u (theorem 3.4, where D is 2 C), because
+    grad L_R(u) = 0 and the averaged Hessian between w and u differs from H by at most M D / 2. The step taken differs
+    from that one by at most (stationarity + residual) / s: |grad L_R(w) + target| and |(H + damping) step - target|,
+    both computed over all of D_R. Gaussian noise of `sigma` turns the sum into (epsilon, delta). s is an estimate by
+    power iteration, so the certificate is as good as that. It speaks of weights: a model with batch norm, whose
+    statistics no step takes D_F out of, gets none.
     """
     at, delta = task.settings, task.settings["delta"]
+    if has_batch_norm(task.model):
+        return Certificate(delta, None, "nothing is certified: batch norm statistics are those of all of D, and "
+                                        "neither step nor noise takes D_F out of them")
     missing = [name for name in ("distance", "hessian_lipschitz", "sigma") if at[name] == 0]
     if missing:
         return Certificate(delta, None, f"nothing is certified: {', '.join(missing)} not given")
@@ -161,7 +166,7 @@ def _sample(task: Task, samples: int) -> Part:
     """`samples` samples of D_R, drawn with replacement."""
     retain = task.sets.retain
     rows = send(torch.randint(len(retain.labels), (samples,), generator=task.generator), retain.labels.device)
-    return Part(retain.images[rows], retain.labels[rows], augment=False)
+    return retain.take(rows, augment=False)
 
 
 def _over(task: Task) -> dict[str, Any]:

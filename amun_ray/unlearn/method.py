@@ -17,7 +17,8 @@ from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 
 RETAIN = frozenset({"retain"})
-EITHER = frozenset({"retain", "forget_only"})
+FORGET_ONLY = frozenset({"forget_only"})
+EITHER = RETAIN | FORGET_ONLY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Setting:
     above: float = -math.inf  # a value must be greater than this ...
     at_least: float = -math.inf  # ... and not below this ...
     at_most: float = math.inf  # ... and not beyond this
+    access: frozenset[str] = EITHER  # where it counts; elsewhere it can be neither given nor searched
 
     def problem(self, value: float) -> str | None:
         """Why `value` is not allowed, or None where it is."""
@@ -113,14 +115,34 @@ class Method:
             raise UserError(f"access must be drawn from {sorted(EITHER)}, but got {sorted(self.access)}")
         if (self.plan is None) == (self.run is None):
             raise UserError("a method has either a plan or a run of its own")
+        idle = [key for key, setting in self.settings.items() if not setting.access & self.access]
+        if idle:
+            raise UserError(f"no setting of access of this method lets {', '.join(idle)} count")
 
-    def complete(self, name: str, settings: Mapping[str, float]) -> dict[str, float]:
-        """`settings` over the defaults; UserError for a setting the method does not have or a value it cannot take."""
+    def settings_in(self, *accesses: str) -> dict[str, Setting]:
+        """The settings that count in any of `accesses`."""
+        return {key: setting for key, setting in self.settings.items() if setting.access & {*accesses}}
+
+    def problem(self, name: str, key: str, *accesses: str) -> str | None:
+        """Why the setting `key` can be neither given nor searched in `accesses`, or None where it counts in any."""
+        if key not in self.settings:
+            return (f"{name} has no setting {key!r}{suggestion(key, self.settings)} "
+                    f"Its settings: {', '.join(self.settings) or 'none'}")
+        if key not in self.settings_in(*accesses):
+            return (f"{key!r} has no effect on {name} with {', '.join(map(repr, accesses))} access, "
+                    f"only with {', '.join(map(repr, sorted(self.settings[key].access)))}")
+        return None
+
+    def complete(self, name: str, access: str, settings: Mapping[str, float]) -> dict[str, float]:
+        """`settings` over the defaults of all settings of the row.
+
+        Raises:
+            UserError: a setting that the method does not have, or not in this `access`; a value that it cannot take.
+        """
         problems = []
         for key, value in settings.items():
-            if key not in self.settings:
-                known = ", ".join(self.settings) or "none"
-                problems.append(f"{name} has no setting {key!r}{suggestion(key, self.settings)} It has: {known}")
+            if (reason := self.problem(name, key, access)) is not None:
+                problems.append(reason)
             elif (reason := self.settings[key].problem(value)) is not None:
                 problems.append(f"{name}: {key} {reason}")
         if problems:

@@ -9,6 +9,7 @@ update them; the setting `forget_statistics: 1` does so, and with random forget 
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from amun_ray.training.batches import batches, in_order, send
 from amun_ray.training.loop import Forward, Objective, Pass, Plan, cross_entropy
 from amun_ray.training.modes import evaluating, frozen_statistics
 from amun_ray.training.parts import Part
-from amun_ray.unlearn.method import Sets, Setting, Task
+from amun_ray.unlearn.method import FORGET_ONLY, Sets, Setting, Task
 
 
 def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], Plan]:
@@ -32,7 +33,9 @@ def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], P
     return plan
 
 
-FORGET_STATISTICS = {"forget_statistics": Setting(default=0, low=0, high=1, choices=(0, 1))}
+STATISTICS = Setting(default=0, low=0, high=1, choices=(0, 1))
+FORGET_STATISTICS = {"forget_statistics": STATISTICS}  # of methods that pass over D_F by itself, D_R at hand or not
+JOINT_STATISTICS = {"forget_statistics": replace(STATISTICS, access=FORGET_ONLY)}  # of those that join D_F to D_R
 L1 = {
     "alpha": Setting(default=5e-4, low=1e-5, high=1e-2, log=True, at_least=0),
     "decay_epochs": Setting(default=10, low=1, high=20, at_least=1),

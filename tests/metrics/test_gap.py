@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from amun_ray.errors import UserError
-from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, accuracy, average_gap, is_unchanged
+from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, accuracy, average_gap, is_unchanged, proxy
 
 
 def row(*values):
@@ -55,3 +55,20 @@ def test_accuracy_in_percent():
         accuracy(np.where(logits == 2, np.nan, logits), np.zeros(4, dtype=int))
     with pytest.raises(UserError, match="4 rows for 3 labels"):
         accuracy(logits, np.zeros(3, dtype=int))
+
+
+@pytest.mark.parametrize(("scores", "value"), [
+    (row(94.49, 100.0, 94.33, 50.0), 0.0),  # the retrained model, against an original that is no better
+    (row(100.0, 100.0, 94.33, 61.0), 5.5),  # an original that has forgotten nothing
+    (row(95.0, 99.0, 92.33, 47.0), (3.0 + 2.0) / 2),
+    (row(95.0, 99.0, 95.33, 47.0), 1.5),  # a gain of test accuracy is no loss
+])
+def test_proxy_by_hand(scores, value):
+    assert proxy(scores, 94.33) == pytest.approx(value)
+
+
+def test_proxy_refuses_what_is_missing():
+    with pytest.raises(UserError, match="proxy: the scores lack a finite test_accuracy"):
+        proxy({"forget_test_auc": 50.0}, 90.0)
+    with pytest.raises(UserError, match="proxy: the scores lack a finite forget_test_auc"):
+        proxy(row(1, 1, 1, float("nan")), 90.0)

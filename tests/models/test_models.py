@@ -25,6 +25,10 @@ def no_net(*, channels, classes, size):
     return "weights.pt"
 
 
+def needs_more(*, channels, classes, size):
+    return nn.Linear(channels + size, classes)
+
+
 def parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -111,6 +115,7 @@ def test_a_users_own_net_is_built_and_checked():
     ("small_cnn", {"width": -1}, "`width >= 1` must hold, but got -1"),
     (f"{__name__}:GREY", None, "must be a callable that returns a module, found dict"),
     (f"{__name__}:no_net", None, "must return a torch module, found str"),
+    (f"{__name__}:needs_more", None, "asked for logits .* of images .*, fails: RuntimeError: .*mat1 and mat2 shapes"),
     (f"{__name__}:one_logit_short", None, r"images \(2, 1, 8, 8\) must give logits \(2, 10\), found \(2, 9\)"),
 ])
 def test_mistakes_are_named(name, options, message):

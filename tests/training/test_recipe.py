@@ -1,8 +1,7 @@
 import pytest
-import torch
 
 from amun_ray.errors import UserError
-from amun_ray.training.recipe import Recipe, uses_bfloat16
+from amun_ray.training.recipe import Recipe
 
 
 def test_step_schedule_multiplies_after_every_so_many_epochs():
@@ -38,9 +37,3 @@ def test_a_value_out_of_range_is_named(name, value):
 def test_all_mistakes_come_in_one_message():
     with pytest.raises(UserError, match=r"lr must be .*; epochs must be"):
         Recipe(lr=0, epochs=0)
-
-
-def test_auto_precision_is_float32_on_a_cpu():
-    assert not uses_bfloat16("auto", torch.device("cpu"))
-    assert uses_bfloat16("bfloat16", torch.device("cpu"))
-    assert not uses_bfloat16("float32", torch.device("cuda"))

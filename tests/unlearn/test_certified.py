@@ -54,7 +54,7 @@ def linear():
 
 def defaults(**settings):
     exact = {"damping": DAMPING, "sigma": 0, "steps": 200}
-    return METHODS["certified"].complete("certified", exact | settings)
+    return METHODS["certified"].complete("certified", "retain", exact | settings)
 
 
 def task_of(model, *, batch_size=64, **settings):
@@ -149,6 +149,16 @@ def test_a_curvature_that_is_not_positive_certifies_nothing():
                  settings=settings, generator=torch.Generator().manual_seed(0), report=report))
     assert report.certificate.epsilon is None
     assert "damping (0) must be raised" in report.certificate.reason
+
+
+def test_batch_norm_statistics_of_the_forget_set_certify_nothing():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    report = Report()
+    settings = defaults(distance=0.1, hessian_lipschitz=1, sigma=0.1, scale=100, steps=1)
+    list(unlearn("certified", model, SETS, recipe=Recipe(lr=1, epochs=1), augmentation=Augmentation(),
+                 settings=settings, generator=torch.Generator().manual_seed(0), report=report))
+    assert report.certificate.epsilon is None
+    assert "batch norm statistics" in report.certificate.reason
 
 
 def test_a_scale_below_the_curvature_diverges():

@@ -6,8 +6,8 @@ import torch
 from amun_ray.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn
-from amun_ray.unlearn.method import Report, Task
+from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn
+from amun_ray.unlearn.method import FORGET_ONLY, RETAIN, Report, Task
 
 
 def start(method, model, sets, **options):
@@ -81,9 +81,11 @@ def test_a_diverging_run_says_so(model, sets):
 
 
 @pytest.mark.parametrize(("name", "settings", "message"), [
-    ("amun", {"mask_ratio": 0.5}, "amun has no setting 'mask_ratio'. It has: forget_statistics"),
-    ("finetune", {"alpha": 0.5}, "finetune has no setting 'alpha'. It has: none"),
-    ("amun", {"forget_statistics": 0.5}, "must be one of 0, 1"),
+    ("amun", {"mask_ratio": 0.5}, "amun has no setting 'mask_ratio'. Its settings: forget_statistics"),
+    ("finetune", {"alpha": 0.5}, "finetune has no setting 'alpha'. Its settings: none"),
+    ("amun", {"forget_statistics": 1},
+     "'forget_statistics' has no effect on amun with 'retain' access, only with 'forget_only'"),
+    ("gradient_ascent", {"forget_statistics": 0.5}, "must be one of 0, 1"),
     ("salun", {"mask_rato": 0.5}, "did you mean 'mask_ratio'"),
     ("salun", {"mask_ratio": 0}, "mask_ratio must be > 0, but got 0"),
     ("salun", {"mask_ratio": 1.01}, "mask_ratio must be <= 1"),
@@ -113,6 +115,12 @@ def test_an_unknown_method_is_named_with_its_neighbour(model, sets):
         start("saluna", model, sets)
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_rows_that_every_table_has_are_not_asked_for(name):
+    with pytest.raises(UserError, match=f"'{name}' is no method to ask for: .* remove this line"):
+        find(name)
+
+
 def test_a_users_own_method_is_one_function_and_one_line(model, sets, tmp_path, monkeypatch):
     (tmp_path / "own_methods.py").write_text(
         "from amun_ray.training.loop import Pass\n"
@@ -133,6 +141,9 @@ def test_a_row_that_makes_no_sense_is_refused():
         Method(access=frozenset({"everything"}), plan=plans.finetune)
     with pytest.raises(UserError, match="either a plan or a run"):
         Method(access=frozenset({"retain"}))
+    with pytest.raises(UserError, match="no setting of access of this method lets weight count"):
+        Method(access=RETAIN, plan=plans.finetune,
+               settings={"weight": Setting(default=1, low=1, high=2, access=FORGET_ONLY)})
 
 
 def test_settings_are_searchable():

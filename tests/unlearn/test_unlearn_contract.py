@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from amun_ray.errors import UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import METHODS, Report, copy_model, unlearn
@@ -12,6 +13,7 @@ from amun_ray.unlearn import METHODS, Report, copy_model, unlearn
 CASES = [(name, access) for name, method in METHODS.items() for access in sorted(method.access)]
 BATCH_NORM = ("1.running_mean", "1.running_var", "1.num_batches_tracked")
 QUICK = {"certified": {"steps": 10, "scale": 100}}  # enough for a contract, and no eigenvalue to measure first
+CALM = {"certified": {"damping": 10, "steps": 10, "scale": 100}}
 every_case = pytest.mark.parametrize(("name", "access"), CASES)
 
 
@@ -90,6 +92,21 @@ def test_batch_norm_statistics_move_only_where_retained_samples_are_seen(name, a
 def test_a_setting_lets_them_move_without_retained_samples_too(name, model, sets):
     _, unlearned = run(name, "forget_only", model, sets, settings={"forget_statistics": 1})
     assert not torch.equal(unlearned[1].running_mean, model[1].running_mean)
+
+
+@every_case
+def test_every_setting_that_counts_does_something_and_the_others_are_refused(name, access, model, sets):
+    row, plain = METHODS[name], state(run(name, access, model, sets, epochs=3, settings=CALM.get(name))[1])
+    for key, setting in row.settings.items():
+        value = setting.low if setting.default != setting.low else setting.high
+        changed = CALM.get(name, {}) | {key: value}
+        if key in row.settings_in(access):
+            report = Report()
+            other = state(run(name, access, model, sets, epochs=3, settings=changed, report=report)[1])
+            assert not same(plain, other) or report.certificate is not None, key
+        else:
+            with pytest.raises(UserError, match=f"'{key}' has no effect on {name} with '{access}'"):
+                run(name, access, model, sets, settings=changed)
 
 
 @every_case
