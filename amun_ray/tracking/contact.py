@@ -1,0 +1,90 @@
+"""How MLflow is reached: how long it is waited for, what goes wrong, and how files come from it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from amun_ray.errors import UserError
+
+FIRST_CONTACT_SECONDS, PATIENCE_SECONDS, RETRIES = 10, 30, 2
+MLFLOW_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # ImportError: no driver for a database
+OPEN_TO_RETRY = (401, 403, 408, 429)  # refusals by HTTP status that a person, or time, can mend
+SECONDS, TRIES = "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+
+def impatient() -> AbstractContextManager[None]:
+    """The first contact must fail within seconds."""
+    return environment({SECONDS: str(FIRST_CONTACT_SECONDS), TRIES: "1"})
+
+
+def patient() -> AbstractContextManager[None]:
+    """Later requests wait longer and are tried again; what the user's environment says of that goes first."""
+    wanted = {SECONDS: str(PATIENCE_SECONDS), TRIES: str(RETRIES)}
+    return environment({name: value for name, value in wanted.items() if name not in os.environ})
+
+
+@contextmanager
+def environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables for a while."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether MLflow answered, and said that it will never take this."""
+    if not isinstance(error, MlflowException):
+        return False
+    status = error.get_http_status_code()
+    return 400 <= status < 500 and status not in OPEN_TO_RETRY
+
+
+def reason(error: Exception) -> str:
+    """The first line of what MLflow has to say."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+@contextmanager
+def downloaded(source: str, uri: str) -> Iterator[Path]:
+    """The file or folder at `source` (`runs:/`, `models:/`, `mlflow-artifacts:/`), for as long as the context lasts.
+
+    Raises:
+        UserError: nothing answers at the tracking URI `uri`, or it has nothing there.
+    """
+    database = uri.removeprefix("sqlite:///").partition("?")[0]
+    if uri.startswith("sqlite:///") and not Path(database).is_file():  # MLflow would make an empty one
+        raise UserError(f"{source}: tracking.uri {uri!r}: no such database")
+    with (tempfile.TemporaryDirectory() as folder, default_server(uri),
+          environment({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})):
+        try:
+            with impatient():
+                MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"{source}: tracking.uri {uri!r}: MLflow cannot be used: {reason(error)}") from error
+        try:
+            local = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=uri)
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"{source}: not found at tracking.uri {uri!r}: {reason(error)}") from error
+        yield Path(local)
+
+
+@contextmanager
+def default_server(uri: str) -> Iterator[None]:
+    """Make `uri` MLflow's default, which alone is asked for registered models, whatever a call is told."""
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -1,0 +1,92 @@
+"""What MLflow is told, as data: it can be sent now, or kept in a folder and sent another day."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONTENT = ("files", "model")  # the fields of an event that are folders of bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """All that belongs to one finished piece of work, or what the sweep's own run gets more of.
+
+    Attributes:
+        key: digest of the work; a run carries it as tag and is found again by it.
+        parent: id of the run above. An event with a parent makes a run, whole, unless it is there already; one without
+            adds to the run of its key.
+        name: of a run that is made.
+        tags, params: of the run; parameters cannot change, so only the event that makes a run brings any.
+        metrics: (name, value, step).
+        files: artifacts, path below the run -> content; one of the same path is replaced.
+        model: the folder of an MLflow model, path -> content. Its scores are the run's metrics.
+        registered: name under which the model is registered, with the alias `best`.
+        status: FINISHED, FAILED, KILLED or RUNNING; None leaves it.
+    """
+
+    key: str
+    parent: str | None = None
+    name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[tuple[str, float, int]] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    model: Mapping[str, bytes] = field(default_factory=dict)
+    registered: str | None = None
+    status: str | None = None
+
+
+class Spool:
+    """Events that MLflow does not know yet, a folder each, in order. A folder that is there is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def waiting(self) -> list[Path]:
+        """The kept events, oldest first."""
+        return sorted(path for path in self.folder.glob("[0-9]*")) if self.folder.is_dir() else []
+
+    def add(self, event: Event) -> None:
+        """Keep an event behind all that wait."""
+        last = max((int(path.name) for path in self.waiting()), default=0)
+        partial = self.folder / f".{uuid.uuid4().hex}"
+        for part in CONTENT:
+            write_files(partial / part, getattr(event, part))
+        rest = {name: value for name, value in vars(event).items() if name not in CONTENT}
+        (partial / "event.json").write_text(json.dumps(rest, default=str))
+        os.replace(partial, self.folder / f"{last + 1:08d}")
+
+    @staticmethod
+    def read(path: Path) -> Event:
+        """The event of a folder of `waiting`."""
+        return Event(**json.loads((path / "event.json").read_text()),
+                     **{part: read_files(path / part) for part in CONTENT})
+
+    def remove(self, path: Path) -> None:
+        """Drop an event that was sent; the spool itself goes with the last one."""
+        gone = path.with_name(f".{uuid.uuid4().hex}")
+        os.replace(path, gone)
+        shutil.rmtree(gone)
+        if not self.waiting():
+            shutil.rmtree(self.folder)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write path -> content below `folder`, which is made; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Path -> content of every file below `folder`."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}

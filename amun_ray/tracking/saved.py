@@ -1,0 +1,107 @@
+"""An unlearned model as files: how it is built and its weights, and around them what makes an MLflow model of it.
+
+`model.json` and `weights.safetensors` are the model: read as data, built by this package, the same predictions bit for
+bit. The MLflow model is these two files with a signature and an example; MLflow opens it through this very module, so
+there is no pickle, nothing is traced, and a network of the user's own is logged like any other. Whoever loads it needs
+amun_ray installed, which `requirements.txt` does not list, since no package index has it.
+"""
+
+import importlib.metadata
+import json
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from torch import nn
+
+from amun_ray import models
+from amun_ray.errors import UserError
+from amun_ray.metrics import predict
+from amun_ray.models import checkpoint
+from amun_ray.tracking.contact import downloaded
+from amun_ray.tracking.event import read_files
+
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+NEEDED = ("torch", "numpy", "safetensors", "mlflow")
+
+
+def model_files(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The artifacts of unlearned models: how the network is built, and the weights of each by file name."""
+    return {f"model/{name}": content for name, content in {MODEL: _text(description), **weights}.items()}
+
+
+def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int, int, int]) -> dict[str, bytes]:
+    """The folder of an MLflow model.
+
+    Args:
+        description: the arguments of `models.build` but for the seed.
+        weights: a safetensors file.
+        shape: (C, H, W) of an image.
+    """
+    return _around(shape, description["classes"]) | {MODEL: _text(description), WEIGHTS: weights}
+
+
+def _text(description: Mapping[str, Any]) -> bytes:
+    return json.dumps(description, indent=1).encode()
+
+
+@cache
+def _around(shape: tuple[int, int, int], classes: int) -> dict[str, bytes]:
+    """What is the same for all models of a sweep. The example is one even grey: no sample of anybody leaves with it."""
+    signature = ModelSignature(Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
+                               Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model")
+        mlflow.pyfunc.save_model(
+            path, loader_module=__name__, signature=signature, input_example=np.full((1, *shape), 0.5, np.float32),
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED])
+        return read_files(path)
+
+
+class Served:
+    """What MLflow hands out as the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def predict(self, images: np.ndarray, params: object = None) -> np.ndarray:
+        """`images` (N, C, H, W) float32 in [0, 1] -> logits (N, classes) float32; there are no `params`."""
+        return predict(self.model, torch.from_numpy(np.ascontiguousarray(images))).numpy()
+
+
+def _load_pyfunc(path: str) -> Served:
+    """The name by which MLflow finds the loader of a model."""
+    return Served(_read(Path(path), WEIGHTS))
+
+
+def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS) -> nn.Module:
+    """An unlearned model out of MLflow, in eval mode: (N, C, H, W) float32 in [0, 1] -> logits.
+
+    Args:
+        source: the id of a trial or final run of a sweep, or a registered model, `models:/NAME@best`.
+        uri: the tracking URI; MLflow's own default where None.
+        weights: a trial has one file per held-out case, `weights-0.safetensors` and on.
+
+    Raises:
+        UserError: nothing answers, or there is no such model.
+    """
+    address = source if source.startswith("models:/") else f"runs:/{source}/model"
+    with downloaded(address, uri or mlflow.get_tracking_uri()) as folder:
+        missing = [name for name in (MODEL, weights) if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{address}: no {' and no '.join(missing)} there, but {', '.join(read_files(folder))}")
+        return _read(folder, weights)
+
+
+def _read(folder: Path, weights: str) -> nn.Module:
+    description = json.loads((folder / MODEL).read_text())
+    model = models.build(description.pop("name"), seed=0, **description)
+    checkpoint.load_into(model, folder / weights)
+    return model.eval()

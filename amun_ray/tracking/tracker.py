@@ -1,0 +1,217 @@
+"""How MLflow is told: one run for one finished piece of work, nothing twice, and nothing lost while it is away.
+
+Everything is sent from the driver, a run at a time. A run carries the digest of its work in the tag `amun.key`, so a
+sweep that is run again finds what it has logged. What MLflow does not take is kept in a spool, a folder on this
+machine, and sent when it answers again: before the next event, at the end of the sweep, or at the next start.
+"""
+
+import logging
+import os
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from amun_ray.errors import UserError
+from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
+from amun_ray.tracking.event import Event, Spool, write_files
+
+for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc", "mlflow.utils.environment"):
+    logging.getLogger(noisy).setLevel(logging.ERROR)  # a migration log is not for the user of a sweep
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")  # nor are links between its lines
+
+KEY, ALIAS = "amun.key", "best"
+BATCH = {"params": 100, "tags": 100, "metrics": 500}  # per request that every MLflow server takes
+PAUSE_SECONDS = 60  # how long MLflow is left alone after it did not answer
+FINAL = ("FINISHED", "FAILED")
+
+
+class Tracker:
+    """One experiment of one MLflow server or database, and the spool for the time in which it is away."""
+
+    def __init__(self, uri: str, experiment: str, artifacts: str | None, *, spool: Path,
+                 say: Callable[[str], None]) -> None:
+        """Connect, and create the experiment where there is none.
+
+        Args:
+            artifacts: the folder for the files of a local database, as URI; a server has its own.
+            spool: the folder for events that MLflow does not take; made when there is one.
+            say: is told, in one line, when MLflow goes away and when it is back.
+
+        Raises:
+            UserError: nothing answers at `uri`, it refuses, or it holds a password, which would end up in the logs.
+        """
+        if urlsplit(uri).password and not uri.startswith("sqlite"):
+            raise UserError("tracking.uri holds a password; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+                            "in the environment instead")
+        self.uri, self.experiment, self._spool, self._say = uri, experiment, Spool(spool), say
+        self._away, self._ask_again = False, 0.0
+        try:
+            with impatient():
+                self._client = MlflowClient(tracking_uri=uri)
+                found = self._client.get_experiment_by_name(experiment)
+                self._id = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"tracking.uri {uri!r}: MLflow cannot be used: {reason(error)}") from error
+
+    @property
+    def how_to_open(self) -> str:
+        """What a person does to look at the runs: the server's address, or the command for a local database."""
+        return self.uri if self.uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+
+    def start(self, event: Event) -> str:
+        """The id of the run of a sweep, which its events name as parent; the run of an earlier start is taken up again.
+
+        What earlier starts could not send is sent now.
+
+        Raises:
+            UserError: MLflow does not answer. A sweep that nobody could look at does not begin.
+        """
+        try:
+            run = self._send(event)
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"tracking.uri {self.uri!r}: MLflow cannot be used: {reason(error)}") from error
+        self._away = bool(self._spool.waiting())
+        self._catch_up()
+        return run
+
+    def log(self, event: Event) -> str | None:
+        """Tell MLflow; returns the id of the run, or None where the event has to wait in the spool."""
+        if time.monotonic() >= self._ask_again and self._catch_up():
+            try:
+                with patient():
+                    return self._send(event)
+            except Exception as error:  # an artifact store raises what its own library does
+                self._failed(error)
+        self._spool.add(event)
+        return None
+
+    def close(self, key: str, status: str) -> None:
+        """End the run of the sweep: `FINISHED`, `FAILED` or `KILLED`; says so where something still waits."""
+        self._ask_again = 0.0
+        self.log(Event(key=key, status=status))
+        if left := self._spool.waiting():
+            self._say(f"MLflow: {len(left)} events wait in {self._spool.folder}; the same command again sends them")
+
+    def _catch_up(self) -> bool:
+        """Send what waits, in order; whether MLflow answers. What it refuses stays where it is."""
+        if not self._away:
+            return True
+        sent = 0
+        try:
+            with impatient():
+                self._client.get_experiment(self._id)
+            for path in self._spool.waiting():
+                try:
+                    with patient():
+                        self._send(self._spool.read(path))
+                except Exception as error:
+                    if not is_refusal(error):
+                        raise
+                    self._say(f"MLflow refuses {path}: {reason(error)}")
+                else:
+                    self._spool.remove(path)
+                    sent += 1
+            self._away = False
+        except Exception as error:
+            self._failed(error)
+        if sent:
+            self._say(f"MLflow: {sent} events that had to wait are sent")
+        return not self._away
+
+    def _failed(self, error: Exception) -> None:
+        """Leave MLflow alone for a while after it did not answer; a refusal is no reason to."""
+        if is_refusal(error):
+            self._say(f"MLflow refuses an event, which is kept in {self._spool.folder}: {reason(error)}")
+            return
+        if not self._away:
+            self._say(f"MLflow does not answer; what it is to be told waits in {self._spool.folder}: {reason(error)}")
+        self._away, self._ask_again = True, time.monotonic() + PAUSE_SECONDS
+
+    def _send(self, event: Event) -> str:
+        found = self._find(event)
+        if found is not None and event.parent is not None:
+            run = found.info.run_id
+        else:
+            run = found.info.run_id if found else self._create(event)
+            self._fill(run, event, made=found is None)
+        if event.registered is not None:
+            self._register(run, event.registered)
+        return run
+
+    def _find(self, event: Event) -> Run | None:
+        """The finished run of this key, or the one of the sweep; a child that is not finished was cut off and goes."""
+        for run in self._client.search_runs([self._id], filter_string=f"tags.`{KEY}` = '{_tag(event)}'"):
+            if event.parent is None or run.info.status in FINAL:
+                return run
+            for model in self._models(run.info.run_id):
+                self._client.delete_logged_model(model)
+            self._client.delete_run(run.info.run_id)
+        return None
+
+    def _create(self, event: Event) -> str:
+        above = {} if event.parent is None else {"mlflow.parentRunId": event.parent}
+        return self._client.create_run(self._id, run_name=event.name, tags={KEY: _tag(event)} | above).info.run_id
+
+    def _fill(self, run: str, event: Event, *, made: bool) -> None:
+        """Everything but the registration; the status last, so that a finished child is whole."""
+        model = self._log_model(run, event) if event.model else None
+        now = int(time.time() * 1000)
+        content = {"params": [Param(key, str(value)) for key, value in event.params.items()] if made else [],
+                   "tags": [RunTag(key, str(value)) for key, value in event.tags.items()],
+                   "metrics": [Metric(name, float(value), now, step, model_id=model)
+                               for name, value, step in event.metrics]}
+        for kind, entries in content.items():
+            for start in range(0, len(entries), BATCH[kind]):
+                self._client.log_batch(run, **{kind: entries[start:start + BATCH[kind]]})
+        if event.files:
+            with tempfile.TemporaryDirectory() as folder:
+                self._client.log_artifacts(run, str(write_files(Path(folder), event.files)))
+        if event.status == "RUNNING":
+            self._client.update_run(run, status=event.status)
+        elif event.status is not None:
+            self._client.set_terminated(run, event.status)
+
+    def _log_model(self, run: str, event: Event) -> str:
+        model = self._client.create_logged_model(self._id, name="model", source_run_id=run, tags=dict(event.tags),
+                                                 params={key: str(value) for key, value in event.params.items()})
+        with tempfile.TemporaryDirectory() as folder:
+            self._client.log_model_artifacts(model.model_id, str(write_files(Path(folder), event.model)))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+        return model.model_id
+
+    def _register(self, run: str, name: str) -> None:
+        """The model of `run` as a version of `name`, if it is none yet; the alias `best` points there."""
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
+        if not versions:
+            (model,) = self._models(run)
+            with default_server(self.uri):  # where the registry of a local database looks the model up
+                versions = [self._client.create_model_version(name, f"models:/{model}", run, model_id=model)]
+        self._client.set_registered_model_alias(name, ALIAS, versions[0].version)
+
+    def _models(self, run: str) -> list[str]:
+        found = self._client.search_logged_models([self._id], filter_string=f"source_run_id = '{run}'")
+        return [model.model_id for model in found]
+
+
+def _tag(event: Event) -> str:
+    """The value of the tag `amun.key`: two sweeps of one experiment may share a piece of work, but not its run."""
+    return event.key if event.parent is None else f"{event.parent}:{event.key}"
+
+
+def registered_name(*parts: str) -> str:
+    """A name that the model registry takes: the parts with `-` between them and for every unusual character."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(parts))

@@ -1,0 +1,47 @@
+"""An event that is kept comes back as it was, in order, whole or not at all."""
+
+import pytest
+
+from amun_ray.tracking import Event
+from amun_ray.tracking.event import Spool
+
+EVENT = Event(key="k", parent="p", name="a run", tags={"stage": "trial", "original": 0}, params={"lr": 0.1},
+              metrics=[("loss", 1.5, 0), ("loss", 0.5, 1)], files={"model/weights": b"\0\1", "notes.txt": b""},
+              model={"MLmodel": b"text", "data/x": b"y"}, registered="name", status="FINISHED")
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return Spool(tmp_path / "spool")
+
+
+def test_an_event_comes_back_as_it_was(spool):
+    spool.add(EVENT)
+    (path,) = spool.waiting()
+    found = spool.read(path)
+    assert found.files == EVENT.files
+    assert found.model == EVENT.model
+    assert [tuple(entry) for entry in found.metrics] == EVENT.metrics
+    assert {name: value for name, value in vars(found).items() if name not in ("files", "model", "metrics")} == {
+        name: value for name, value in vars(EVENT).items() if name not in ("files", "model", "metrics")}
+
+
+def test_events_keep_their_order_and_the_last_one_takes_the_folder_with_it(spool):
+    assert spool.waiting() == []
+    for number in range(12):
+        spool.add(Event(key=str(number)))
+    assert [spool.read(path).key for path in spool.waiting()] == [str(number) for number in range(12)]
+    for path in spool.waiting()[:11]:
+        spool.remove(path)
+    spool.add(Event(key="later"))
+    assert [spool.read(path).key for path in spool.waiting()] == ["11", "later"]
+    for path in spool.waiting():
+        spool.remove(path)
+    assert not spool.folder.exists()
+
+
+def test_an_event_that_was_cut_off_while_it_was_written_does_not_count(spool, monkeypatch):
+    monkeypatch.setattr("amun_ray.tracking.event.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        spool.add(EVENT)
+    assert spool.waiting() == []

@@ -1,0 +1,233 @@
+"""MLflow is told everything once, whoever tells it at the same time, and whether it is there or not."""
+
+import multiprocessing
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient, pyfunc
+from mlflow.exceptions import MlflowException
+
+from amun_ray import models
+from amun_ray.errors import UserError
+from amun_ray.metrics import predict
+from amun_ray.models import checkpoint
+from amun_ray.tracking import Event, Tracker, contact, load_model, registered_name, saved_model
+
+PROCESSES, EACH = 8, 4
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def child(parent: str, number: int, **more) -> Event:
+    """A run with a bit of everything."""
+    content = {"tags": {"stage": "trial", "number": number}, "params": {"lr": 0.1}, "status": "FINISHED",
+               "metrics": [("gap", float(step), step) for step in range(5)],
+               "files": {"notes/number.txt": str(number).encode()}}
+    return Event(parent=parent, key=f"work {number}", name=f"run {number}", **content | more)
+
+
+def runs(uri: str) -> list:
+    client = MlflowClient(tracking_uri=uri)
+    return client.search_runs([client.get_experiment_by_name("sweeps").experiment_id], max_results=1000)
+
+
+def check_whole(uri: str, parent: str, numbers: range) -> None:
+    """Every run of `child` is there once, finished, with all that belongs to it."""
+    client = MlflowClient(tracking_uri=uri)
+    found = [run for run in runs(uri) if run.info.run_id != parent]
+    assert sorted(int(run.data.tags["number"]) for run in found) == list(numbers)
+    for run in found:
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        assert run.data.params == {"lr": "0.1"}
+        assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "gap")] == [
+            (step, float(step)) for step in range(5)]
+        assert [one.path for one in client.list_artifacts(run.info.run_id, "notes")] == ["notes/number.txt"]
+
+
+def test_an_event_is_logged_once(database, open_tracker):
+    first, parent = open_tracker(database)
+    run = first.log(child(parent, 0))
+    assert first.log(child(parent, 0)) == run
+    second, again = open_tracker(database)
+    assert again == parent
+    assert second.log(child(parent, 0)) == run
+    check_whole(database, parent, range(1))
+
+
+def test_the_run_of_the_sweep_is_added_to_and_closed(database, open_tracker, tmp_path):
+    one, parent = open_tracker(database)
+    one.log(Event(key="sweep", metrics=[("seconds", 2.0, 0)], tags={"commit": "abc"}, files={"a.txt": b"a"}))
+    one.log(Event(key="sweep", metrics=[("seconds", 3.0, 0)], files={"a.txt": b"b"}))
+    (run,) = runs(database)
+    assert (run.info.status, run.data.metrics["seconds"], run.data.tags["commit"]) == ("RUNNING", 3.0, "abc")
+    one.close("sweep", "KILLED")
+    (run,) = runs(database)
+    assert (run.info.run_id, run.info.status, run.data.params) == (parent, "KILLED", {"seed": "0"})
+    assert next(tmp_path.glob("artifacts/*/artifacts/a.txt")).read_bytes() == b"b"
+
+
+def test_more_metrics_than_one_request_takes(database, open_tracker):
+    one, parent = open_tracker(database)
+    run = one.log(child(parent, 0, metrics=[("gap", 1.0, step) for step in range(1201)],
+                        params={f"p{number}": number for number in range(205)}))
+    client = MlflowClient(tracking_uri=database)
+    assert len(client.get_metric_history(run, "gap")) == 1201
+    assert len(client.get_run(run).data.params) == 205
+
+
+def test_a_run_that_was_cut_off_is_made_again(database, open_tracker, monkeypatch):
+    one, parent = open_tracker(database)
+    monkeypatch.setattr(MlflowClient, "set_terminated", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        one.log(child(parent, 0))
+    monkeypatch.undo()
+    assert [run.info.status for run in runs(database) if run.info.run_id != parent] == ["RUNNING"]
+    one.log(child(parent, 0))
+    check_whole(database, parent, range(1))
+
+
+def write_runs(uri: str, folder: str, parent: str, process: int) -> int:
+    """In a process of its own: log `EACH` runs; returns how many MLflow took at once."""
+    mine = Tracker(uri, "sweeps", None, spool=Path(folder, str(process)), say=print)
+    return sum(mine.log(child(parent, EACH * process + number)) is not None for number in range(EACH))
+
+
+def test_eight_processes_at_once_lose_nothing(database, open_tracker, tmp_path):
+    _, parent = open_tracker(database)
+    context = multiprocessing.get_context("forkserver")  # which imports MLflow once for all of them
+    context.set_forkserver_preload([__name__])
+    with context.Pool(PROCESSES) as pool:
+        taken = pool.map(partial(write_runs, database, str(tmp_path / "spools"), parent), range(PROCESSES), 1)
+    assert taken == [EACH] * PROCESSES
+    check_whole(database, parent, range(PROCESSES * EACH))
+
+
+@pytest.mark.parametrize("how", ["killed", "hangs"])
+def test_a_server_that_goes_away_loses_nothing(how, server, open_tracker, said, tmp_path, monkeypatch):
+    """It is told a run while it is there, one while it is not, and one when it is back; nobody is started anew."""
+    for name, value in (("FIRST_CONTACT_SECONDS", 5), ("PATIENCE_SECONDS", 5), ("RETRIES", 0)):
+        monkeypatch.setattr(contact, name, value)
+    one, parent = open_tracker(server.uri)
+    assert one.log(child(parent, 0)) is not None
+    if how == "killed":
+        server.kill()
+    else:
+        server.signal(signal.SIGSTOP)
+    assert one.log(child(parent, 1)) is None
+    assert one.log(child(parent, 2)) is None  # without asking again so soon
+    assert len(said) == 1
+    assert said[0].startswith(f"MLflow does not answer; what it is to be told waits in {tmp_path / 'spool'}: ")
+    if how == "killed":
+        server.start()
+    else:
+        server.signal(signal.SIGCONT)
+    monkeypatch.setattr(contact, "FIRST_CONTACT_SECONDS", 60)
+    monkeypatch.setattr(contact, "PATIENCE_SECONDS", 60)
+    one._ask_again = 0.0
+    assert one.log(child(parent, 3)) is not None
+    assert said[1:] == ["MLflow: 2 events that had to wait are sent"]
+    assert not (tmp_path / "spool").exists()
+    check_whole(server.uri, parent, range(4))
+
+
+def away(*_, **__):
+    raise MlflowException("API request failed: connection refused")
+
+
+def test_what_the_end_of_a_sweep_could_not_send_is_sent_by_the_next_start(database, open_tracker, said, tmp_path,
+                                                                          monkeypatch):
+    one, parent = open_tracker(database)
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    assert one.log(child(parent, 0)) is None
+    one.close("sweep", "FINISHED")
+    assert said[-1] == f"MLflow: 2 events wait in {tmp_path / 'spool'}; the same command again sends them"
+    monkeypatch.undo()
+    again, _ = open_tracker(database)
+    assert said[-1] == "MLflow: 2 events that had to wait are sent"
+    again.close("sweep", "FINISHED")
+    check_whole(database, parent, range(1))
+    assert not (tmp_path / "spool").exists()
+
+
+def test_an_event_that_mlflow_refuses_is_kept_and_holds_up_no_other(database, open_tracker, said, tmp_path):
+    one, parent = open_tracker(database)
+    assert one.log(child(parent, 0, metrics=[("not/@allowed!", 1.0, 0)])) is None
+    assert said[0].startswith(f"MLflow refuses an event, which is kept in {tmp_path / 'spool'}: ")
+    assert one.log(child(parent, 1)) is not None
+    one.close("sweep", "FINISHED")
+    assert said[-1].startswith("MLflow: 1 events wait")
+    again, _ = open_tracker(database)
+    assert said[-1].startswith(f"MLflow refuses {tmp_path / 'spool' / '00000001'}: ")
+    assert again.log(child(parent, 2)) is not None
+
+
+def test_a_sweep_does_not_begin_without_mlflow(database, open_tracker, monkeypatch):
+    monkeypatch.setattr(MlflowClient, "create_run", away)
+    with pytest.raises(UserError, match="MLflow cannot be used: API request failed"):
+        open_tracker(database)
+
+
+@pytest.fixture
+def network():
+    return models.build("small_cnn", channels=1, classes=10, size=8, mean=[0.3], std=[0.3], seed=0)
+
+
+@pytest.fixture
+def folder(network):
+    description = {"name": "small_cnn", "options": {}, "channels": 1, "classes": 10, "size": 8, "mean": [0.3],
+                   "std": [0.3]}
+    return saved_model(description, checkpoint.save(network, {}), (1, 8, 8))
+
+
+def test_a_registered_model_predicts_the_same_bit_for_bit(database, open_tracker, network, folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    one, parent = open_tracker(database)
+    run = one.log(child(parent, 0, model=folder, registered="forgetful"))
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    wanted = predict(network, images)
+    for source in (run, "models:/forgetful@best", "models:/forgetful/1"):
+        assert torch.equal(predict(load_model(source, uri=database), images), wanted)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    served = pyfunc.load_model("models:/forgetful@best")
+    np.testing.assert_array_equal(served.predict(images.numpy()), wanted.numpy())
+    assert served.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 1, 8, 8)}
+    assert served.input_example.shape == (1, 1, 8, 8)
+    with pytest.raises(MlflowException, match="shape"):
+        served.predict(images.numpy()[:, :, 1:])
+    (logged,) = MlflowClient(tracking_uri=database).search_logged_models(
+        [MlflowClient(tracking_uri=database).get_run(run).info.experiment_id])
+    assert logged.source_run_id == run
+    assert {metric.key for metric in logged.metrics} == {"gap"}
+
+
+def test_the_best_model_is_registered_once_and_moves_with_the_alias(database, open_tracker, folder):
+    one, parent = open_tracker(database)
+    client = MlflowClient(tracking_uri=database)
+    for number, version in ((0, "1"), (0, "1"), (1, "2"), (0, "1")):
+        run = one.log(child(parent, number, model=folder, registered="forgetful"))
+        best = client.get_model_version_by_alias("forgetful", "best")
+        assert (str(best.version), best.run_id) == (version, run)
+    assert len(client.search_model_versions("name = 'forgetful'")) == 2
+
+
+def test_names_that_a_registry_takes():
+    assert registered_name("my sweep/1", "mine.code:METHOD", "retain") == "my-sweep-1-mine.code-METHOD-retain"
+
+
+def test_a_model_that_is_not_there_is_named(database, open_tracker):
+    one, parent = open_tracker(database)
+    run = one.log(child(parent, 0))
+    for source in (run, "0" * 32, "models:/nobody@best", "models:/nobody/1"):
+        with pytest.raises(UserError, match=f"{source}.*: not found at tracking.uri"):
+            load_model(source, uri=database)
+
+
+def test_weights_that_are_not_there_are_named_beside_those_that_are(database, open_tracker, folder):
+    one, parent = open_tracker(database)
+    run = one.log(child(parent, 0, model=folder))
+    with pytest.raises(UserError, match=f"runs:/{run}/model: no weights-7 there, but .*weights.safetensors"):
+        load_model(run, uri=database, weights="weights-7")
