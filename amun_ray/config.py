@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
     PositiveInt,
     ValidationError,
@@ -17,19 +16,16 @@ from pydantic import (
 
 from amun_ray import data, models
 from amun_ray.attacks import AttackSettings
-from amun_ray.config_fields import Access, Accesses, Fraction, Name, Natural, Schedules, Searched, not_empty
-from amun_ray.errors import UserError
+from amun_ray.config_fields import Access, Fraction, Name, Natural, Share, Source, StorageUri, Strict, not_empty
+from amun_ray.config_methods import Method, accesses, method_problems
+from amun_ray.config_search import Search
 from amun_ray.metrics import RmiaSettings
-from amun_ray.names import lookup, suggestion
+from amun_ray.names import lookup
+from amun_ray.seeds import derive
+from amun_ray.space import Space, axis
 from amun_ray.training.augment import Augmentation
-from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS, find
-
-
-class Strict(BaseModel):
-    """Frozen, and no key that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from amun_ray.training.recipe import Recipe, named
+from amun_ray.unlearn import find
 
 
 class Data(Strict):
@@ -45,7 +41,7 @@ class Data(Strict):
     test_size: PositiveInt | None = None
     classes: PositiveInt | None = None
     seed: int | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     crop: Natural = 0
     flip: bool = False
 
@@ -74,7 +70,7 @@ class Model(Strict):
     """Which network: a row of MODELS or `package.module:callable`, with its constructor's options."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -89,10 +85,12 @@ class Model(Strict):
 
 
 class Originals(Strict):
-    """The models that must forget: trained here, `count` of them, or loaded from `checkpoints`."""
+    """The models that must forget: trained here, `count` of them, or loaded from `checkpoints`: paths of files or
+    folders, or MLflow addresses, for the server of `tracking.uri` or MLFLOW_TRACKING_URI: `runs:/RUN_ID/model`,
+    `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `mlflow-artifacts:/PATH`."""
 
     count: PositiveInt = 1
-    checkpoints: tuple[str, ...] | None = None
+    checkpoints: tuple[Source, ...] | None = None
 
     @model_validator(mode="after")
     def _counted(self) -> "Originals":
@@ -145,15 +143,6 @@ class Attack(Strict):
     shard_size: PositiveInt = 256
 
 
-class Method(Strict):
-    """One method of the sweep: in which settings of access (all it has, unless told), with which of its own settings,
-    and which of those are searched, each over the range of its row."""
-
-    access: Accesses | None = None
-    settings: dict[str, float] = {}
-    search: Searched = ()
-
-
 class Unlearning(Strict):
     """What every unlearning run shares; learning rate, schedule and epochs are searched."""
 
@@ -163,28 +152,6 @@ class Unlearning(Strict):
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
 
 
-class LogUniform(Strict):
-    low: Annotated[float, Field(gt=0)] = 1e-6
-    high: Annotated[float, Field(gt=0)] = 1e-1
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "LogUniform":
-        if self.low > self.high:
-            raise ValueError(f"low <= high must hold, but got low={self.low:g}, high={self.high:g}")
-        return self
-
-
-class Search(Strict):
-    """The space, and how much of it is tried. One trial of `epochs` epochs scores every epoch count up to that."""
-
-    trials: PositiveInt = 20  # per method and access
-    epochs: PositiveInt = 10
-    lr: LogUniform = LogUniform()
-    schedules: Schedules = ("never", "every_1", "every_5")
-    startup: PositiveInt = 8  # random trials before TPE takes over
-    together: PositiveInt = 4  # trials of a study that are suggested before the next results are looked at
-
-
 class Final(Strict):
     """How often the best settings are applied to each original and forget set, with different seeds."""
 
@@ -192,11 +159,23 @@ class Final(Strict):
 
 
 class Resources(Strict):
-    """What one worker holds. Without a GPU in the cluster, `gpus` does not count."""
+    """What one worker holds. Without a GPU in the cluster, `gpus` does not count, unless the user wrote a number. With
+    `auto` a trial of the search holds the part of a GPU that the first one was seen to need, and every other worker a
+    whole one."""
 
-    gpus: Annotated[float, Field(ge=0)] = 1.0
+    gpus: Share = 1.0
     cpus: Annotated[float, Field(gt=0)] = 1.0
     threads: PositiveInt = 1
+
+    @property
+    def whole_gpus(self) -> float:
+        """What a worker holds that nobody has measured."""
+        return 1.0 if self.gpus == "auto" else self.gpus
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the user asked for a share of a GPU, so that none will not do."""
+        return "gpus" in self.model_fields_set and self.gpus not in ("auto", 0)
 
 
 class Tracking(Strict):
@@ -207,14 +186,24 @@ class Tracking(Strict):
     models: Literal["all", "final"] = "all"
 
 
+class NamedRecipe(Strict):
+    """The one key of `training` that is no field of a Recipe (see `training.recipe.named`)."""
+
+    recipe: str
+
+
 class Sweep(Strict):
-    """One sweep, complete: nothing below this file repairs, defaults or changes it."""
+    """One sweep, complete: nothing below this file repairs, defaults or changes it.
+
+    `training` makes originals, retrained and reference models: the fields of a Recipe, or `{recipe: paper}` or, for who
+    has neither a checkpoint nor days, `{recipe: fast}`, with any field beside it: `{recipe: fast, epochs: 8}`.
+    """
 
     name: Name
     seed: int = 0
     data: Data
     model: Model
-    training: Recipe
+    training: Annotated[Recipe, BeforeValidator(named, json_schema_input_type=Recipe | NamedRecipe)]
     originals: Originals = Originals()
     forget: Forget
     held_out: HeldOut = HeldOut()
@@ -226,7 +215,7 @@ class Sweep(Strict):
     search: Search = Search()
     final: Final = Final()
     resources: Resources = Resources()
-    storage: str | None = None
+    storage: StorageUri | None = None
     tracking: Tracking = Tracking()
 
     @field_validator("methods", mode="wrap")
@@ -243,7 +232,7 @@ class Sweep(Strict):
         for name in content if isinstance(content, dict) else ():
             chosen = None if name in wrong else made[name] if made else Method.model_validate(content[name] or {})
             errors += [{"type": "value_error", "loc": (name, *place), "input": None, "ctx": {"error": problem}}
-                       for place, problem in _method_problems(name, chosen)]
+                       for place, problem in method_problems(name, chosen)]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return made
@@ -262,31 +251,36 @@ class Sweep(Strict):
         return [(name, access) for name, method in self.methods.items()
                 for access in (method and method.access) or accesses(name)]
 
-    def method_settings(self, name: str) -> dict[str, float]:
-        """The method's own settings: those of the file over those of its row."""
-        row = {key: setting.default for key, setting in lookup(METHODS, name, "method").settings.items()}
-        return row | (self.methods[name] or Method()).settings
+    @model_validator(mode="after")
+    def _points_inside(self) -> "Sweep":
+        errors = [{"type": "value_error", "loc": place, "input": None, "ctx": {"error": problem}}
+                  for name, access in self.contenders
+                  for place, problem in self.search.point_problems(name, self.space(name, access),
+                                                                   self.chosen(name).points, self.chosen(name).search)]
+        if errors:
+            unique = {(error["loc"], error["ctx"]["error"]): error for error in errors}
+            raise ValidationError.from_exception_data(type(self).__name__, list(unique.values()))
+        return self
 
+    def chosen(self, name: str) -> Method:
+        """What the file says about the method `name`."""
+        return self.methods[name] or Method()
 
-def accesses(name: str) -> list[Access]:
-    """The settings of access in which a method exists, D_R first."""
-    return [access for access in ("retain", "forget_only") if access in lookup(METHODS, name, "method").access]
+    def space(self, name: str, access: Access) -> Space:
+        """What is searched for a method with an access: only what it has, and of its own settings only those named."""
+        counting = find(name).settings_in(access)
+        return self.search.space({key: axis(counting[key]) for key in self.chosen(name).search if key in counting})
 
+    def given(self, name: str, access: Access) -> list[dict[str, Any]]:
+        """What is tried of a method with an access before a sampler is asked: its known-good points, then a grid."""
+        return self.search.given(self.space(name, access), self.chosen(name).points,
+                                 seed=derive(self.seed, "grid", name, access))
 
-def _method_problems(name: str, chosen: Method | None) -> list[tuple[tuple[str, ...], str]]:
-    """(key below the method, what is wrong there) of every mistake that the method's row tells."""
-    try:
-        row = find(name)
-    except UserError as error:
-        return [((), str(error))]
-    chosen = chosen or Method()
-    problems = [(("access",), f"{name} does not exist with {access!r}, only with {', '.join(sorted(row.access))}")
-                for access in chosen.access or () if access not in row.access]
-    for place, key in [*((("settings", key), key) for key in chosen.settings),
-                       *((("search",), key) for key in chosen.search)]:
-        if key not in row.settings:
-            problems.append((place, f"{name} has no setting {key!r}{suggestion(key, row.settings)} "
-                                    f"Its settings: {', '.join(row.settings) or 'none'}"))
-        elif key in chosen.settings and (reason := row.settings[key].problem(chosen.settings[key])) is not None:
-            problems.append((place, reason))
-    return list(dict.fromkeys(problems))
+    def trials(self, name: str, access: Access) -> int:
+        """How many trials a method gets with an access; a grid may have fewer points than it is allowed."""
+        return len(self.given(name, access)) if self.search.sampler == "grid" else self.search.trials
+
+    def method_settings(self, name: str, access: str) -> dict[str, float]:
+        """The method's own settings in the file, those that count with this access."""
+        counting = find(name).settings_in(access)
+        return {key: value for key, value in self.chosen(name).settings.items() if key in counting}

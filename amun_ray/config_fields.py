@@ -3,8 +3,17 @@
 import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+MLFLOW = ("runs:/", "models:/", "mlflow-artifacts:/")
+
+
+class Strict(BaseModel):
+    """Frozen, and no key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def text(pattern: str, rule: str) -> AfterValidator:
@@ -33,11 +42,39 @@ def listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def without_credentials(uri: str) -> str:
+    if "@" in urlsplit(uri).netloc:
+        raise ValueError("must hold no credentials, which would end up in logs and in MLflow; give them in the "
+                         "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) instead")
+    return uri
+
+
+def is_mlflow(source: str) -> bool:
+    """Whether `source` is an address that an MLflow server resolves, and not a path."""
+    return source.startswith(MLFLOW)
+
+
+def path_or_mlflow(source: str) -> str:
+    if re.match(r"[A-Za-z][\w+.-]+:/", source) and not is_mlflow(source):
+        raise ValueError(f"must be a path or an MLflow address ({', '.join(MLFLOW)}), but got {source!r}")
+    return source
+
+
+def share(value: Any) -> float | str:
+    """A part of a GPU, or several, or `auto`; a union of types would report each of them as a mistake of its own."""
+    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(f"must be a number of at least 0, or auto, but got {value!r}")
+
+
 Access = Literal["retain", "forget_only"]
+Source = Annotated[str, AfterValidator(path_or_mlflow)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_N (times 0.1 every N epochs)")]
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, digits, _, . and -")]
+Share = Annotated[float | Literal["auto"], PlainValidator(share)]
 Natural = Annotated[int, Field(ge=0)]
 Accesses = Annotated[tuple[Access, ...], BeforeValidator(listed), AfterValidator(not_empty), AfterValidator(distinct)]
 Schedules = Annotated[tuple[Schedule, ...], AfterValidator(not_empty), AfterValidator(distinct)]
 Searched = Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(distinct)]
+StorageUri = Annotated[str, Field(min_length=1), AfterValidator(without_credentials)]

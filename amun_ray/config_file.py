@@ -122,10 +122,11 @@ def _problems(item: dict[str, Any], key: str) -> list[str]:
 def _siblings(location: tuple[str | int, ...]) -> list[str]:
     """The keys that exist where an unknown one stood."""
     schema = Sweep.model_json_schema()
-    node = schema
+    nodes = [schema]
     for part in location[:-1]:
-        node = node.get("properties", {}).get(part, node.get("additionalProperties", {}))
-        for option in node.get("anyOf", [node]):
-            if "$ref" in option:
-                node = schema["$defs"][option["$ref"].rpartition("/")[2]]
-    return list(node.get("properties", {}))
+        other = "items" if isinstance(part, int) else "additionalProperties"
+        below = [node.get("properties", {}).get(part) or node.get(other) or {} for node in nodes]
+        options = [option for node in below for option in node.get("anyOf", [node])]
+        nodes = [schema["$defs"][option["$ref"].rpartition("/")[2]] if "$ref" in option else option
+                 for option in options]
+    return [key for node in nodes for key in node.get("properties", {})]

@@ -1,5 +1,6 @@
 """A config is complete and right before any work starts; its mistakes come together, one line each."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ UNKNOWN_KEYS = [
     ("serch.trials=3", "serch: unknown key; did you mean 'search'?"),
     ("search.trails=3", "search.trails: unknown key; did you mean 'trials'?"),
     ("search.lr.lo=1", "search.lr.lo: unknown key; did you mean 'low'?"),
+    ("training.recpie=fast", "training.recpie: unknown key; did you mean 'recipe'?"),
     ("training.epoch=1", "training.epoch: unknown key; did you mean 'epochs'?"),
     ("attack.search.stps=3", "attack.search.stps: unknown key; did you mean 'steps'?"),
     ("attack.shard_sise=3", "attack.shard_sise: unknown key; did you mean 'shard_size'?"),
@@ -76,6 +78,8 @@ WRONG_TYPES = [
     ("search.trials=2.5", "search.trials: must be a valid integer, but got 2.5"),
     ("search.trials=true", "search.trials: must be a valid integer, but got True"),
     ("search.trials='3'", "search.trials: must be a valid integer, but got '3'"),
+    ("training=fast", "training: must be a mapping, but got 'fast'"),
+    ("training={recipe: fast, epochs: 2.5}", "training.epochs: must be a valid integer, but got 2.5"),
     ("training.lr=fast", "training.lr: must be a valid number, but got 'fast'"),
     ("data.flip=1", "data.flip: must be a valid boolean, but got 1"),
     ("search.lr=3", "search.lr: must be a mapping, but got 3"),
@@ -105,6 +109,8 @@ OUT_OF_RANGE = [
     ("unlearning.batch_size=1", "unlearning.batch_size: must be greater than or equal to 2, but got 1"),
     ("unlearning.momentum=1", "unlearning.momentum: must be less than 1, but got 1"),
     ("held_out.originals=3", "held_out: originals (3) must not exceed originals.count (1)"),
+    ("originals.checkpoints=['run:/1/model']", "originals.checkpoints.0: must be a path or an MLflow address "
+     "(runs:/, models:/, mlflow-artifacts:/), but got 'run:/1/model'"),
     ("originals.checkpoints=[a, b]", "originals: count (1) must be the number of checkpoints (2)"),
     ("forget={fraction: 0.1, indices: a.csv}", "forget: give either fraction or indices, not both and not neither"),
     ("forget={}", "forget: give either fraction or indices, not both and not neither"),
@@ -121,10 +127,23 @@ OUT_OF_RANGE = [
      "methods.amun.access: each may stand there once, but got retain, retain"),
     ("methods.finetune={access: [forget_only]}",
      "methods.finetune.access: finetune does not exist with 'forget_only', only with retain"),
+    ("methods.amun={access: [retain], settings: {forget_statistics: 1}}",
+     "methods.amun.settings.forget_statistics: 'forget_statistics' has no effect on amun with 'retain' access, only "
+     "with 'forget_only'"),
+    ("methods.salun={access: [retain], search: [mask_ratio, forget_statistics]}",
+     "methods.salun.search: 'forget_statistics' has no effect on salun with 'retain' access, only with 'forget_only'"),
+    ("methods.salun={settings: {mask_ratio: 0}}", "methods.salun.settings.mask_ratio: must be > 0, but got 0.0"),
+    ("methods.salun={settings: {mask_ratio: 1.1}}", "methods.salun.settings.mask_ratio: must be <= 1, but got 1.1"),
+    ("training.lr=0", "training: lr must be > 0 and finite, but got 0.0"),
+    ("search.lr.low=0", "search.lr.low: must be greater than 0, but got 0"),
+    ("search.epochs=0", "search.epochs: must be greater than 0, but got 0"),
     ("methods.l1_sparse={settings: {alpha: -1}}", "methods.l1_sparse.settings.alpha: must be >= 0, but got -1.0"),
 ]
 UNKNOWN_NAMES = [
     ("methods.amnu=", f"methods.amnu: unknown method 'amnu'; did you mean 'amun'? Known: {', '.join(sorted(METHODS))}"),
+    ("methods={amun: , retrain: }", "methods.retrain: 'retrain' is no method to ask for: every sweep makes these "
+     "models, and every table has their row; remove this line"),
+    ("training={recipe: fsat}", "training: unknown recipe 'fsat'; did you mean 'fast'? Known: fast, paper"),
     ("model.name=smal_cnn", "model.name: unknown model 'smal_cnn'; did you mean 'small_cnn'? "
                             f"Known: {', '.join(sorted(MODELS))}"),
     ("data.name=digist", "data.name: unknown dataset 'digist'; did you mean 'digits'? "
@@ -146,7 +165,33 @@ UNKNOWN_NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("override", "line"), UNKNOWN_KEYS + WRONG_TYPES + OUT_OF_RANGE + UNKNOWN_NAMES)
+WRONG_POINTS = [
+    ("search.points=[{lr: 0.5, schedule: never}]",
+     "search.points.0.lr: outside the search space: must be from 1e-06 to 0.1, but got 0.5"),
+    ("search.points=[{lr: 0.1, schedule: never}, {lr: 0.1, schedule: every_2}]",
+     "search.points.1.schedule: outside the search space: must be one of never, every_1, every_5, but got 'every_2'"),
+    ("methods.salun={search: [mask_ratio], points: [{lr: 0.01, schedule: never, settings: {mask_ratio: 0.95}}]}",
+     "methods.salun.points.0.settings.mask_ratio: outside the search space: must be from 0.1 to 0.9, but got 0.95"),
+    ("methods.salun={points: [{lr: 0.01, schedule: never, settings: {mask_ratio: 0.5}}]}",
+     "methods.salun.points.0.settings.mask_ratio: is not searched for salun, whose space is lr, schedule; "
+     "name it in methods.salun.search"),
+    ("search.points=[{lr: 0.01, schedule: never}, {lr: 0.01, schedule: never}]", "search.points.1: stands there twice"),
+    ("search={trials: 1, points: [{lr: 0.01, schedule: never}, {lr: 0.02, schedule: never}]}",
+     "search.trials: must be at least 2, the number of known-good points of a method, but got 1"),
+    ("search.points=[{schedule: never}]", "search.points.0.lr: this key is required"),
+    ("search.points=[{lr: 0.01, schedule: never, epoch: 3}]",
+     "search.points.0.epoch: unknown key. Known: lr, schedule, settings"),
+    ("search.sampler=tpee", "search.sampler: must be 'tpe', 'random' or 'grid', but got 'tpee'"),
+    ("search.objective=gap", "search.objective: must be 'average_gap', 'proxy' or 'both', but got 'gap'"),
+    ("search.grid.lr=0", "search.grid.lr: must be greater than 0, but got 0"),
+    ("resources.gpus=half", "resources.gpus: must be a number of at least 0, or auto, but got 'half'"),
+    ("resources.gpus=true", "resources.gpus: must be a number of at least 0, or auto, but got True"),
+    ("resources.gpus=-1", "resources.gpus: must be a number of at least 0, or auto, but got -1"),
+    ("search.concurrent=0", "search.concurrent: must be greater than 0, but got 0"),
+]
+
+
+@pytest.mark.parametrize(("override", "line"), UNKNOWN_KEYS + WRONG_POINTS + WRONG_TYPES + OUT_OF_RANGE + UNKNOWN_NAMES)
 def test_a_mistake_is_named_with_its_rule_and_what_came(mine, override, line):
     assert mistakes(mine, override) == [line]
 
@@ -179,6 +224,26 @@ serch: 3
     assert sorted(found) == sorted([
         "data.name", "model.name", "model.opptions", "training.lerning_rate", "forget.fraction", "held_out",
         "methods.amnu", "methods.amun.access.0", "methods.finetune.access", "search.trials", "search.epochs", "serch"])
+
+
+@pytest.mark.parametrize(("content", "line"), [
+    ("here = nothing", "cannot be imported: NameError: name 'nothing' is not defined"),
+    ("here = (", "cannot be imported: SyntaxError: '(' was never closed (broken.py, line 1)"),
+    ("import os\nos.nothing", "cannot be imported: AttributeError: module 'os' has no attribute 'nothing'"),
+    ("METHODE = 1", "has no 'METHOD'; did you mean 'METHODE'?"),
+])
+def test_a_module_that_breaks_is_one_line(mine, tmp_path, monkeypatch, content, line):
+    (tmp_path / "broken.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    assert mistakes(mine, "methods={'broken:METHOD': }") == [
+        f"methods.broken:METHOD: method 'broken:METHOD': module 'broken' {line}"]
+
+
+@pytest.mark.parametrize("name", ["broken:", ":METHOD", ".broken:METHOD", "a b:METHOD"])
+def test_a_name_of_another_form_is_one_line(mine, name):
+    assert mistakes(mine, f"methods={{'{name}': }}") == [
+        f"methods.{name}: method {name!r}: a name of the form package.module:NAME is expected"]
 
 
 def test_several_wrong_settings_of_one_row_are_all_named(mine):
@@ -215,6 +280,14 @@ def test_names_and_paths_resolve(mine, monkeypatch, tmp_path):
         config_file.resolve("defualt")
     with pytest.raises(UserError, match=r"config 'nothing.yaml': no such file"):
         config_file.resolve("nothing.yaml")
+
+
+def test_a_named_recipe_is_what_it_stands_for(mine):
+    def training(text):
+        return config_file.load(str(mine), [f"training={text}"]).training
+    written = "{lr: 0.1, epochs: 200, batch_size: 128, momentum: 0.9, weight_decay: 5e-4, decay_every: 40}"
+    assert training("{recipe: paper}") == training(written)
+    assert training("{recipe: fast, epochs: 8}") == training("{lr: 0.1, epochs: 8, schedule: one_cycle}")
 
 
 def test_overrides_change_one_key_and_are_read_as_yaml(mine):
@@ -256,7 +329,19 @@ def test_a_config_is_frozen_and_its_dump_loads_again(mine, tmp_path):
 def test_every_method_is_one_line_of_a_config(mine, name):
     sweep = config_file.load(str(mine), [f"methods={{{name}: }}"])
     assert sweep.contenders == [(name, access) for access in accesses(name)]
-    assert sweep.method_settings(name) == {key: row.default for key, row in METHODS[name].settings.items()}
+    assert all(sweep.method_settings(name, access) == {} for access in accesses(name))
+
+
+def test_a_setting_is_given_and_searched_where_it_counts(mine):
+    sweep = config_file.load(str(mine), [
+        "methods={amun_salun: {settings: {forget_statistics: 1}, search: [mask_ratio]},"
+        "gradient_ascent: {search: [forget_statistics]}, salun: {search: [forget_statistics, mask_ratio]}}"])
+    assert sweep.method_settings("amun_salun", "retain") == {}
+    assert sweep.method_settings("amun_salun", "forget_only") == {"forget_statistics": 1}
+    assert {name: list(sweep.space(*name))[2:] for name in sweep.contenders} == {
+        ("amun_salun", "retain"): ["mask_ratio"], ("amun_salun", "forget_only"): ["mask_ratio"],
+        ("gradient_ascent", "retain"): ["forget_statistics"], ("gradient_ascent", "forget_only"): ["forget_statistics"],
+        ("salun", "retain"): ["mask_ratio"], ("salun", "forget_only"): ["forget_statistics", "mask_ratio"]}
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].settings])
@@ -275,3 +360,11 @@ def test_every_attack_is_one_line_of_a_config(mine, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_one_line_of_a_config(mine, name):
     assert config_file.load(str(mine), [f"model.name={name}"]).model.name == name
+
+
+def test_a_point_leaves_out_what_does_not_count_with_an_access(mine):
+    point = "{lr: 0.01, schedule: never, settings: {forget_statistics: 1}}"
+    sweep = config_file.load(str(mine), [f"methods={{amun: {{search: [forget_statistics], points: [{point}]}}}}"])
+    for access in ("retain", "forget_only"):
+        (given,) = sweep.given("amun", access)
+        assert given.keys() == {"lr", "schedule", "forget_statistics"} & sweep.space("amun", access).keys()
