@@ -4,25 +4,33 @@ A unit of work (one training, one adversarial set, one trial, one unlearned mode
 digest is taken of everything that the unit's result depends on; `unit.json`, written last, says that the folder is
 complete and holds the inputs (the lineage) beside the result. The same command again finds its units and repeats none
 of them.
+
+What a write needs on its way is below `scratch/OWNER/`, so that what a killed sweep leaves there can be told from what
+a living one is at; `leases` says who lives.
 """
 
 import hashlib
 import json
 import os
+import socket
+import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import datetime
+from functools import cache, cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from amun_ray.errors import UserError
+from amun_ray.errors import StorageError, UserError
 
 FORMAT = 1  # part of every digest: raise it when a stage computes something else from the same inputs
 COMPLETE = "unit.json"
+OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no renaming; an object appears whole
+FIRST_CONTACT_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -48,11 +56,26 @@ def digest(value: Any) -> str:
     return hashlib.sha256(value).hexdigest()[:20]
 
 
-class Store:
-    """A folder (local path, or a URI that pyarrow knows: `file://`, `s3://`, `gs://`) of finished units."""
+@cache
+def here() -> str:
+    """This machine, since it was started, as processes of this one's namespace see it: where a process id means one."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            started = f"{file.read()}{os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux: a process elsewhere cannot be asked for, so no other owner is ever here
+        started = uuid.uuid4().hex
+    return f"{socket.gethostname()}:{digest(started.encode())[:8]}"
 
-    def __init__(self, uri: str) -> None:
+
+class Store:
+    """A folder (local path, or a URI that pyarrow knows: `file://`, `s3://`, `gs://`) of finished units.
+
+    `owner` is who writes: it goes with the store to the workers of a sweep, and is the same for all of them.
+    """
+
+    def __init__(self, uri: str, owner: str | None = None) -> None:
         self.uri = uri
+        self.owner = owner or f"{here()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     @cached_property
     def _root(self) -> tuple[pafs.FileSystem, str]:
@@ -66,48 +89,116 @@ class Store:
         return filesystem, path.rstrip("/")
 
     def __getstate__(self) -> dict[str, str]:
-        return {"uri": self.uri}
+        return {"uri": self.uri, "owner": self.owner}
 
     @property
     def local(self) -> bool:
         """Whether files of this store can be mapped into memory."""
         return self._root[0].type_name == "local"
 
-    def check_writable(self) -> None:
-        """Write and remove a small file; UserError when that fails."""
+    def exists(self) -> bool:
+        """Whether anything was ever written here; UserError as `check_writable`, for one that cannot be asked."""
         filesystem, root = self._root
-        probe = f"{root}/.probe-{uuid.uuid4().hex}"
-        try:
-            filesystem.create_dir(root)
-            with filesystem.open_output_stream(probe) as stream:
-                stream.write(b"amun_ray")
-            filesystem.delete_file(probe)
-        except OSError as error:
-            raise UserError(f"storage {self.uri!r} is not writable: {error}") from error
+        found = self._first_contact("readable", lambda: filesystem.get_file_info(root).type)
+        return found == pafs.FileType.Directory
+
+    def check_writable(self) -> None:
+        """Write and remove a small file; UserError when that fails, or takes longer than `FIRST_CONTACT_SECONDS`."""
+        def probe() -> None:
+            name = f"scratch/{self.owner}/probe"
+            self.put(name, b"amun_ray")
+            self.remove(name)
+            self.remove_folder(f"scratch/{self.owner}")
+
+        self._first_contact("writable", probe)
+
+    def _first_contact(self, wanted: str, act: Callable[[], Any]) -> Any:
+        """What `act` returns, from a thread of its own: pyarrow tries again for minutes, and a folder of a server that
+        is away hangs."""
+        results: list[Any] = []
+        problems: list[Exception] = []
+
+        def attempt() -> None:
+            try:
+                results.append(act())
+            except Exception as error:  # raised again below, where it can be seen
+                problems.append(error)
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(FIRST_CONTACT_SECONDS)
+        if problems and isinstance(problems[0], OSError):
+            reason = str(problems[0].__cause__ or problems[0]).splitlines()[0]
+            raise UserError(f"storage {self.uri!r} is not {wanted}: {reason}") from problems[0]
+        if problems:
+            raise problems[0]
+        if not results:
+            raise UserError(f"storage {self.uri!r} does not answer within {FIRST_CONTACT_SECONDS} s")
+        return results[0]
 
     def path(self, unit: Unit, name: str) -> str:
         """Where the file `name` of `unit` is, or would be."""
-        return f"{self._root[1]}/{unit.folder}/{name}"
+        return self.locate(f"{unit.folder}/{name}")
+
+    def locate(self, name: str) -> str:
+        """Where `name`, relative to the store, is for pyarrow, or would be."""
+        return f"{self._root[1]}/{name}"
 
     def has(self, unit: Unit, name: str = COMPLETE) -> bool:
         return self._root[0].get_file_info(self.path(unit, name)).is_file
 
     def write(self, unit: Unit, name: str, data: bytes) -> str:
-        """Write a file of `unit` whole or not at all; returns its path. A local file appears by one rename."""
+        """Write a file of `unit` whole or not at all; returns its path."""
+        self.put(f"{unit.folder}/{name}", data)
+        return self.path(unit, name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write the file `name`, relative to the store, whole or not at all: by one rename, or as one object.
+
+        Raises:
+            StorageError: the disk is full, the server away, ...
+        """
         filesystem, _ = self._root
-        path = self.path(unit, name)
-        filesystem.create_dir(os.path.dirname(path))
-        partial = f"{path}.{uuid.uuid4().hex}.partial" if self.local else path
+        path = self.locate(name)
+        partial = path
         try:
+            if filesystem.type_name not in OBJECT_STORES:
+                partial = self.locate(f"scratch/{self.owner}/{uuid.uuid4().hex}.partial")
+                filesystem.create_dir(os.path.dirname(partial))
+                filesystem.create_dir(os.path.dirname(path))
             with filesystem.open_output_stream(partial) as stream:
                 stream.write(data)
             if partial != path:
                 filesystem.move(partial, path)
-        except OSError:
-            if partial != path and filesystem.get_file_info(partial).is_file:
-                filesystem.delete_file(partial)
-            raise
-        return path
+        except OSError as error:
+            if partial != path:
+                with suppress(OSError):
+                    filesystem.delete_file(partial)
+            raise StorageError(f"storage {self.uri!r}: {name} cannot be written: {str(error).splitlines()[0]}. "
+                               "Once it can, the same command goes on") from error
+
+    def get(self, name: str) -> bytes | None:
+        """The content of the file `name`, relative to the store, or None where there is none."""
+        try:
+            with self._root[0].open_input_file(self.locate(name)) as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return None
+
+    def times(self, folder: str) -> dict[str, datetime | None]:
+        """When each entry of `folder` was last written, by the storage's own clock; None where it keeps no time."""
+        found = self._root[0].get_file_info(pafs.FileSelector(self.locate(folder), allow_not_found=True))
+        return {entry.base_name: entry.mtime for entry in found}
+
+    def remove(self, name: str) -> None:
+        """Remove the file `name`, relative to the store; none there is well."""
+        with suppress(FileNotFoundError):
+            self._root[0].delete_file(self.locate(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Remove the folder `name`, relative to the store, and all in it; none there is well."""
+        with suppress(FileNotFoundError):
+            self._root[0].delete_dir(self.locate(name))
 
     def read(self, unit: Unit, name: str) -> pa.Buffer:
         """The bytes of a file; mapped into memory, not copied, where the store is local."""
@@ -124,19 +215,30 @@ class Store:
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """A folder in the store that is gone afterwards, as path or URI."""
-        filesystem, root = self._root
-        name = f"scratch/{uuid.uuid4().hex}"
-        filesystem.create_dir(f"{root}/{name}")
+        name = f"scratch/{self.owner}/{uuid.uuid4().hex}"
+        if self._root[0].type_name not in OBJECT_STORES:
+            self._root[0].create_dir(self.locate(name))
         try:
-            yield f"{root}/{name}" if self.local else f"{self.uri.rstrip('/')}/{name}"
+            base, mark, options = self.uri.partition("?")
+            yield self.locate(name) if self.local else f"{base.rstrip('/')}/{name}{mark}{options}"
         finally:
-            filesystem.delete_dir(f"{root}/{name}")
+            self.remove_folder(name)
 
     def finish(self, unit: Unit, result: dict[str, Any]) -> dict[str, Any]:
         """Mark `unit` as complete; returns the `result` (JSON values only) that a later `result` call will give."""
         text = json.dumps({"kind": unit.kind, "inputs": unit.inputs, "result": result}, indent=1, allow_nan=False)
         self.write(unit, COMPLETE, text.encode())
         return result
+
+    def inputs(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The inputs of every complete unit of a kind, one after another."""
+        filesystem, root = self._root
+        folders = pafs.FileSelector(f"{root}/{kind}", allow_not_found=True)
+        for folder in filesystem.get_file_info(folders):
+            path = f"{folder.path}/{COMPLETE}"
+            if filesystem.get_file_info(path).is_file:
+                with filesystem.open_input_file(path) as stream:
+                    yield json.loads(stream.read())["inputs"]
 
     def result(self, unit: Unit) -> dict[str, Any] | None:
         """The result of a complete unit, or None when there is none."""
