@@ -2,18 +2,22 @@
 
     python amun_ray/sweep.py                                                       the embedded default, a few minutes
     python amun_ray/sweep.py --config cifar10_small --set search.trials=12         another config, one setting changed
-    ray submit cluster/cluster.yaml amun_ray/sweep.py -- --config cifar10_resnet18      the same on a cluster
+    python amun_ray/sweep.py --config protocol_small --dry-run --calibrate         how much work it is, and how long
+    ray submit cluster/cluster.yaml amun_ray/sweep.py -- --config paper_table1     the paper's protocol on a cluster
 """
 
 import argparse
-import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amun_ray import config_file, data
 from amun_ray.config import Sweep
+from amun_ray.data.dataset import Dataset
 from amun_ray.errors import UserError
+from amun_ray.stages.interrupt import EXIT_CODE, interruptible
 from amun_ray.stages.plan import Plan
+from amun_ray.stages.preview import show
 from amun_ray.stages.progress import say
 
 
@@ -31,34 +35,48 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         help="where results.json, the finished work and, unless the config names a server, the MLflow "
                              "database go (default: amun_output/NAME)")
     parser.add_argument("--dry-run", action="store_true",
-                        help="check everything that needs no worker, print the plan, and stop")
-    return parser.parse_args(arguments)
+                        help="check what needs no worker, print the plan, what is done of it and how long it takes")
+    parser.add_argument("--calibrate", action="store_true",
+                        help="a dry run that first measures this machine with this config, a minute at most, and "
+                             "keeps what it found for later dry runs")
+    parser.add_argument("--compare", action="append", default=[], metavar="TABLE",
+                        help="print the results, of a finished sweep at once, beside a table of the paper: "
+                             "paper_table1 (with D_R) or paper_table2 (only D_F); repeatable")
+    options = parser.parse_args(arguments)
+    if options.compare and (options.dry_run or options.calibrate):
+        parser.error("--compare shows results, and a dry run has none: give one of the two")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = parse(arguments)
     try:
-        sweep = config_file.load(options.config, options.overrides)
-        run(sweep, options.output or Path("amun_output", sweep.name), dry=options.dry_run)
+        with interruptible(arguments):
+            sweep = config_file.load(options.config, options.overrides)
+            output = options.output or Path("amun_output", sweep.name)
+            if options.dry_run or options.calibrate:
+                show(planned(sweep, data.load_for_plan), output, measure=options.calibrate)
+            else:
+                run(sweep, output, options.compare)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = shlex.join([sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
-        print(f"\nstopped; what is finished is kept. To go on: python {again}", file=sys.stderr)
-        return 130
+        return EXIT_CODE
     return 0
 
 
-def run(sweep: Sweep, output: Path, *, dry: bool = False) -> None:
-    """The experiment of the paper, stage by stage."""
-    load = data.load_for_plan if dry else data.load
-    plan = Plan(sweep, load(sweep.data.name, **sweep.data.settings))
-    plan.check()
+def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> None:
+    """The experiment of the paper, stage by stage; `compare` names tables of the paper to show the results beside."""
+    plan = planned(sweep, data.load)
+    if compare:
+        from amun_ray.stages import paper
+
+        if (kept := paper.kept_rows(plan, plan.store(output), compare)) is not None:
+            say(paper.beside(compare, kept, plan))
+            return
     say(f"{plan}\n  results     {output.absolute()}")
-    if dry:
-        return
     from amun_ray.stages.experiment import Experiment  # seconds of Ray and MLflow that --help and --dry-run spare
 
     with Experiment.open(plan, output) as experiment:
@@ -66,7 +84,16 @@ def run(sweep: Sweep, output: Path, *, dry: bool = False) -> None:
         shards = experiment.attack(models)                         # the forget sets, on every device
         best = experiment.search(models, shards)                   # on the held-out sets
         unlearned = experiment.final(models, shards, best)         # on the sets that count
-        experiment.report(models, shards, unlearned)               # tables, figures, MLflow
+        rows = experiment.report(models, shards, unlearned)        # tables, figures, MLflow
+    if compare:
+        say(f"\n{paper.beside(compare, rows, plan)}")
+
+
+def planned(sweep: Sweep, load: Callable[..., Dataset]) -> Plan:
+    """The plan of a sweep, checked, with the dataset that `load` returns."""
+    plan = Plan(sweep, load(sweep.data.name, **sweep.data.settings))
+    plan.check()
+    return plan
 
 
 if __name__ == "__main__":

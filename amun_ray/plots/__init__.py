@@ -3,16 +3,19 @@
 from amun_ray.plots.comparison import comparison_bars, results_table
 from amun_ray.plots.histograms import confidence_histograms, eps_histogram, l2_histogram
 from amun_ray.plots.roc import roc_curves
-from amun_ray.plots.search import gap_against_epochs, gap_against_lr, trade_off
+from amun_ray.plots.search import GAP, PROXY, gap_against_epochs, gap_against_lr, pareto_front, trade_off
 from amun_ray.plots.style import png, row_name
 
 __all__ = [
+    "GAP",
+    "PROXY",
     "comparison_bars",
     "confidence_histograms",
     "eps_histogram",
     "gap_against_epochs",
     "gap_against_lr",
     "l2_histogram",
+    "pareto_front",
     "png",
     "results_table",
     "roc_curves",

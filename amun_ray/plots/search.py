@@ -13,13 +13,15 @@ from amun_ray.plots.style import TARGET, numbers, panels, row_name, row_styles
 
 Trial = Mapping[str, Any]
 GAP = "Avg. Gap to retrained (points, lower is better)"
+PROXY = "|FT AUC - 50| and test accuracy lost (mean, points, lower is better)"
 
 
-def gap_against_lr(trials: Sequence[Trial]) -> Figure:
+def gap_against_lr(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
     """Avg. Gap of each trial at its best epoch count against its learning rate.
 
     Args:
         trials: each with `method`, `access`, `lr` and `average_gap` (percentage points).
+        label: what stands in the place of the Avg. Gap, for a search by another number.
     """
     groups = _grouped(trials)
     styles = row_styles(trials)
@@ -29,19 +31,20 @@ def gap_against_lr(trials: Sequence[Trial]) -> Figure:
         axis.scatter(lr, gap, label=name, alpha=0.75, s=28, **styles[name])
         best = int(gap.argmin())
         axis.scatter(lr[best], gap[best], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
-    axis.set(xscale="log", xlabel="learning rate (log scale)", ylabel=GAP)
+    axis.set(xscale="log", xlabel="learning rate (log scale)", ylabel=label)
     axis.set_title(f"Search on held-out forget sets: {len(trials)} trials (ring: the best)", loc="left")
     _gap_axis(axis)
     _legend(axis)
     return figure
 
 
-def gap_against_epochs(trials: Sequence[Trial]) -> Figure:
+def gap_against_epochs(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
     """Avg. Gap after each epoch: every trial as a thin line, the best trial of each method as a thick one.
 
     Args:
         trials: each with `method`, `access` and `gaps`, its Avg. Gap (points) after epoch 1, 2, ...; the lengths may
             differ where trials were stopped early.
+        label: what stands in the place of the Avg. Gap, for a search by another number.
     """
     groups = _grouped(trials)
     styles = row_styles(trials)
@@ -51,14 +54,35 @@ def gap_against_epochs(trials: Sequence[Trial]) -> Figure:
         best = min(curves, key=np.min)
         for curve in curves:
             axis.plot(range(1, len(curve) + 1), curve, color=styles[name]["color"], alpha=0.2, linewidth=0.8)
-        label = f"{name}, best trial"
-        axis.plot(range(1, len(best) + 1), best, linewidth=2.2, markersize=4, label=label, **styles[name])
+        axis.plot(range(1, len(best) + 1), best, linewidth=2.2, markersize=4, label=f"{name}, best trial",
+                  **styles[name])
         at = int(best.argmin())
         axis.scatter(at + 1, best[at], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
-    axis.set(xlabel="epochs of unlearning", ylabel=GAP)
-    axis.set_title("Avg. Gap on held-out forget sets by epoch (ring: the best)", loc="left")
+    axis.set(xlabel="epochs of unlearning", ylabel=label)
+    axis.set_title("Score on held-out forget sets by epoch (ring: the best)", loc="left")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _gap_axis(axis)
+    _legend(axis)
+    return figure
+
+
+def pareto_front(trials: Sequence[Trial]) -> Figure:
+    """The trials that no other of their method is better than in both objectives; a ring around those chosen.
+
+    Args:
+        trials: each with `method`, `access`, `average_gap` and `proxy` (percentage points), and `chosen`.
+    """
+    styles = row_styles(trials)
+    figure, (axis,) = panels(1, width=7.2, height=4.2)
+    for name, group in _grouped(trials).items():
+        group = sorted(group, key=lambda trial: trial["average_gap"])
+        gap, proxy = (numbers([trial[key] for trial in group], key) for key in ("average_gap", "proxy"))
+        axis.plot(gap, proxy, linewidth=1, label=name, **styles[name])
+        chosen = [place for place, trial in enumerate(group) if trial["chosen"]]
+        axis.scatter(gap[chosen], proxy[chosen], s=150, facecolors="none", edgecolors=styles[name]["color"],
+                     linewidths=1.5)
+    axis.set(xlabel=GAP, ylabel=PROXY.replace(" (mean", "\n(mean"), xlim=(0, None), ylim=(0, None))
+    axis.set_title("Pareto front of each search (ring: the least mean of both, which is chosen)", loc="left")
     _legend(axis)
     return figure
 

@@ -8,28 +8,32 @@ sample, never its image.
 """
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import ray
 import torch
-from torch import nn
 
-from amun_ray.attacks import Cost, calibrate, craft, report
+from amun_ray.attacks import Capacity, Cost, Prepared, calibrate, craft, report
 from amun_ray.data import shards
 from amun_ray.errors import UserError
 from amun_ray.seeds import generator
 from amun_ray.stages.originals import WEIGHTS, Trained, rows_digest
-from amun_ray.stages.progress import bar, say
+from amun_ray.stages.progress import Notes, bar, say
 from amun_ray.stages.queue import ActorQueue
+from amun_ray.stages.sharing import claimed
 from amun_ray.stages.workspace import Workspace, bench, load_state, numpy_state
+from amun_ray.status import Status
 from amun_ray.store import Store, Unit
 from amun_ray.tensors import to_unit
 from amun_ray.training.parts import Part
 
 CALIBRATION_SAMPLES = 100
+SECONDS = "seconds"  # in the result of a finished set, beside its report
 RADIUS = "eps_init"  # metadata key of a shard: the first radius of its set, where the attack has one
 
 
@@ -96,69 +100,57 @@ class Shard:
 
 @dataclass(frozen=True)
 class AdversarialSet:
-    """A finished set: where it is, how many shards it has, and its report."""
+    """A finished set: where it is, how many shards it has, its report, the time of workers in it (where a start was
+    interrupted, since then), and whether an earlier start made it."""
 
     unit: Unit
     shards: int
     report: dict
+    seconds: float = field(default=0.0, compare=False)
+    reused: bool = field(default=False, compare=False)
 
 
-Task = Callable[[Workspace, Part, nn.Module, Shard], Any]
+Task = Callable[[Workspace, Part, Prepared, Shard], Any]
 
 
-def calibrate_set(workspace: Workspace, part: Part, model: nn.Module, _: Shard) -> float:
+def calibrate_set(workspace: Workspace, part: Part, model: Prepared, _: Shard) -> float:
     """The first radius of a set, from a sample of it, `part`."""
-    return calibrate(model, to_unit(part.images), part.labels, settings=workspace.sweep.attack.search)
+    return calibrate(model, to_unit(part.own_images), part.labels, settings=workspace.sweep.attack.search)
 
 
-def craft_shard(workspace: Workspace, part: Part, model: nn.Module, shard: Shard) -> None:
+def craft_shard(workspace: Workspace, part: Part, model: Prepared, shard: Shard) -> None:
     """Attack the samples of a shard, `part`, and write it into the store."""
     settings = workspace.sweep.attack.search
     if shard.radius is not None:
         settings = replace(settings, eps_init=shard.radius)
-    rows = craft(model, to_unit(part.images), part.labels, settings=settings, indices=shard.rows)
+    rows = craft(model, to_unit(part.own_images), part.labels, settings=settings, indices=shard.rows)
     passes = {key: str(value) for key, value in rows.cost._asdict().items()}
     workspace.store.write(shard.unit, shard.name, shards.encode(rows.columns, metadata=shard.lineage | passes))
 
 
 @ray.remote(max_restarts=0)
 class Crafter:
-    """One device, and the last model it attacked. The thinking is in functions that know nothing of Ray."""
+    """One device, what it has room for, and the last model it attacked. The thinking is in functions that know
+    nothing of Ray."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self.workspace, self.model, self.loaded = workspace, None, None
+        self.workspace, self.prepared, self.loaded = workspace, None, None
+        self.capacity = Capacity(workspace.sweep.attack.search.batch_size)
         self.notes = Notes(logging.WARNING)
         logging.getLogger("amun_ray").addHandler(self.notes)
 
-    def work(self, task: Task, shard: Shard, state: Sequence[ray.ObjectRef]) -> tuple[Any, list[str]]:
-        """The result of `task` on the samples of `shard`, and the warnings it gave."""
-        here = bench(self.workspace)
-        if self.model is None:  # not in the constructor: what fails there reaches the driver as a dead actor
-            self.model = self.workspace.new_model(0).to(here.device)
+    def work(self, task: Task, shard: Shard, state: Sequence[ray.ObjectRef]) -> tuple[Any, list[str], float]:
+        """The result of `task` on the samples of `shard`, the warnings it gave, and the seconds it took."""
+        here, started = bench(self.workspace), time.monotonic()
         if self.loaded != shard.original.weights:
-            load_state(self.model, ray.get(state[0]))
+            model = load_state(self.workspace.new_model(0).to(here.device), ray.get(state[0]))
+            self.prepared = Prepared(model, self.workspace.sweep.attack.search, self.capacity)
             self.loaded = shard.original.weights
         try:
-            result = task(self.workspace, here.part(shard.rows), self.model, shard)
+            result = task(self.workspace, here.part(shard.rows), self.prepared, shard)
         except UserError as error:
             raise UserError(f"{shard}: {error}") from error
-        return result, self.notes.take()
-
-
-class Notes(logging.Handler):
-    """Keeps the warnings of a worker, whose own output nobody sees."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-    def take(self) -> list[str]:
-        """The warnings since the last call."""
-        taken, self.texts = self.texts, []
-        return taken
+        return result, self.notes.take(), time.monotonic() - started
 
 
 def adversarial_sets(workspace: Workspace, targets: Sequence[Target], options: dict,
@@ -166,36 +158,48 @@ def adversarial_sets(workspace: Workspace, targets: Sequence[Target], options: d
     """Build what is missing of the sets of `targets`; the result is in their order.
 
     A finished shard is never built again; one that is corrupt or belongs to other work is named and rebuilt. To find
-    those, every shard of these sets is read once, one at a time.
+    those, every shard of these sets is read once, one at a time. A set is made by one sweep, which calibrates it: sets
+    that another sweep is at are waited for.
 
     Args:
         options: of one worker, `num_cpus` and `num_gpus`.
-        workers: how many at most.
+        workers: how many the cluster has room for now; a node that joins is used, too.
 
     Raises:
         UserError: rows that make no forget set, or a model that cannot be attacked.
     """
     sets = {target.unit(workspace).digest: target.shards(workspace) for target in targets}  # equal targets are one set
-    missing = [shard for pieces in sets.values() for shard in _missing(workspace, pieces)]
-    if missing:
-        samples = [_sample(workspace, sets[digest]) for digest in
-                   {shard.unit.digest: None for shard in missing if _uncalibrated(workspace, shard)}]
-        states = {shard.original.weights: [ray.put(numpy_state(workspace.store, shard.original.unit, WEIGHTS))]
-                  for shard in {shard.original.weights: shard for shard in missing}.values()}
-        shared, crafter = ray.put(workspace), Crafter.options(**options)
-        with ActorQueue(lambda: crafter.remote(shared), min(workers, len(missing))) as queue:
-            _build(queue, missing, samples, states)
-    return [_finished(workspace.store, sets[target.unit(workspace).digest]) for target in targets]
+    finished = {}
+    for mine in claimed(workspace.store, list(sets.values()), lambda pieces: pieces[0].unit):
+        seconds = _complete(workspace, {pieces[0].unit.digest: pieces for pieces in mine}, options, workers)
+        finished |= {pieces[0].unit.digest: _finished(workspace.store, pieces, seconds.get(pieces[0].unit.digest))
+                     for pieces in mine}
+    return [finished[target.unit(workspace).digest] for target in targets]
+
+
+def _complete(workspace: Workspace, sets: Mapping[str, Sequence[Shard]], options: dict,
+              workers: int) -> Mapping[str, float]:
+    """Build the shards that `sets` lack; returns the seconds that workers spent on each set that lacked any."""
+    if not (missing := [shard for pieces in sets.values() for shard in _missing(workspace, pieces)]):
+        return {}
+    uncalibrated = {shard.unit.digest: None for shard in missing if _uncalibrated(workspace, shard)}
+    originals = {shard.original.weights: shard.original.unit for shard in missing}
+    states = {weights: [ray.put(numpy_state(workspace.store, unit, WEIGHTS))] for weights, unit in originals.items()}
+    shared, crafter = ray.put(workspace), Crafter.options(**options)
+    with ActorQueue(lambda: crafter.remote(shared), min(workers, len(missing)), most=len(missing)) as queue:
+        return _build(queue, missing, [_sample(workspace, sets[key]) for key in uncalibrated], states)
 
 
 def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard],
-           states: Mapping[str, Sequence[ray.ObjectRef]]) -> None:
-    """Calibrate on every one of `samples`, then craft the `missing` shards; a warning is passed on once."""
-    said: set[str] = set()
+           states: Mapping[str, Sequence[ray.ObjectRef]]) -> Counter[str]:
+    """Calibrate on every one of `samples`, then craft the `missing` shards; a warning is passed on once. Returns the
+    seconds that workers spent on each set, by the digest of its unit."""
+    said, spent = set(), Counter()
 
     def done(task: Task, pieces: Iterator[Shard]) -> Iterator[tuple[Shard, Any]]:
-        for shard, (result, notes) in queue.run(
+        for shard, (result, notes, seconds) in queue.run(
                 pieces, lambda actor, shard: actor.work.remote(task, shard, states[shard.original.weights])):
+            spent[shard.unit.digest] += seconds
             for note in notes:
                 if note not in said:
                     say(f"  {shard}: {note}")
@@ -209,6 +213,7 @@ def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard]
         for number, (shard, _) in enumerate(done(craft_shard, ready), 1):
             progress.set_postfix_str(f"{number}/{len(missing)} shards")
             progress.update(len(shard.rows))
+    return spent
 
 
 def _missing(workspace: Workspace, pieces: Sequence[Shard]) -> list[Shard]:
@@ -221,7 +226,7 @@ def _missing(workspace: Workspace, pieces: Sequence[Shard]) -> list[Shard]:
         if not store.has(shard.unit, shard.name):
             missing.append(shard)
             continue
-        content = store.read(shard.unit, shard.name).to_pybytes()
+        content = store.read(shard.unit, shard.name)
         reason = shards.verify(content, replace(shard, radius=radius).lineage)
         if reason is not None:
             say(f"  {store.path(shard.unit, shard.name)}: {reason}; it is built again")
@@ -244,8 +249,8 @@ def _sample(workspace: Workspace, pieces: Sequence[Shard]) -> Shard:
     return replace(pieces[0], rows=np.sort(rows[order[:CALIBRATION_SAMPLES]]))
 
 
-def _finished(store: Store, pieces: Sequence[Shard]) -> AdversarialSet:
-    """The set of `pieces`, all of which are there; its report is made once.
+def _finished(store: Store, pieces: Sequence[Shard], seconds: float | None) -> AdversarialSet:
+    """The set of `pieces`, all of which are there; its report is made once. `seconds`: spent on it now, if any were.
 
     Shares are in percent, quantiles in pixel units, passes per sample; see `amun_ray.attacks.report`.
     """
@@ -257,8 +262,9 @@ def _finished(store: Store, pieces: Sequence[Shard]) -> AdversarialSet:
         found = report(_columns(store, unit, len(pieces), ("status", "eps", "l2")), cost)
         if RADIUS in metadata[0]:
             found[RADIUS] = float(metadata[0][RADIUS])
-        store.finish(unit, found)
-    return AdversarialSet(unit, len(pieces), found)
+        store.finish(unit, found | {SECONDS: seconds or 0.0})
+    earlier = found.pop(SECONDS, 0.0)
+    return AdversarialSet(unit, len(pieces), found, earlier if seconds is None else seconds, seconds is None)
 
 
 def numbers(store: Store, made: AdversarialSet) -> dict[str, np.ndarray]:
@@ -269,7 +275,7 @@ def numbers(store: Store, made: AdversarialSet) -> dict[str, np.ndarray]:
 def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np.ndarray]:
     """The adversarial images (M, C, H, W) float32 in [0, 1] and their labels (M,) int64; failed rows are left out."""
     rows = _columns(store, made.unit, made.shards, ("status", "image", "label"))
-    kept = rows["status"] != shards.Status.FAILED
+    kept = rows["status"] != Status.FAILED
     return rows["image"][kept], rows["label"][kept]
 
 

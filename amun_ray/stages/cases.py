@@ -9,14 +9,14 @@ import numpy as np
 import ray
 from torch import nn
 
-from amun_ray.metrics import GAP_TERMS, Split, average_gap, score
+from amun_ray.metrics import GAP_TERMS, Split, accuracy, average_gap, score
 from amun_ray.seeds import derive, generator
-from amun_ray.stages.adversaries import AdversarialSet, read_adversaries
-from amun_ray.stages.originals import WEIGHTS, Trained, read_logits, rows_digest
-from amun_ray.stages.workspace import Bench, Workspace, bench, load_state, numpy_state, shared_tensor
+from amun_ray.stages.adversaries import AdversarialSet, Target, read_adversaries
+from amun_ray.stages.originals import WEIGHTS, Trained, read_logits, rows_digest, stream_logits
+from amun_ray.stages.workspace import Workspace, bench, load_state, numpy_state, shared_tensor
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import Report, Sets, unlearn
+from amun_ray.unlearn import Report, Sets, find, unlearn
 
 
 class Settings(NamedTuple):
@@ -41,28 +41,37 @@ class Contender(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Everything large is behind a reference and reaches a node once. `target`: the retrained models' mean scores."""
+    """Everything large is behind a reference and reaches a node once."""
 
     original: int
     name: str
     rows: np.ndarray
-    target: dict[str, float]
+    target: dict[str, float] | None  # the retrained models' mean scores; None where there are no such models
+    original_test_accuracy: float    # percent
     lineage: dict[str, Any]
     state: tuple[ray.ObjectRef]
     adversarial: tuple[ray.ObjectRef, ray.ObjectRef]
     reference_mean: tuple[ray.ObjectRef]
 
     @classmethod
-    def open(cls, workspace: Workspace, original: int, model: Trained, name: str, rows: np.ndarray, *,
-             made: AdversarialSet, retrained: list[Trained], evidence: "Evidence") -> "Case":
-        """Gather the case on the driver and put its arrays into the object store."""
+    def open(cls, number: int, attacked: Target, made: AdversarialSet, retrained: Sequence[Trained],
+             evidence: "Evidence") -> "Case":
+        """Gather the case of original `number` on the driver and put its arrays into the object store.
+
+        `retrained` are models that never saw the rows of `attacked`; without any, the case has no target.
+        """
+        workspace, rows, original = evidence.workspace, attacked.rows, attacked.original
         store, (images, labels) = workspace.store, read_adversaries(workspace.store, made)
-        scores = [evidence.scores(read_logits(store, other.unit), rows) for other in retrained]
-        target = {term: float(np.mean([one[term] for one in scores])) for term in scores[0]}
-        lineage = {"original": model.weights, "forget": rows_digest(rows), "adversarial": made.unit.digest,
-                   "retrained": [other.weights for other in retrained], "references": evidence.digest}
-        return cls(original, name, rows, target, lineage,
-                   (ray.put(numpy_state(store, model.unit, WEIGHTS)),),
+        scores = [evidence.scores(logits, rows) for logits in stream_logits(workspace, retrained)]
+        target = {term: float(np.mean([one[term] for one in scores])) for term in scores[0]} if scores else None
+        test = split(workspace, rows).test
+        lineage = {"original": original.weights, "forget": rows_digest(rows), "adversarial": made.unit.digest,
+                   "references": evidence.digest}
+        if retrained:
+            lineage["retrained"] = [other.weights for other in retrained]
+        return cls(number, attacked.name, rows, target,
+                   accuracy(read_logits(workspace, original.unit, original.name)[test], evidence.labels[test]), lineage,
+                   (ray.put(numpy_state(store, original.unit, WEIGHTS)),),
                    (ray.put(images), ray.put(labels)), (evidence.reference,))
 
     def seed(self, workspace: Workspace, run: int) -> int:
@@ -95,7 +104,7 @@ def split(workspace: Workspace, forget: np.ndarray) -> Split:
 class Epoch(NamedTuple):
     """The state of one unlearning run after one epoch."""
 
-    scores: dict[str, float]  # percent, `average_gap` among them
+    scores: dict[str, float]  # percent; `average_gap` among them where the case has a target
     logits: np.ndarray        # (N, classes) on every sample
     model: nn.Module          # the live model: copy what must outlast the next epoch
     report: Report            # passes, seconds and, for a certified method, its certificate, so far
@@ -111,22 +120,25 @@ def run_case(workspace: Workspace, case: Case, contender: Contender, settings: S
     model = load_state(workspace.new_model(0), ray.get(case.state[0])).to(here.device)
     (mean,), labels = ray.get(list(case.reference_mean)), here.labels.cpu().numpy()
     report = Report()
-    epochs = unlearn(contender.method, model, _sets(here, case, contender.access), report=report,
+    epochs = unlearn(contender.method, model, _sets(workspace, case, contender.access), report=report,
                      recipe=recipe(workspace, settings),
-                     settings=workspace.sweep.method_settings(contender.method) | settings.own,
+                     settings=workspace.sweep.method_settings(*contender) | settings.own,
                      augmentation=workspace.sweep.data.augmentation, generator=generator(seed, "order"))
     for _ in epochs:
         logits = here.logits(model)
         scores = score(logits, labels, split(workspace, case.rows), mean, settings=workspace.sweep.rmia)
         kept = {term: scores[term] for term in GAP_TERMS}
-        yield Epoch(kept | {"average_gap": average_gap(scores, case.target)}, logits, model, report)
+        if case.target is not None:
+            kept["average_gap"] = average_gap(scores, case.target)
+        yield Epoch(kept, logits, model, report)
 
 
 def case_inputs(workspace: Workspace, contender: Contender, settings: Settings, cases: Sequence[Case],
                 run: int) -> dict:
     """Everything that the scores of unlearning `cases` depend on, for the address of the result."""
     sweep, chosen = workspace.sweep, settings._asdict()
-    chosen["own"] = sweep.method_settings(contender.method) | chosen["own"]
+    given = sweep.method_settings(*contender) | settings.own
+    chosen["own"] = find(contender.method).complete(*contender, given)
     return {"contender": list(contender), "settings": chosen, "unlearning": sweep.unlearning.model_dump(),
             "augmentation": list(sweep.data.augmentation), "rmia": sweep.model_dump()["rmia"],
             "dataset": workspace.data_digest, "model": sweep.model.model_dump(),
@@ -140,8 +152,8 @@ def recipe(workspace: Workspace, settings: Settings) -> Recipe:
                   **workspace.sweep.unlearning.model_dump())
 
 
-def _sets(here: Bench, case: Case, access: str) -> Sets:
-    retained = split(here.workspace, case.rows).retain
+def _sets(workspace: Workspace, case: Case, access: str) -> Sets:
+    here, retained = bench(workspace), split(workspace, case.rows).retain
     images, labels = (shared_tensor(array).to(here.device) for array in ray.get(list(case.adversarial)))
     return Sets(retain=here.part(retained) if access == "retain" else None, forget=here.part(case.rows),
                 adversarial=Part(images, labels, augment=False))

@@ -1,38 +1,61 @@
 """The pictures of a sweep: which numbers go into which figure of `amun_ray.plots`, as PNG files by name."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from amun_ray import plots
-from amun_ray.data.shards import Status
 from amun_ray.metrics import logit_scaled, roc
 from amun_ray.metrics.rmia import scores as rmia_scores
 from amun_ray.stages.cases import Contender, Evidence, split
 from amun_ray.stages.final import Unlearned
 from amun_ray.stages.originals import Trained, read_logits
-from amun_ray.stages.report import Row
-from amun_ray.stages.studies import Trial
+from amun_ray.stages.report import Row, marks
+from amun_ray.stages.trials import TERMS, Trial, curve
+from amun_ray.status import Status
+
+OBJECTIVE = {("average_gap",): plots.GAP, ("proxy",): plots.PROXY, TERMS: f"mean of {plots.GAP} and {plots.PROXY}"}
 
 
 def result_figures(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     """The final table, as a table and as bars with the target lines."""
-    shown = [row.as_json() for row in rows]
+    said = marks(rows)
+    shown = [row.as_json() | _with_intervals(row) | {"note": said.get(row.name)} for row in rows]
     yield "figures/final_table.png", plots.png(plots.results_table(shown))
     yield "figures/final_comparison.png", plots.png(plots.comparison_bars(shown))
 
 
+def _with_intervals(row: Row) -> dict[str, dict[str, float]]:
+    return {term: row.summary[term]._asdict() | {"low": low, "high": high}
+            for term, (low, high) in row.intervals.items()}
+
+
 def search_figures(trials: Sequence[Trial], rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
-    """What the search saw: Avg. Gap against lr and epochs, and utility against privacy."""
-    points = [{"method": trial.contender.method, "access": trial.contender.access, "lr": trial.settings.lr,
-               "average_gap": trial.gap, "gaps": trial.result["average_gap"]} | _at_best(trial)
-              for trial in trials if "failed" not in trial.result]
+    """What the search saw: its objective against lr and epochs, and utility against privacy."""
+    points = [_named(trial) | {"lr": trial.settings.lr, "average_gap": trial.value, "gaps": curve(trial.result)}
+              | _at_best(trial) for trial in trials if trial.finished]
     baselines = {row.method: {term: summary.mean for term, summary in row.summary.items()}
                  for row in rows if row.settings is None}
-    yield "figures/search_lr.png", plots.png(plots.gap_against_lr(points))
-    yield "figures/search_epochs.png", plots.png(plots.gap_against_epochs(points))
+    (label,) = {OBJECTIVE[tuple(term for term in TERMS if term in trial.result)] for trial in trials if trial.finished}
+    yield "figures/search_lr.png", plots.png(plots.gap_against_lr(points, label=label))
+    yield "figures/search_epochs.png", plots.png(plots.gap_against_epochs(points, label=label))
     yield "figures/search_trade_off.png", plots.png(
         plots.trade_off(points, original=baselines["original"], retrained=baselines["retrain"]))
+
+
+def front_files(fronts: Mapping[Contender, Sequence[Trial]], best: Mapping[Contender, Trial]) -> dict[str, bytes]:
+    """The Pareto front of every study, as a figure and as data; `chosen` marks the trial that goes to the finals."""
+    points = [_named(trial) | trial.scores | {"number": trial.number, "chosen": trial is best[contender],
+                                              "lr": trial.best.lr, "schedule": trial.best.schedule,
+                                              "epochs": trial.best.epochs, "settings": trial.best.own}
+              for contender, front in fronts.items() for trial in front]
+    return {"figures/search_front.png": plots.png(plots.pareto_front(points)),
+            "search_front.json": json.dumps(points, indent=1, allow_nan=False).encode()}
+
+
+def _named(trial: Trial) -> dict[str, str]:
+    return {"method": trial.contender.method, "access": trial.contender.access}
 
 
 def _at_best(trial: Trial) -> dict[str, float]:
@@ -57,14 +80,16 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
 
     Shown are the original, the retrained model, and for each access the method with the least Avg. Gap.
     """
-    case, store = made[0].run.case, evidence.workspace.store
-    parts, labels = split(evidence.workspace, case.rows), evidence.labels
+    case, workspace = made[0].run.case, evidence.workspace
+    parts, labels = split(workspace, case.rows), evidence.labels
     first = {one.run.contender: one for one in made
              if one.run.case is case and one.run.number == 0 and "failed" not in one.result}
     chosen = {contender: plots.row_name({"method": contender.method, "access": contender.access})
               for contender in _shown(rows) if contender in first}
-    logits = {"Original": read_logits(store, original.unit), "Retrained": read_logits(store, retrained.unit)}
-    logits |= {title: read_logits(store, first[contender].run.unit) for contender, title in chosen.items()}
+    logits = {"Original": read_logits(workspace, original.unit, original.name),
+              "Retrained": read_logits(workspace, retrained.unit, retrained.name)}
+    logits |= {title: read_logits(workspace, first[contender].run.unit, str(contender))
+               for contender, title in chosen.items()}
 
     def confidences(one: np.ndarray) -> dict[str, np.ndarray]:
         values = logit_scaled(one, labels)
@@ -72,7 +97,7 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
 
     yield "figures/confidence.png", plots.png(plots.confidence_histograms(
         {title: confidences(one) for title, one in logits.items()}))
-    settings, curves = evidence.workspace.sweep.rmia, {}
+    settings, curves = workspace.sweep.rmia, {}
     for title, one in logits.items():
         membership = rmia_scores(settings.confidence(one, labels), evidence.mean, gamma=settings.gamma)
         curves[title] = roc(membership[parts.forget], membership[parts.test])

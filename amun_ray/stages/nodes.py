@@ -1,11 +1,12 @@
-"""What must be the same on every node before a sweep may begin: the package, byte for byte, and the store."""
+"""What every node must have before a sweep may begin: the package, byte for byte, the store, the user's modules."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from amun_ray.config import Sweep
 from amun_ray.errors import UserError
 from amun_ray.stages.progress import say
 from amun_ray.store import Store
@@ -30,12 +31,18 @@ def await_nodes(wanted: int, *, seconds: float = WAIT_SECONDS) -> None:
         time.sleep(1)
 
 
-def check_nodes(store: Store) -> None:
+def own_modules(sweep: Sweep) -> list[str]:
+    """The user's modules that workers import. Data and checkpoints are no such need: they travel with the work."""
+    names = [sweep.model.name, sweep.attack.search.name, *sweep.methods]
+    return sorted({name.partition(":")[0] for name in names if ":" in name})
+
+
+def check_nodes(store: Store, modules: Sequence[str] = ()) -> None:
     """One small task on each node, where there are several.
 
     Raises:
-        UserError: nodes with another version of the package than this process, or without the folder of `store`;
-            every such node is named.
+        UserError: nodes with another version of the package than this process, or without the folder of `store` or one
+            of `modules`; every such node is named.
     """
     nodes = live_nodes()
     if len(nodes) < 2:
@@ -43,11 +50,11 @@ def check_nodes(store: Store) -> None:
     describe = _describer()
     with store.scratch() as folder:
         probe = ray.remote(num_cpus=0, max_retries=0)(describe)
-        asked = {node["NodeManagerAddress"]: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(
-            node["NodeID"], soft=False)).remote(folder if store.local else None) for node in nodes}
-        here, _ = describe(None)
-        problems = [problem for address, answer in asked.items()
-                    for problem in _problems(address, answer, here, store.uri)]
+        asked = [(node["NodeManagerAddress"], probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(
+            node["NodeID"], soft=False)).remote(folder if store.local else None, modules)) for node in nodes]
+        here, *_ = describe(None, ())
+        problems = [f"node {address}: {problem}" for address, answer in asked
+                    for problem in _problems(answer, here, store.uri)]
     if problems:
         raise UserError("\n".join(problems))
 
@@ -57,34 +64,48 @@ def live_nodes() -> list[dict]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _problems(address: str, answer: ray.ObjectRef, here: str, uri: str) -> list[str]:
+def _problems(answer: ray.ObjectRef, here: str, uri: str) -> list[str]:
     try:
-        version, sees_store = ray.get(answer, timeout=ANSWER_SECONDS)
+        version, sees_store, absent = ray.get(answer, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:  # of GetTimeoutError too: a node that is gone, or does not answer
-        return [f"node {address}: does not answer: {str(error).splitlines()[0]}"]
+        return [f"does not answer: {str(error).splitlines()[0]}"]
     problems = []
     if version != here:
-        problems.append(f"node {address}: amun_ray {version} there, {here} here; install the same on every node")
+        problems.append(f"amun_ray {version} there, {here} here; install the same on every node")
     if not sees_store:
-        problems.append(f"node {address}: does not see {uri}; on several nodes, --output or storage must name a folder "
-                        "that every node mounts, or storage an object store such as s3://bucket/path")
-    return problems
+        problems.append(f"does not see {uri}; on several nodes, --output or storage must name a folder that every node "
+                        "mounts, or storage an object store such as s3://bucket/path")
+    return problems + [f"module {module!r} cannot be imported; install it, or put its folder on PYTHONPATH of all nodes"
+                       for module in absent]
 
 
-def _describer() -> Callable[[str | None], tuple[str, bool]]:
-    """The task: made inside a function, so that it travels whole and runs on a node with any version, or none."""
-    def describe(folder: str | None) -> tuple[str, bool]:
+def _describer() -> Callable[[str | None, Sequence[str]], tuple[str, bool, list[str]]]:
+    """The task: made inside a function, so that it travels whole and runs on a node with any version, or none.
+
+    It answers with the version, whether the folder of the store is there, and the modules that are not.
+    """
+    def describe(folder: str | None, modules: Sequence[str]) -> tuple[str, bool, list[str]]:
         import hashlib
+        import importlib
         import os
         from pathlib import Path
+
+        def imports(module: str) -> bool:
+            try:
+                importlib.import_module(module)
+            except ImportError:
+                return False
+            return True
+
         sees_store = folder is None or os.access(folder, os.W_OK)
         try:
             import amun_ray
             root = Path(amun_ray.__file__).parent
         except (ImportError, TypeError):  # TypeError: a folder of that name without the package in it
-            return "is not installed", sees_store
+            return "is not installed", sees_store, []
         content = hashlib.sha256()
         for path in sorted(root.rglob("*.py")):
             content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-        return f"{amun_ray.__version__} (content {content.hexdigest()[:8]})", sees_store
+        return (f"{amun_ray.__version__} (content {content.hexdigest()[:8]})", sees_store,
+                [module for module in modules if not imports(module)])
     return describe

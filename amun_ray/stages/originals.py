@@ -5,21 +5,25 @@ number of workers until there is one training per worker. Storage: one weights f
 for every model, and for a reference model alone, its logits on all samples: `N x classes` float32.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import ray
 from torch import Tensor, nn
 
+from amun_ray.data.splits import reference_halves
 from amun_ray.errors import Diverged, UserError
 from amun_ray.models import checkpoint
 from amun_ray.seeds import derive, generator
+from amun_ray.stages.checkpoints import Checkpoint
+from amun_ray.stages.plan import Plan
 from amun_ray.stages.progress import bar
 from amun_ray.stages.queue import run_tasks
+from amun_ray.stages.sharing import make_all, make_once
 from amun_ray.stages.workspace import Workspace, bench
 from amun_ray.store import Store, Unit, digest
 from amun_ray.training.loop import fit
@@ -29,19 +33,17 @@ WEIGHTS, LOGITS = "weights.safetensors", "logits.npy"
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One model to train from scratch on `rows`, or to load from `checkpoint`; of references only logits are kept."""
+    """One model to train from scratch on `rows`, or the one of `checkpoint`; of references only logits are kept."""
 
     name: str
     rows: np.ndarray
     seed: int
     keep_weights: bool = True
-    checkpoint: str | None = None
+    checkpoint: Checkpoint | None = None
 
     def unit(self, workspace: Workspace) -> Unit:
         if self.checkpoint is not None:
-            with open(self.checkpoint, "rb") as file:
-                source = digest(file.read())
-            return Unit("imported", {"file": source, "dataset": workspace.data_digest,
+            return Unit("imported", {"file": self.checkpoint.digest, "dataset": workspace.data_digest,
                                      "model": workspace.sweep.model.model_dump()})
         return Unit("models", workspace.model_inputs | {"rows": rows_digest(self.rows), "seed": self.seed,
                                                         "weights": self.keep_weights})
@@ -49,12 +51,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished model: where it is, the digest of its weights (None where only logits were kept), what it cost."""
+    """A finished model: where it is, the digest of its weights (None where only logits were kept), what it cost, and
+    whether an earlier start paid for it."""
 
     name: str
     unit: Unit
     weights: str | None
     seconds: float
+    reused: bool = False
 
 
 def rows_digest(rows: np.ndarray) -> str:
@@ -62,12 +66,12 @@ def rows_digest(rows: np.ndarray) -> str:
     return digest(np.sort(rows).astype("<i8").tobytes())
 
 
-def original_trainings(workspace: Workspace) -> list[Training]:
-    """The models that must forget, trained on D."""
-    originals, rows = workspace.sweep.originals, np.arange(workspace.train_size, dtype=np.int64)
+def original_trainings(workspace: Workspace, checkpoints: Sequence[Checkpoint]) -> list[Training]:
+    """The models that must forget: those of `checkpoints`, or where there are none, trained on D."""
+    rows = np.arange(workspace.train_size, dtype=np.int64)
     return [Training(f"original {k}", rows, derive(workspace.sweep.seed, "original", k),
-                     checkpoint=os.path.abspath(originals.checkpoints[k]) if originals.checkpoints else None)
-            for k in range(originals.count)]
+                     checkpoint=checkpoints[k] if checkpoints else None)
+            for k in range(workspace.sweep.originals.count)]
 
 
 def retrained_trainings(workspace: Workspace, name: str, forget: np.ndarray, count: int) -> list[Training]:
@@ -83,7 +87,30 @@ def reference_trainings(workspace: Workspace, halves: np.ndarray) -> list[Traini
                      keep_weights=False) for k, half in enumerate(halves)]
 
 
-def train_models(workspace: Workspace, trainings: Sequence[Training], options: dict, limit: int) -> list[Trained]:
+class Wanted(NamedTuple):
+    """Every training of a sweep; `halves` (references, N) bool: what each reference model is trained on."""
+
+    originals: list[Training]
+    retrained: dict[str, list[Training]]  # by forget set
+    references: list[Training]
+    halves: np.ndarray
+
+    @property
+    def every(self) -> list[Training]:
+        return [*self.originals, *(one for group in self.retrained.values() for one in group), *self.references]
+
+
+def wanted_trainings(workspace: Workspace, plan: Plan) -> Wanted:
+    """The models that a sweep asks for, whether the store holds them or not."""
+    sets = {name: rows for _, name, rows in [*plan.held_out, *plan.final]}
+    halves = reference_halves(workspace.size, plan.sweep.references.count, plan.sweep.seed)
+    retrained = {name: retrained_trainings(workspace, name, sets[name], count)
+                 for name, count in plan.retrained.items()}
+    return Wanted(original_trainings(workspace, plan.checkpoints), retrained,
+                  reference_trainings(workspace, halves), halves)
+
+
+def train_models(workspace: Workspace, trainings: Sequence[Training], options: dict) -> list[Trained]:
     """Train what the store does not hold yet, as Ray tasks; the result is in the order of `trainings`.
 
     Raises:
@@ -94,15 +121,21 @@ def train_models(workspace: Workspace, trainings: Sequence[Training], options: d
                if not workspace.store.has(unit)}
     shared = ray.put(workspace)
     task = _train.options(max_retries=3, **options)
+    new: set[str] = set()
     with bar("training", len(pending), "models") as progress:
-        for _ in run_tasks(lambda job: task.remote(shared, *job), pending.values(), limit=limit):
+        for (_, unit), made in make_all(
+                workspace.store, list(pending.values()), lambda job: job[1],
+                lambda jobs: run_tasks(lambda job: task.remote(shared, *job), jobs)):
+            new |= {unit.digest} if made else set()
+            progress.stored += not made
             progress.update()
-    return [_trained(workspace.store, training.name, unit) for training, unit in zip(trainings, units, strict=True)]
+    return [_trained(workspace.store, training.name, unit, reused=unit.digest not in new)
+            for training, unit in zip(trainings, units, strict=True)]
 
 
 @ray.remote
-def _train(workspace: Workspace, training: Training, unit: Unit) -> None:
-    make_model(workspace, training, unit)
+def _train(workspace: Workspace, training: Training, unit: Unit) -> bool:
+    return make_once(workspace.store, unit, lambda: make_model(workspace, training, unit))
 
 
 def make_model(workspace: Workspace, training: Training, unit: Unit) -> None:
@@ -111,7 +144,7 @@ def make_model(workspace: Workspace, training: Training, unit: Unit) -> None:
     model = workspace.new_model(training.seed).to(here.device)
     try:
         if training.checkpoint is not None:
-            checkpoint.load_into(model, training.checkpoint)
+            checkpoint.load_state(model, training.checkpoint.state, training.checkpoint.source)
         else:
             for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
                          augmentation=workspace.sweep.data.augmentation,
@@ -120,15 +153,17 @@ def make_model(workspace: Workspace, training: Training, unit: Unit) -> None:
         seconds, logits = time.monotonic() - started, here.logits(model)
     except Diverged as error:
         raise UserError(f"{training.name}: {error}. Lower training.lr, or mend the checkpoint") from error
+    if workspace.store.has(unit):  # by another sweep, which took this one for dead
+        return
     store_logits(workspace.store, unit, logits)
     weights = store_weights(workspace.store, unit, cpu_state(model)) if training.keep_weights else None
     workspace.store.finish(unit, {"name": training.name, "weights": weights, "seconds": seconds,
                                   "samples": len(training.rows)})
 
 
-def _trained(store: Store, name: str, unit: Unit) -> Trained:
+def _trained(store: Store, name: str, unit: Unit, *, reused: bool) -> Trained:
     result = store.result(unit)
-    return Trained(name, unit, result["weights"], result["seconds"])
+    return Trained(name, unit, result["weights"], result["seconds"], reused)
 
 
 def cpu_state(model: nn.Module) -> dict[str, Tensor]:
@@ -150,12 +185,28 @@ def store_logits(store: Store, unit: Unit, logits: np.ndarray) -> None:
     store.write(unit, LOGITS, buffer.getvalue().to_pybytes())
 
 
-def read_logits(store: Store, unit: Unit) -> np.ndarray:
-    """The logits (N, classes) float32 of a finished model."""
-    return np.lib.format.read_array(pa.BufferReader(store.read(unit, LOGITS)), allow_pickle=False)
+def read_logits(workspace: Workspace, unit: Unit, name: str) -> np.ndarray:
+    """The logits (N, classes) float32 of a finished model, `name` in messages.
+
+    Raises:
+        UserError: what is stored cannot be read, is not of this sweep's samples and classes, or is not finite.
+    """
+    store, wanted = workspace.store, (workspace.size, workspace.classes)
+    place = f"{name}: {store.path(unit, LOGITS)}"
+    again = "delete its folder, and the same command makes it again"
+    try:
+        logits = np.lib.format.read_array(pa.BufferReader(store.read(unit, LOGITS)), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: cannot be read as predictions ({error}); {again}") from error
+    if logits.shape != wanted:
+        raise UserError(f"{place}: predictions of shape {logits.shape}, this sweep has {wanted[0]} samples and "
+                        f"{wanted[1]} classes; {again}")
+    if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
+        raise UserError(f"{place}: the predictions of {broken} of {len(logits)} samples are not finite; {again}")
+    return logits
 
 
-def stream_logits(store: Store, models: Sequence[Trained]) -> Iterator[np.ndarray]:
+def stream_logits(workspace: Workspace, models: Sequence[Trained]) -> Iterator[np.ndarray]:
     """The logits of `models`, one array in memory at a time."""
     for model in models:
-        yield read_logits(store, model.unit)
+        yield read_logits(workspace, model.unit, model.name)

@@ -1,5 +1,6 @@
 """What a person sees while a stage works: what, how far, how long still. Only a terminal gets the moving bar."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -13,11 +14,53 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+class Progress(tqdm):
+    """A bar that also counts, where none is drawn, and knows what was at hand already."""
+
+    done = 0
+    stored = 0
+
+    def update(self, n: float = 1) -> bool | None:
+        self.done += n
+        return super().update(n)
+
+
 @contextmanager
-def bar(label: str, total: int, unit: str) -> Iterator[tqdm]:
-    """A progress bar with rate and time left on a terminal, silence elsewhere; one closing line on both."""
+def bar(label: str, total: int, unit: str) -> Iterator[Progress]:
+    """A progress bar with rate and time left on a terminal, silence elsewhere; one closing line on both.
+
+    The line is said of work that was broken off, too: how much of it is done.
+    """
     started = time.monotonic()
-    with tqdm(total=total, desc=f"  {label}", unit=unit, disable=None, leave=False, file=sys.stderr) as progress:
-        yield progress
+    with Progress(total=total, desc=f"  {label}", unit=unit, disable=None, leave=False, file=sys.stderr) as progress:
+        try:
+            yield progress
+        except BaseException:
+            if total:
+                say(f"  {label}: {progress.done} of {total} {unit} are finished")
+            raise
     if total:
-        say(f"  {label}: {total} {unit} in {time.monotonic() - started:.1f} s")
+        say(f"  {label}: {total} {unit} {_how(progress, total, time.monotonic() - started)}")
+
+
+def _how(progress: Progress, total: int, seconds: float) -> str:
+    """Time is worth a word where something was done."""
+    if progress.stored == total:
+        return "from the store"
+    return f"in {seconds:.1f} s" + (f", {progress.stored} of them from the store" if progress.stored else "")
+
+
+class Notes(logging.Handler):
+    """Keeps the warnings of a worker, whose own output nobody sees."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def take(self) -> list[str]:
+        """The warnings since the last call."""
+        taken, self.texts = self.texts, []
+        return taken

@@ -1,9 +1,9 @@
 """Stage 5: runs into one table - printed, written as results.json - and what its numbers support."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,31 @@ import numpy as np
 from amun_ray.metrics import GAP_TERMS, Comparison, Summary, bootstrap_interval, compare, is_unchanged, summarize
 from amun_ray.seeds import generator
 from amun_ray.stages.cases import Settings
+from amun_ray.stages.files import write_whole
 
 COLUMNS = {"unlearn_accuracy": "Unlearn", "retain_accuracy": "Retain", "test_accuracy": "Test",
            "forget_test_auc": "FT AUC", "average_gap": "Avg. Gap"}
+# What the other columns are: name, the value of a model that has forgotten, and what it says
+ATTACKS = {
+    "mis": ("MIS", "as retrained", "forgotten samples that a support vector classifier of confidences calls unseen"),
+    "average_gap_mis": ("Avg. Gap (MIS)", "0", "Avg. Gap with MIS in the place of FT AUC"),
+    "forget_retain_auc": ("FR AUC", "as retrained", "RMIA: retained told from forgotten"),
+    "retain_test_auc": ("RT AUC", "as retrained", "RMIA: retained told from unseen, the most that the attack can"),
+    "rmia_forget_test_tpr_at_1pct_fpr": ("RMIA TPR@1%", "1", "forgotten samples found while 1 % of unseen are accused"),
+    "rmia_forget_test_tpr_at_0.1pct_fpr": ("RMIA TPR@0.1%", "0.1", "the same while 0.1 % of unseen are accused"),
+    "lira_forget_test_auc": ("LiRA AUC", "50", "LiRA: forgotten told from unseen"),
+    "lira_forget_test_tpr_at_1pct_fpr": ("LiRA TPR@1%", "1", "forgotten samples found while 1 % of unseen are accused"),
+    "lira_forget_test_tpr_at_0.1pct_fpr": ("LiRA TPR@0.1%", "0.1", "the same while 0.1 % of unseen are accused"),
+    "lira_forget_called_member": ("U-LiRA", "as retrained", "forgotten samples likelier trained on than never seen"),
+    **{f"{signal}_forget_{kind}": (f"{title} {suffix}", good, meaning)
+       for signal, title in {"loss": "Loss", "confidence": "Confidence", "entropy": "Entropy",
+                             "modified_entropy": "Modified entropy"}.items()
+       for kind, suffix, good, meaning in (
+           ("test_auc", "AUC", "50", "forgotten told from unseen by this number alone"),
+           ("called_member", "threshold", "as retrained", "forgotten samples above their class's best threshold"))},
+}
+SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
+         "lira_forget_test_auc", "modified_entropy_forget_test_auc")  # of these, below the table of the command
 ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}
 
 
@@ -33,19 +55,19 @@ class Row:
     def name(self) -> str:
         return f"{self.method} {ACCESS[self.access]}".rstrip()
 
-    @property
+    @cached_property
     def summary(self) -> dict[str, Summary]:
-        """Mean, standard deviation and n of each column."""
-        return {term: summarize([one[term] for one in self.scores]) for term in COLUMNS}
+        """Mean, standard deviation and n of each score."""
+        return {term: summarize([one[term] for one in self.scores]) for term in self.scores[0]}
 
-    @property
+    @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval of each column's mean; runs of one case count as one. None with a single case."""
+        """95 % bootstrap interval of the mean of each score; runs of one case count as one. None with a single case."""
         groups = [sorted(set(self.cases)).index(case) for case in self.cases]
         if len(set(groups)) < 2:
             return {}
         return {term: bootstrap_interval([one[term] for one in self.scores], groups=groups,
-                                         generator=generator(0, "interval", term)) for term in COLUMNS}
+                                         generator=generator(0, "interval", term)) for term in self.scores[0]}
 
     def by_case(self, term: str) -> dict[tuple[int, str], float]:
         """The mean of `term` over the runs of each case."""
@@ -56,7 +78,8 @@ class Row:
         chosen = self.settings._asdict() if self.settings else dict.fromkeys(Settings._fields)
         return {"method": self.method, "access": self.access, "lr": chosen["lr"], "schedule": chosen["schedule"],
                 "epochs": chosen["epochs"], "settings": chosen["own"] or {},
-                **{term: summary._asdict() for term, summary in self.summary.items()},
+                **{term: self.summary[term]._asdict() for term in COLUMNS},
+                "attacks": {term: summary._asdict() for term, summary in self.summary.items() if term not in COLUMNS},
                 "interval_95": {term: list(ends) for term, ends in self.intervals.items()},
                 "mlflow_run_ids": list(self.run_ids)}
 
@@ -75,24 +98,67 @@ def comparisons(rows: Sequence[Row]) -> tuple[Row, dict[str, Comparison]] | None
                          reference=best.name)
 
 
+def marks(rows: Sequence[Row]) -> dict[str, str]:
+    """What stands behind the name of a row: `least` Avg. Gap, `n.s.` not significantly different from that one, or
+    `unchanged` for a method that did nothing."""
+    found = comparisons(rows)
+    said = {}
+    if found is not None:
+        best, others = found
+        said = {best.name: "least"} | {name: "n.s." for name, one in others.items() if not one.significant}
+    return said | {row.name: "unchanged" for row in rows if _did_nothing(row, rows)}
+
+
+def _did_nothing(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether unlearn and retain accuracy of a method are both the original's."""
+    original = next((one for one in rows if one.method == "original"), None)
+    if original is None or row.settings is None:
+        return False
+    ours, theirs = ({term: one.summary[term].mean for term in GAP_TERMS} for one in (row, original))
+    return is_unchanged(ours, theirs)
+
+
+def data_frame(rows: Sequence[Row]) -> dict[str, list]:
+    """The whole table, every column in percent as mean, std and n: `{"columns": names, "data": rows}`."""
+    titles = COLUMNS | {term: title for term, (title, _, _) in ATTACKS.items()}
+    terms = [term for term in titles if term in rows[0].summary]
+    columns = ["method", "access", "note", *(f"{titles[term]}{kind}" for term in terms for kind in ("", " std")), "n"]
+    said = marks(rows)
+    data = [[row.method, ACCESS[row.access], said.get(row.name, ""),
+             *(round(value, 4) for term in terms for value in row.summary[term][:2]), len(row.scores)] for row in rows]
+    return {"columns": columns, "data": data}
+
+
 def write_results(rows: Sequence[Row], folder: Path) -> Path:
     """Write `results.json`, whole or not at all; returns its path."""
-    path, partial = folder / "results.json", folder / f".results-{os.getpid()}.partial"
-    partial.write_text(json.dumps([row.as_json() for row in rows], indent=1, allow_nan=False))
-    os.replace(partial, path)
-    return path
+    content = json.dumps([row.as_json() for row in rows], indent=1, allow_nan=False)
+    return write_whole(folder / "results.json", content.encode())
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, each number mean +- standard deviation in percent; the retrained row is the target."""
-    head = ["method", "access", *COLUMNS.values(), "lr, schedule, epochs"]
-    body = [[row.method, ACCESS[row.access],
-             *(f"{summary.mean:.2f} +- {summary.std:.2f}" for summary in row.summary.values()), _settings(row)]
-            for row in rows]
-    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-             for line in [head, ["-" * width for width in widths], *body]]
-    return "\n".join(lines + notes(rows))
+    """The rows as text, each number mean +- standard deviation in percent; the retrained row is the target. Below it
+    the other attacks, where there are any."""
+    said = marks(rows)
+    text = _aligned([["method", "access", *COLUMNS.values(), "lr, schedule, epochs", ""]] + [
+        [row.method, ACCESS[row.access], *(_cell(row, term) for term in COLUMNS), _settings(row),
+         said.get(row.name, "")] for row in rows])
+    shown = [term for term in SHOWN if term in rows[0].summary]
+    if shown:
+        text += ["", *_aligned([["other attacks", "", *(ATTACKS[term][0] for term in shown)],
+                                ["a good value", "", *(ATTACKS[term][1] for term in shown)]] + [
+            [row.method, ACCESS[row.access], *(_cell(row, term) for term in shown)] for row in rows], heads=2)]
+    return "\n".join(text + notes(rows))
+
+
+def _cell(row: Row, term: str) -> str:
+    return f"{row.summary[term].mean:.2f} +- {row.summary[term].std:.2f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]], heads: int = 1) -> list[str]:
+    """Lines of cells as lines of text, the first `heads` of them above a rule."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    ruled = [*lines[:heads], ["-" * width for width in widths], *lines[heads:]]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in ruled]
 
 
 def _settings(row: Row) -> str:
@@ -107,9 +173,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     lines = ["", "percent, mean +- standard deviation over originals x forget sets x runs "
                  f"(n = {max(len(row.scores) for row in rows)}). Every column should be near the retrain row; "
                  "Avg. Gap is the mean distance to it."]
-    original = {term: summary.mean for row in rows if row.method == "original" for term, summary in row.summary.items()}
     for row in rows:
-        if original and row.settings and is_unchanged({term: row.summary[term].mean for term in GAP_TERMS}, original):
+        if _did_nothing(row, rows):
             lines.append(f"warning: {row.name}: unlearn and retain accuracy are the original model's; "
                          "this method did nothing")
     found = comparisons(rows)
@@ -117,7 +182,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         best, others = found
         same = [name for name, one in others.items() if not one.significant]
         cases = next(iter(others.values())).n
-        lines.append(f"least Avg. Gap: {best.name}; not significantly different from it (paired Wilcoxon over {cases} "
-                     f"cases, Holm, 5 %): {', '.join(same) or 'none'}"
+        lines.append(f"least Avg. Gap: {best.name}; not significantly different from it, n.s. (paired Wilcoxon over "
+                     f"{cases} cases, Holm, 5 %): {', '.join(same) or 'none'}"
                      + ("; with at most 5 cases no difference can be" if cases <= 5 else ""))
     return lines

@@ -4,6 +4,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -12,6 +13,10 @@ from ray.exceptions import AuthenticationError
 from amun_ray.config import Resources
 from amun_ray.errors import UserError
 from amun_ray.stages.nodes import await_nodes, live_nodes
+
+STARTS = 2  # how often a Ray of its own is tried
+SPARE = 1.25  # the memory that a packed trial is given, as a multiple of what the first one allocated
+CONTEXT_BYTES = 600 * 2**20  # what a process takes of a GPU before it allocates anything
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def connect() -> Cluster:
     named = os.environ.get("RAY_ADDRESS") or "local"
     address = named if named != "local" else started.read_text().strip() if started.is_file() else None
     if named == "local" and (address is None or not _listens(address)):  # a head that was killed leaves its file behind
-        ray.init(address="local", include_dashboard=False, **quiet)
+        _start(**quiet)
         return Cluster(_nodes(), "Ray: started on this machine")
     source = "RAY_ADDRESS" if named != "local" else str(started)
     if not _listens(address):
@@ -54,13 +59,35 @@ def connect() -> Cluster:
     return Cluster(_nodes(), f"Ray: joined the cluster at {address}")
 
 
+def _start(**options: Any) -> None:
+    """Start Ray on this machine; a machine that is busy may not have done it in the time that Ray waits.
+
+    Raises:
+        UserError: it did not start, and not at the next try.
+    """
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "30000")  # half of that is Ray's own: too little, too
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address="local", include_dashboard=False, **options)
+            return
+        except Exception as error:  # Ray's own, of any kind: the base class, for a raylet that is slow
+            ray.shutdown()
+            if attempt == STARTS:
+                raise UserError(f"Ray does not start on this machine: {_first_line(error)}. Is it overloaded, or "
+                                "out of memory or disk? Ray's logs are in RAY_TMPDIR, or /tmp/ray") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
 def _reason(error: Exception) -> str:
     """Ray's own words for a cluster that wants another token are those for one that is not there."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         hint = "it may ask for a token: set RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
     else:
         hint = "it may have another token than ~/.ray/auth_token or RAY_AUTH_TOKEN here"
-    return f"{str(error).splitlines()[0].rstrip('.')}; {hint}"
+    return f"{_first_line(error)}; {hint}"
 
 
 def _listens(address: str) -> bool:
@@ -82,14 +109,17 @@ def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:
     """`num_cpus` and `num_gpus` of one worker: pinned to its share of a GPU where the cluster has any.
 
     Raises:
-        UserError: no node can hold one such worker; the message lists what there is.
+        UserError: no node can hold one such worker, or the config asks for a GPU and there is none; the message lists
+            what there is.
     """
     has_gpu = any(gpus for _, gpus in cluster.nodes)
-    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus if has_gpu else 0.0}
+    options = {"num_cpus": resources.cpus,
+               "num_gpus": resources.whole_gpus if has_gpu or resources.needs_gpu else 0.0}
     if not slots(options, cluster):
         listed = "; ".join(f"{cpus:g} CPUs, {gpus:g} GPUs" for cpus, gpus in cluster.nodes)
+        hint = "; without resources.gpus, workers compute on CPUs" if resources.needs_gpu and not has_gpu else ""
         raise UserError(f"resources: one worker asks for {options['num_cpus']:g} CPUs and {options['num_gpus']:g} "
-                        f"GPUs, and no node has that. The nodes: {listed}")
+                        f"GPUs, and no node has that. The nodes: {listed}{hint}")
     return options
 
 
@@ -101,7 +131,20 @@ def slots(options: dict[str, float], cluster: Cluster) -> int:
     return sum(on_node(cpus, gpus) for cpus, gpus in cluster.nodes)
 
 
+def gpu_share(peak: int, total: int) -> float:
+    """The part of a GPU of `total` bytes for a trial that allocated `peak` bytes: 1 / n, so that n of them fit, each
+    with a context of its own and room for a method that needs more."""
+    return int(1e4 / max(1, int(total / (CONTEXT_BYTES + SPARE * peak)))) / 1e4  # Ray counts in steps of 1e-4
+
+
+def check_concurrent(wanted: int | None, workers: int) -> None:
+    """UserError where a config asks for more trials at once than the cluster holds: the rest would wait in silence."""
+    if wanted is not None and wanted > workers:
+        raise UserError(f"search.concurrent: {wanted} trials at once are asked for, but the cluster holds {workers} "
+                        "workers; lower it, leave it out, or give a worker less (resources.cpus, resources.gpus)")
+
+
 def take_device(threads: int) -> torch.device:
-    """Called once inside a worker: sets its CPU threads, returns the device that Ray pinned it to."""
+    """Called inside a worker: sets its CPU threads, returns the device that Ray pinned it to."""
     torch.set_num_threads(threads)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

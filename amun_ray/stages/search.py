@@ -1,7 +1,9 @@
 """Stage 3: learning rate, schedule and number of epochs of every method, searched on the held-out forget sets alone.
 
 One Tune experiment serves all methods. A trial runs `search.epochs` epochs and so scores every smaller number of epochs
-too, because no schedule looks at the total.
+too, because no schedule looks at the total; each score is the mean over all cases, the held-out forget sets of the
+originals that the config names. With two terms in the objective a trial stands for the epoch with the least mean of
+both, and the finals get the trial with the least mean: both are in points, and the one is on the Pareto front.
 Cost: (methods and accesses) x trials x cases x epochs passes over the data.
 """
 
@@ -9,37 +11,83 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray import tune
+from ray.exceptions import RayError
 
-from amun_ray.errors import Diverged
-from amun_ray.stages.cases import Case, Contender, Settings, run_case
+from amun_ray.errors import Diverged, UserError, in_words
+from amun_ray.metrics import proxy
+from amun_ray.stages.cases import Case, Contender, Epoch, Settings, run_case
 from amun_ray.stages.originals import cpu_state, store_weights
 from amun_ray.stages.progress import bar
-from amun_ray.stages.studies import METRIC, Studies, Trial, trial_unit
+from amun_ray.stages.resources import gpu_share
+from amun_ray.stages.studies import BROKEN, FAILED, Studies
+from amun_ray.stages.trials import Job, Trial, curve, cut, stopped_after
 from amun_ray.stages.workspace import Workspace
 
 LOST_WORKERS = 2  # how often a trial is tried again when its worker is lost
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search came to: for every (method, access) its best trial and its Pareto front."""
+
+    best: dict[Contender, Trial]
+    fronts: dict[Contender, list[Trial]]
+
+
 def best_settings(workspace: Workspace, cases: Sequence[Case], options: dict, workers: int,
-                  on_trial: Callable[[Trial], None]) -> dict[Contender, Trial]:
-    """The best trial of every (method, access); `on_trial` is called with each trial as it finishes.
+                  on_trial: Callable[[Trial, bool], None]) -> Found:
+    """Search; `on_trial` is called with each trial that is over, and whether the store held it before.
 
     Raises:
-        UserError: a method has no successful trial; the reason of its first one is in the message.
+        UserError: a method has no successful trial, the reason of its first one is in the message; or the store takes
+            no more results.
     """
-    with bar("search", len(workspace.sweep.contenders) * workspace.sweep.search.trials, "trials") as progress:
-        def finished(trial: Trial) -> None:
+    total = sum(workspace.sweep.trials(*contender) for contender in workspace.sweep.contenders)
+    with bar("search", total, "trials") as progress:
+        def over(trial: Trial, stored: bool) -> None:
             progress.update()
-            on_trial(trial)
-        studies = Studies(workspace, cases, finished)
+            progress.stored += stored
+            on_trial(trial, stored)
+        studies = Studies(workspace, cases, over)
         if studies.unfinished:
             _run_tune(workspace, cases, studies, options, workers)
-    return studies.winners()
+    return Found(studies.winners(), studies.fronts())
+
+
+def packed(workspace: Workspace, cases: Sequence[Case], options: dict) -> dict:
+    """The options of a trial's worker: with `resources.gpus: auto`, the part of a GPU that a first trial needed.
+
+    That trial is the first one that the store does not hold. It is made alone, on a whole GPU, and kept.
+    """
+    if workspace.sweep.resources.gpus != "auto" or not options["num_gpus"]:
+        return options
+    seen = measure_first(workspace, cases, options)
+    return options if seen is None else options | {"num_gpus": gpu_share(*seen)}
+
+
+def measure_first(workspace: Workspace, cases: Sequence[Case], options: dict) -> tuple[int, int] | None:
+    """Make the first trial that the store does not hold; returns the peak of its GPU memory and all there is, in bytes.
+    None where there is no such trial, it failed, or its worker has no GPU."""
+    studies = Studies(workspace, cases, lambda trial, stored: None)
+    if not studies.unfinished:
+        return None
+    return ray.get(_measure.options(**options).remote(workspace, tuple(cases), studies.next_job))
+
+
+@ray.remote(max_calls=1)  # the process ends with the trial, and gives back what it holds of the GPU
+def _measure(workspace: Workspace, cases: Sequence[Case], job: Job) -> tuple[int, int] | None:
+    try:
+        score_trial(workspace, cases, job, report=lambda metrics: None)
+    except Exception:
+        return None  # the search meets it again, and says what it was
+    return (torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
 
 
 def _run_tune(workspace: Workspace, cases: Sequence[Case], studies: Studies, options: dict, workers: int) -> None:
@@ -58,31 +106,72 @@ def _run_tune(workspace: Workspace, cases: Sequence[Case], studies: Studies, opt
                                                max_concurrent_trials=workers),
                    run_config=tune.RunConfig(verbose=0, name="search", storage_path=folder,
                                              failure_config=tune.FailureConfig(max_failures=LOST_WORKERS))).fit()
+    if studies.broken:
+        raise UserError(f"search: {studies.broken}; what is finished is kept, and the same command goes on from there")
 
 
 def run_trial(config: dict[str, Any], shared: list[ray.ObjectRef]) -> None:
-    """One trial, in a worker: unlearn every case in step, score after each epoch, keep each model's best state.
+    """One trial, in a worker. What became of it is in the store, or Tune is told why it is not.
 
-    A run that diverges is a finished trial without a score, and its reason is stored.
+    Out of memory is tried once more, since a neighbour on the same GPU may have ended by then. A mistake in a method is
+    not: it would happen again. Neither is stored as the trial's result, for another start may have more memory, or the
+    mistake mended. A lost worker, or lost objects, are Tune's to try again.
     """
     workspace, cases = ray.get(shared[0])
-    contender, settings = Contender(*config["contender"]), Settings(*config["settings"])
-    unit, started = trial_unit(workspace, cases, contender, settings), time.monotonic()
-    runs = [run_case(workspace, case, contender, settings, run=0) for case in cases]
-    gaps, curves, best = [], [[] for _ in cases], []
+    job = Job.of(workspace, cases, Contender(*config["contender"]), 0, Settings(*config["settings"]), config["limits"])
     try:
-        for epochs in zip(*runs, strict=True):
-            for curve, epoch in zip(curves, epochs, strict=True):
-                curve.append(epoch.scores)
-            gaps.append(float(np.mean([epoch.scores["average_gap"] for epoch in epochs])))
-            if gaps[-1] == min(gaps):
+        try:
+            score_trial(workspace, cases, job)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            score_trial(workspace, cases, job)
+    except RayError:
+        raise
+    except OSError as error:
+        tune.report({BROKEN: in_words(error)})
+    except Exception as error:  # of a method's code, whoever wrote it: it ends this trial alone, with its reason
+        tune.report({FAILED: in_words(error)})
+
+
+def score_trial(workspace: Workspace, cases: Sequence[Case], job: Job,
+                report: Callable[[dict[str, float]], None] = tune.report) -> None:
+    """Unlearn every case in step, `report` each epoch's score, keep each model's best state, and store the result.
+
+    A run that diverges is a finished trial without a score, and its reason is stored; so is one that was stopped.
+    """
+    terms, store, started = workspace.sweep.search.terms, workspace.store, time.monotonic()
+    runs = [run_case(workspace, case, job.contender, job.settings, run=0) for case in cases]
+    best, result = [], {term: [] for term in terms} | {"curves": [[] for _ in cases]}
+    try:
+        for number, epochs in enumerate(zip(*runs, strict=True), 1):
+            for scores, case, epoch in zip(result["curves"], cases, epochs, strict=True):
+                scores.append(_scores(case, epoch, terms))
+            for term in terms:
+                result[term].append(float(np.mean([scores[-1][term] for scores in result["curves"]])))
+            values = curve(result)
+            if values[-1] == min(values):
                 best = [cpu_state(epoch.model) for epoch in epochs]
-            tune.report({METRIC: min(gaps), "average_gap": gaps[-1]})
+            report({"value": values[-1], "best_value": min(values)})
+            if stopped_after(values, job.limits or ()) == number:
+                store.finish(job.stopped, cut(result, number, job.limits) | spent(started))
+                return
     except Diverged as error:
-        workspace.store.finish(unit, {"failed": f"epoch {len(gaps) + 1}: {error}"})
+        store.finish(job.whole, {"failed": f"epoch {len(result[terms[0]]) + 1}: {error}"} | result | spent(started))
         return
-    weights = [store_weights(workspace.store, unit, state, f"weights-{place}.safetensors")
+    if store.has(job.whole):  # by another sweep, which took this one for dead
+        return
+    weights = [store_weights(store, job.whole, state, f"weights-{place}.safetensors")
                for place, state in enumerate(best)] if workspace.sweep.tracking.models == "all" else []
-    workspace.store.finish(unit, {
-        METRIC: min(gaps), "best_epoch": 1 + int(np.argmin(gaps)), "average_gap": gaps, "curves": curves,
-        "weights": weights, "seconds": time.monotonic() - started})
+    at = int(np.argmin(values))
+    store.finish(job.whole, {f"best_{term}": result[term][at] for term in terms} | result | {
+        "best_epoch": at + 1, "weights": weights} | spent(started))
+
+
+def spent(started: float) -> dict[str, float]:
+    """What a result says of its cost: the seconds since `started`."""
+    return {"seconds": time.monotonic() - started}
+
+
+def _scores(case: Case, epoch: Epoch, terms: Sequence[str]) -> dict[str, float]:
+    """The epoch's scores, with the proxy among them where it is asked for."""
+    return epoch.scores | ({"proxy": proxy(epoch.scores, case.original_test_accuracy)} if "proxy" in terms else {})

@@ -59,19 +59,18 @@ class Workspace:
 
 
 class Bench:
-    """The worker's side of a workspace: its device, and the dataset on it. One per process, kept between tasks."""
+    """The worker's side of a dataset: the device, and the samples on it. One per process, kept between tasks."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.device = take_device(workspace.sweep.resources.threads)
+    def __init__(self, workspace: Workspace, device: torch.device) -> None:
+        self.device = device
         pixels, labels = ray.get(list(workspace.samples))
         self.pixels: Tensor = shared_tensor(pixels).to(self.device)
         self.labels: Tensor = shared_tensor(labels).to(self.device)
 
     def part(self, rows: np.ndarray) -> Part:
-        """The samples of `rows`, to be augmented in training."""
+        """The samples of `rows`, to be augmented in training; their pixels stay where those of all samples are."""
         chosen = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
-        return Part(self.pixels[chosen], self.labels[chosen], augment=True)
+        return Part(self.pixels, self.labels[chosen], augment=True, rows=chosen)
 
     def logits(self, model: nn.Module) -> np.ndarray:
         """Logits (N, classes) float32 of `model` on every sample of the dataset, D first, then D_T."""
@@ -82,9 +81,13 @@ _BENCHES: dict[str, Bench] = {}
 
 
 def bench(workspace: Workspace) -> Bench:
-    """This process's `Bench` for `workspace`: made at the first call, then reused by every later task."""
+    """This process's `Bench` for the dataset of `workspace`: made at the first call, then reused by every later task.
+
+    The threads are those of `workspace`, also where the process worked for another sweep before.
+    """
+    device = take_device(workspace.sweep.resources.threads)
     if workspace.data_digest not in _BENCHES:
-        _BENCHES[workspace.data_digest] = Bench(workspace)
+        _BENCHES[workspace.data_digest] = Bench(workspace, device)
     return _BENCHES[workspace.data_digest]
 
 

@@ -78,6 +78,8 @@ FIGURES = {
     ),
     "gap_lr": lambda: plots.gap_against_lr(trials()),
     "gap_epochs": lambda: plots.gap_against_epochs(trials()),
+    "front": lambda: plots.pareto_front([trial | {"proxy": 20 - trial["average_gap"], "chosen": place % 5 == 0}
+                                         for place, trial in enumerate(trials())]),
     "trade_off": lambda: plots.trade_off(
         trials(),
         original={"test_accuracy": 94.5, "forget_test_auc": 62.0},

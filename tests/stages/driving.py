@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import ray
+import torch
 from torch import nn
 
 from amun_ray import data
@@ -36,9 +37,10 @@ SHARD_SIZE = 8
 
 
 def trapped(*, channels: int, classes: int, size: int, gate: str) -> nn.Module:
-    """A `small_cnn` with a trap behind `gate`: see `strike`."""
+    """A `small_cnn` with two traps behind `gate`: see `strike` and `crowd`."""
     net = MODELS["small_cnn"](channels=channels, classes=classes, size=size, width=8)
     net.linear.register_forward_hook(lambda *_: strike(Path(gate)))
+    net.linear.register_forward_hook(lambda layer, given, logits: crowd(Path(gate), len(logits)))
     return net
 
 
@@ -67,6 +69,15 @@ def strike(gate: Path) -> None:
         (gate / "node.partial").write_text(ray.get_runtime_context().get_node_id())
         (gate / "node.partial").rename(gate / "node")
     time.sleep(600)
+
+
+def crowd(gate: Path, images: int) -> None:
+    """Out of memory, and noted, if the gate says for how many images there is room and these are more."""
+    room = gate / "room"
+    if room.exists() and images > int(room.read_text()):
+        with (gate / "stumbles").open("a") as file:
+            file.write(f"{images}\n")
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def shard_files(store: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from amun_ray.data import shards
 from amun_ray.errors import UserError
 from amun_ray.stages import adversaries
 from amun_ray.stages.adversaries import numbers, read_adversaries
+from amun_ray.status import Status
 from amun_ray.store import Store, Unit
 
 TIMEOUT_SECONDS = 300  # of a driver in a process of its own; it takes 20 on an idle machine
@@ -76,16 +77,16 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 def test_a_set_holds_every_row_once_and_its_numbers_agree(one_worker):
     made, folder = one_worker
     store = Store(str(folder))
-    read = [shards.read_shard(file) for file in shard_files(folder)]
+    read = [shards.decode(file.read_bytes()) for file in shard_files(folder)]
     assert made.shards == len(read) == -(-len(ROWS) // SHARD_SIZE)
     assert np.concatenate([rows["index"] for rows, _ in read]).tolist() == ROWS.tolist()
     assert {metadata["eps_init"] for _, metadata in read} == {repr(made.report["eps_init"])}
     found = numbers(store, made)
-    flipped = found["status"] == shards.Status.FLIPPED
+    flipped = found["status"] == Status.FLIPPED
     assert 0 < flipped.sum() < len(ROWS)  # some are wrong from the start: the network is a poor one
     assert made.report["flipped_percent"] == pytest.approx(100 * flipped.mean())
     images, labels = read_adversaries(store, made)
-    assert len(images) == len(labels) == (found["status"] != shards.Status.FAILED).sum()
+    assert len(images) == len(labels) == (found["status"] != Status.FAILED).sum()
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -123,9 +124,9 @@ def test_bad_shards_are_named_and_rebuilt_and_the_others_left_alone(local_ray, h
 def test_a_shard_of_another_first_radius_is_foreign(one_worker, half_done, gate, capsys):
     """Had two drivers calibrated differently, their shards must not end up in one set."""
     first, second, *_ = shard_files(half_done)
-    rows, metadata = shards.read_shard(second)
+    rows, metadata = shards.decode(second.read_bytes())
     given = {key: value for key, value in metadata.items() if key not in shards.OWN_KEYS}
-    shards.write_shard(second, rows, metadata=given | {"eps_init": "0.5"})
+    second.write_bytes(shards.encode(rows, metadata=given | {"eps_init": "0.5"}))
     found = adversaries._missing(*cut_set(half_done, gate))
     assert [shard.number for shard in found] == [1, 2, 3, 5, 7]
     assert {shard.radius for shard in found} == {one_worker[0].report["eps_init"]}
@@ -201,11 +202,24 @@ def test_the_order_of_the_rows_does_not_matter(one_worker, gate, monkeypatch):
     assert run(one_worker[1], gate, rows=ROWS[::-1]) == one_worker[0]
 
 
+def test_a_worker_stumbles_over_the_memory_of_its_device_once(local_ray, store, gate, capsys):
+    """Calibration and all shards of one worker share what it found out."""
+    (gate / "room").write_text("3")
+    made = run(store, gate, cpus=local_ray.cluster_resources()["CPU"])
+    assert made.shards > 2
+    assert len(ROWS) == 60  # so the first two tries, of up to 128 and 64 images, are of as many
+    assert (gate / "stumbles").read_text().split() == ["60", "60", "32", "16", "8", "4"]
+    said = [line for line in capsys.readouterr().out.splitlines() if "out of GPU memory" in line]
+    assert len(said) == 1
+    assert said[0].endswith("goes on with 2 images at a time")
+
+
 def test_a_warning_of_many_workers_is_said_once(capsys):
     class Queue:
         def run(self, items, submit):
-            yield from ((item, (None, ["out of GPU memory: on with 4"])) for item in items)
+            yield from ((item, (None, ["out of GPU memory: on with 4"], 2.0)) for item in items)
 
     pieces = [adversaries.Shard("set", None, Unit("x", {}), number, ROWS[:2]) for number in range(3)]
-    adversaries._build(Queue(), pieces, [], {})
+    spent = adversaries._build(Queue(), pieces, [], {})
+    assert spent == {pieces[0].unit.digest: 6.0}
     assert capsys.readouterr().out.count("shard 0 of set: out of GPU memory") == 1

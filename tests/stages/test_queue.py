@@ -34,8 +34,8 @@ def worker(local_ray, tmp_path_factory):
     return Worker, log
 
 
-def drain(worker, items, workers=2):
-    with ActorQueue(lambda: worker.remote(), workers) as queue:
+def drain(worker, items, workers=2, most=2):
+    with ActorQueue(lambda: worker.remote(), workers, most=most) as queue:
         return dict(queue.run(items, lambda actor, item: actor.work.remote(item)))
 
 
@@ -74,7 +74,7 @@ def test_workers_that_cannot_start_are_said_so(local_ray):
             raise OSError("no such library")
 
     with pytest.raises(RuntimeError, match="no worker can be started"):
-        drain(Broken, ["item"], workers=1)
+        drain(Broken, ["item"], workers=1, most=1)
 
 
 def test_the_driver_holds_a_bounded_number_of_tasks(local_ray):
@@ -109,7 +109,7 @@ def test_actors_that_died_idle_are_replaced_and_no_item_is_blamed(worker, local_
         actors.append(worker[0].options(num_cpus=0).remote())
         return actors[-1]
 
-    with ActorQueue(spawn, TRIES + 1) as queue:
+    with ActorQueue(spawn, TRIES + 1, most=TRIES + 1) as queue:
         together = [f"together {number}" for number in range(TRIES + 1)]  # one each, so all have started
         assert len(list(queue.run(together, lambda actor, item: actor.work.remote(item)))) == len(together)
         for actor in actors[:]:
@@ -128,9 +128,69 @@ def test_waiting_for_room_is_said(local_ray, monkeypatch):
     monkeypatch.setattr(queue_module, "PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(queue_module, "say", say)
     elsewhere = local_ray.remote(resources={"another machine": 1})(Stub)
-    with pytest.raises(Said, match="no room for any of 2 workers"):
+    with pytest.raises(Said, match="no room for a worker"):
         drain(elsewhere, ["item"])
 
 
 class Stub:
     """An actor without a method of its own."""
+
+
+class Row:
+    """A result that counts how many of its kind are alive."""
+
+    alive = most = 0
+
+    def __init__(self):
+        Row.alive += 1
+        Row.most = max(Row.most, Row.alive)
+
+    def __del__(self):
+        Row.alive -= 1
+
+
+class FakeActor:
+    """An actor of no process: ready at once, and done with whatever it gets."""
+
+    @property
+    def __ray_ready__(self):
+        return self
+
+    def remote(self):
+        return Row()
+
+
+class FakeRay:
+    """A Ray in which everything has finished by the time that it is asked for."""
+
+    def __init__(self):
+        self.killed = 0
+
+    def wait(self, references, *, num_returns, timeout, fetch_local):
+        return references, []
+
+    def get(self, reference):
+        return reference
+
+    def kill(self, actor):
+        self.killed += 1
+
+
+def test_a_million_rows_leave_no_more_than_one_result_per_worker_in_memory(monkeypatch):
+    workers, drawn, done = 64, 0, 0
+
+    def rows():
+        nonlocal drawn
+        for number in range(1_000_000):
+            drawn += 1
+            assert drawn <= done + workers + 1, "items are drawn as workers get free, and one ahead"
+            yield number
+
+    ray = FakeRay()
+    monkeypatch.setattr(queue_module, "ray", ray)
+    with ActorQueue(FakeActor, workers, most=workers) as queue:
+        for _ in queue.run(rows(), lambda actor, number: Row()):
+            done += 1
+    assert done == 1_000_000
+    assert Row.most <= 2 * workers
+    assert ray.killed == workers

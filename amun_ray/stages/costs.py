@@ -1,0 +1,37 @@
+"""What a sweep cost: the wall time of its stages, and the time of devices in each kind of work."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Costs:
+    """Device-seconds are the seconds that a worker spent on a piece of work, times the devices that a worker holds now:
+    GPUs (or its share of one) where the cluster has any, CPU cores elsewhere. Work that an earlier start had finished
+    counts too, by itself. A saliency mask is part of the trial or final model that it was made for."""
+
+    devices: float
+    stages: dict[str, float] = field(default_factory=dict)  # wall seconds, of this start alone
+    made: Counter = field(default_factory=Counter)          # kind of work -> device-seconds of this start
+    reused: Counter = field(default_factory=Counter)        # the same of earlier starts
+
+    @classmethod
+    def of(cls, worker: Mapping[str, float]) -> "Costs":
+        """`worker`: `num_cpus` and `num_gpus` of one."""
+        return cls(worker["num_gpus"] or worker["num_cpus"])
+
+    def add(self, work: str, seconds: float, *, reused: bool) -> None:
+        """Count a finished piece of work."""
+        (self.reused if reused else self.made)[work] += seconds * self.devices
+
+    @property
+    def works(self) -> Iterable[str]:
+        """The kinds of work, in the order in which they came."""
+        return dict.fromkeys([*self.made, *self.reused])
+
+    def metrics(self) -> dict[str, float]:
+        """For the run of the sweep."""
+        return ({f"seconds.{stage}": value for stage, value in self.stages.items()}
+                | {f"device_seconds.{work}": self.made[work] + self.reused[work] for work in self.works}
+                | {f"device_seconds_reused.{work}": self.reused[work] for work in self.works})

@@ -1,0 +1,101 @@
+"""One Optuna study: what is tried next of one method with one access, from the trials of earlier rounds alone.
+
+Suggestions come in rounds of `search.together`. Each is drawn by a sampler that is seeded with the trial's number, and
+Optuna is told of a round when all of it is over, in the order of suggestion: the same trials come out whatever the
+number of workers. A trial that failed is told as failed, one that was stopped as pruned, never by its early value.
+"""
+
+import warnings
+from typing import Any
+
+import optuna
+
+from amun_ray.config import Sweep
+from amun_ray.names import lookup
+from amun_ray.seeds import derive
+from amun_ray.stages.cases import Contender, Settings
+from amun_ray.stages.trials import Trial, curve, limits
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def tpe(seed: int, startup: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+
+
+def uniform(seed: int, startup: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+SAMPLERS = {"tpe": tpe, "random": uniform, "grid": uniform}  # a grid is given beforehand, and leaves nothing to draw
+
+
+class Study:
+    """The trials of one (method, access), the known-good points and those of a grid first."""
+
+    def __init__(self, sweep: Sweep, contender: Contender) -> None:
+        self._search, self._space = sweep.search, sweep.space(*contender)
+        self.total, self.finished = sweep.trials(*contender), []
+        self._asked: list[optuna.Trial] = []
+        self._round: dict[int, Trial] = {}
+        sampler = SeededByNumber(self._search.sampler, sweep.seed, str(contender), startup=self._search.startup)
+        self._optuna = optuna.create_study(directions=["minimize"] * len(self._search.terms), sampler=sampler)
+        for point in sweep.given(*contender):
+            self._optuna.enqueue_trial(point)
+
+    def next_settings(self) -> tuple[int, Settings] | None:
+        """The next trial's number and settings; None when the study is at its end or waits for its round."""
+        number, together = len(self._asked), self._search.together
+        if number == self.total or len(self.finished) < number // together * together:
+            return None
+        self._asked.append(asked := self._optuna.ask())
+        own = {name: axis.suggest(asked, name) for name, axis in self._space.items()}
+        return number, Settings(own.pop("lr"), own.pop("schedule"), self._search.epochs, own)
+
+    @property
+    def limits(self) -> tuple[float, ...] | None:
+        """The limits of the trials of this round, where there are enough finished ones to say."""
+        whole = [curve(trial.result) for trial in self.finished if trial.finished]
+        return limits(whole) if self._search.stop_early and len(whole) >= self._search.startup else None
+
+    def tell(self, trial: Trial) -> None:
+        """Note a trial that is over; with the last of its round, tell Optuna of all of them, in their order."""
+        self._round[trial.number] = trial
+        if len(self._round) < min(self._search.together, self.total - len(self.finished)):
+            return
+        for number in sorted(self._round):
+            over = self._round[number]
+            self._optuna.tell(self._asked[number], **_outcome(over))
+            self.finished.append(over)
+        self._round.clear()
+
+    @property
+    def front(self) -> list[Trial]:
+        """The finished trials that no other one is better than in every term: one trial, where there is one term."""
+        return [self.finished[one.number] for one in self._optuna.best_trials]
+
+
+def _outcome(trial: Trial) -> dict[str, Any]:
+    if trial.finished:
+        return {"values": list(trial.scores.values())}
+    return {"state": optuna.trial.TrialState.FAIL if "failed" in trial.result else optuna.trial.TrialState.PRUNED}
+
+
+class SeededByNumber(optuna.samplers.BaseSampler):
+    """A sampler seeded anew for each trial by its number: what it suggests depends on the finished trials alone."""
+
+    def __init__(self, name: str, seed: int, study: str, startup: int) -> None:
+        self._make, self._seed, self._study, self._startup = lookup(SAMPLERS, name, "sampler"), seed, study, startup
+
+    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        self._sampler = self._make(derive(self._seed, "search", self._study, trial.number) % 2**32, self._startup)
+
+    def infer_relative_search_space(self, study, trial):
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study, trial, search_space):
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)

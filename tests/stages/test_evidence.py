@@ -1,0 +1,164 @@
+"""What a report says beside its table: attacks by their definitions, costs by hand, where it ran, and damaged files."""
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from amun_ray.errors import UserError
+from amun_ray.metrics import GAP_TERMS_MIS, RmiaSettings, audit, lira, reference_mean, score
+from amun_ray.seeds import generator
+from amun_ray.stages import environment, originals
+from amun_ray.stages.audit import Audit
+from amun_ray.stages.cases import Evidence, split
+from amun_ray.stages.costs import Costs
+from amun_ray.stages.originals import LOGITS, Trained, read_logits, store_logits
+from amun_ray.stages.report import ATTACKS, COLUMNS, Row
+from amun_ray.store import Store, Unit
+
+TRAIN, SIZE, CLASSES, MODELS = 200, 400, 5, 8
+FORGET = np.arange(40)
+
+
+@pytest.fixture
+def space(tmp_path):
+    """What of a workspace is asked of predictions and of attacks."""
+    return SimpleNamespace(store=Store(str(tmp_path / "store")), size=SIZE, train_size=TRAIN, classes=CLASSES,
+                           sweep=SimpleNamespace(seed=0, rmia=RmiaSettings()))
+
+
+def logits_of(seen: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Of a model that is surer of what it has seen."""
+    logits = np.random.default_rng(seed).normal(size=(SIZE, CLASSES)).astype(np.float32)
+    logits[np.arange(SIZE), labels] += np.where(seen, 6, 2)
+    return logits
+
+
+@pytest.fixture
+def bank(space):
+    """Labels, halves, references and two retrained models, all of them stored."""
+    labels = np.random.default_rng(1).integers(0, CLASSES, SIZE)
+    halves = np.repeat(np.repeat([[True], [False]], MODELS // 2, axis=0), SIZE, axis=1)
+    halves = np.random.default_rng(2).permuted(halves, axis=0)
+    rows = np.arange(SIZE)
+
+    def stored(name: str, seen: np.ndarray, seed: int) -> Trained:
+        unit = Unit("models", {"name": name})
+        store_logits(space.store, unit, logits_of(seen, labels, seed))
+        return Trained(name, unit, None, 1.0)
+    references = [stored(f"reference {k}", half, 10 + k) for k, half in enumerate(halves)]
+    retrained = [stored(f"retrained {k}", (rows >= len(FORGET)) & (rows < TRAIN), 30 + k) for k in range(2)]
+    return labels, halves, references, retrained
+
+
+@pytest.fixture
+def attacks(space, bank):
+    labels, halves, references, retrained = bank
+    mean = reference_mean(originals.stream_logits(space, references), labels, members=halves)
+    return Audit.open(Evidence(space, labels, mean, None, ""), references, halves, sets={"final 0": FORGET},
+                      retrained={"final 0": retrained})
+
+
+def test_an_audit_is_score_and_audit_with_the_distance_to_the_retrained_models(space, bank, attacks):
+    labels, halves, references, retrained = bank
+    logits, parts = logits_of(np.arange(SIZE) < TRAIN, labels, 50), split(space, FORGET)
+    stack = [read_logits(space, one.unit, one.name) for one in references]
+
+    def every(one: np.ndarray) -> dict[str, float]:
+        return score(one, labels, parts, attacks.evidence.mean) | audit(
+            one, labels, parts, attacks.evidence.mean, generator=generator(0, "audit", "final 0"),
+            normals=lira.fit(stack, labels, members=halves))
+    targets = [every(read_logits(space, one.unit, one.name)) for one in retrained]
+    wanted = every(logits)
+    for name, terms in (("average_gap", ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc")),
+                        ("average_gap_mis", GAP_TERMS_MIS)):
+        wanted[name] = np.mean([abs(every(logits)[term] - np.mean([one[term] for one in targets])) for term in terms])
+    del wanted["rmia_forget_test_auc"]
+    assert attacks.scores(logits, "final 0") == pytest.approx(wanted)
+    assert set(wanted) == set(ATTACKS) | set(COLUMNS)
+
+
+def test_every_attack_tells_what_remembers_from_what_never_saw(bank, attacks):
+    labels, rows = bank[0], np.arange(SIZE)
+    kept = attacks.scores(logits_of(rows < TRAIN, labels, 50), "final 0")
+    forgotten = attacks.scores(logits_of((rows < TRAIN) & (rows >= len(FORGET)), labels, 51), "final 0")
+    for term, (_, good, _) in ATTACKS.items():
+        if term.endswith("_auc") and good == "50":
+            assert kept[term] > 85, term
+            assert forgotten[term] == pytest.approx(50, abs=12), term
+    assert kept["average_gap_mis"] > 3 * forgotten["average_gap_mis"]
+
+
+def damage(kind: str, path: Path) -> None:
+    logits = np.load(path)
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif kind == "gone":
+        path.unlink()
+    elif kind == "nan":
+        logits[:3] = np.nan
+        np.save(path, logits)
+    else:
+        np.save(path, logits[:-1] if kind == "samples" else logits[:, 1:])
+
+
+@pytest.mark.parametrize(("kind", "message"), [
+    ("samples", r"predictions of shape \(399, 5\), this sweep has 400 samples and 5 classes"),
+    ("classes", r"predictions of shape \(400, 4\), this sweep has 400 samples and 5 classes"),
+    ("nan", "the predictions of 3 of 400 samples are not finite"),
+    ("cut", "cannot be read as predictions"),
+    ("gone", "cannot be read as predictions"),
+])
+def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, bank, kind, message):
+    _, _, references, _ = bank
+    damage(kind, Path(space.store.path(references[3].unit, LOGITS)))
+    with pytest.raises(UserError, match=f"^reference 3: .*{LOGITS}.*{message}.*; delete its folder"):
+        list(originals.stream_logits(space, references))
+
+
+def test_costs_are_seconds_times_devices_and_know_what_was_made_before():
+    costs = Costs.of({"num_cpus": 2, "num_gpus": 0.25})
+    costs.add("references", 8.0, reused=True)
+    costs.add("references", 4.0, reused=False)
+    costs.add("search", 2.0, reused=False)
+    costs.stages["models"] = 3.0
+    assert costs.metrics() == {
+        "seconds.models": 3.0, "device_seconds.references": 3.0, "device_seconds.search": 0.5,
+        "device_seconds_reused.references": 2.0, "device_seconds_reused.search": 0.0}
+    assert Costs.of({"num_cpus": 2, "num_gpus": 0.0}).devices == 2
+
+
+def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path):
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@t", *command],
+                              check=True, capture_output=True, text=True).stdout.strip()
+    package, installed = tmp_path / "package", tmp_path / ".venv" / "package"
+    for folder in (package, installed):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+    assert environment.revision(package) == {}
+    git("init", "--quiet")
+    git("add", "package")
+    git("commit", "--quiet", "--message", "first")
+    commit = git("rev-parse", "HEAD")
+    assert environment.revision(package) == {"mlflow.source.git.commit": commit,
+                                             "environment.uncommitted_changes": "no"}
+    assert environment.revision(installed) == {}
+    (package / "__init__.py").write_text("changed = True")
+    assert environment.revision(package)["environment.uncommitted_changes"] == "yes"
+
+
+def test_devices_are_counted_by_their_kind(monkeypatch):
+    nodes = [{"GPU": 2.0, "accelerator_type:H100": 1.0}, {"GPU": 4.0, "accelerator_type:H100": 1.0}, {"CPU": 8.0},
+             {"GPU": 1.0}]
+    monkeypatch.setattr(environment, "live_nodes", lambda: [{"Resources": one} for one in nodes])
+    assert environment.devices() == "6 x H100; 1 x GPU"
+    monkeypatch.setattr(environment, "live_nodes", lambda: [{"Resources": {"CPU": 2.0}}])
+    assert environment.devices() == "no GPU"
+
+
+def test_a_row_without_other_attacks_has_none_in_json():
+    row = Row("amun", "retain", None, [dict.fromkeys(COLUMNS, 1.0)], [(0, "final 0")], [])
+    assert row.as_json()["attacks"] == {}

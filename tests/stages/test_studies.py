@@ -1,0 +1,187 @@
+"""What is tried next, without a worker: Tune is played by a loop that answers with scores known in closed form."""
+
+import random
+
+import numpy as np
+import pytest
+from searching import BEST_LR, case, gap, sweep, without_ray
+
+from amun_ray.errors import UserError
+from amun_ray.stages.studies import Studies
+from amun_ray.stages.trials import cut, limits, stopped_after
+
+METHODS = {"searching:PLAIN": None, "searching:SHIFTED": {"search": ["shift"]}}
+
+
+def result(lr, epochs, shift=0.0):
+    gaps = [gap(lr, epoch, shift) for epoch in range(1, epochs + 1)]
+    return {"best_average_gap": min(gaps), "best_epoch": 1 + int(np.argmin(gaps)), "average_gap": gaps,
+            "curves": [[{"average_gap": one} for one in gaps]], "weights": [], "seconds": 0.0}
+
+
+class Played:
+    """A search with `workers` at once, whose trials end in random order; `left` trials are answered at most."""
+
+    def __init__(self, settings, folder, *, workers=1, left=10_000, answer=result, luck=0):
+        self.workspace, self.over, self.ran = without_ray(settings, folder), [], []
+        self.studies = Studies(self.workspace, [case()], lambda trial, stored: self.over.append((trial, stored)))
+        running, draw, started = [], random.Random(luck), 0
+        while len(self.ran) < left:
+            while len(running) < workers:
+                asked = self.studies.suggest(str(started))
+                if not isinstance(asked, dict):
+                    break
+                running.append(str(started))
+                started += 1
+            if not running:
+                break
+            self._answer(running.pop(draw.randrange(len(running))), answer)
+
+    def _answer(self, trial_id, answer):
+        job = self.studies._running[trial_id]
+        made = answer(job.settings.lr, job.settings.epochs, job.settings.own.get("shift", 0.0))
+        stop = stopped_after(made.get("average_gap", ()), job.limits or ())
+        self.ran.append(job)
+        if stop is not None:
+            self.workspace.store.finish(job.stopped, cut(made, stop, job.limits))
+        elif made:
+            self.workspace.store.finish(job.whole, made)
+        self.studies.on_trial_complete(trial_id, {}, error=not made)
+
+    @property
+    def trials(self):
+        """Every trial that is over, in the order of suggestion."""
+        return sorted(((str(trial.contender), trial.number, trial.settings, trial.value, trial.result.get("stopped"))
+                       for trial, _ in self.over), key=lambda one: one[:2])
+
+
+SEARCHES = {"tpe": {}, "random": {"sampler": "random"}, "grid": {"sampler": "grid", "grid": {"lr": 5, "own": 2}},
+            "points": {"points": [{"lr": 0.5, "schedule": "never"}]}, "stop_early": {"stop_early": True, "trials": 24}}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_same_trials_come_out_whatever_the_number_of_workers_and_their_luck(name, tmp_path):
+    settings = sweep(SEARCHES[name], METHODS)
+    alone = Played(settings, tmp_path / "alone")
+    crowd = Played(settings, tmp_path / "crowd", workers=5, luck=3)
+    assert alone.trials == crowd.trials
+    assert len(alone.trials) == alone.studies.total == sum(settings.trials(*names) for names in settings.contenders)
+    other = Played(settings.model_copy(update={"seed": 1}), tmp_path / "other")
+    assert other.trials != alone.trials
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_that_was_cut_off_goes_on_to_the_same_trials_and_repeats_none(name, tmp_path):
+    settings = sweep(SEARCHES[name], METHODS)
+    whole = Played(settings, tmp_path / "whole", workers=3)
+    first = Played(settings, tmp_path / "cut", workers=3, left=13)
+    again = Played(settings, tmp_path / "cut", workers=2, luck=7)
+    assert again.trials == whole.trials
+    assert {job.whole.digest for job in first.ran}.isdisjoint(job.whole.digest for job in again.ran)
+    assert sum(stored for _, stored in again.over) == len(first.ran)
+    third = Played(settings, tmp_path / "cut")
+    assert not third.studies.unfinished
+    assert third.ran == []
+    assert third.studies.winners() == again.studies.winners() == whole.studies.winners()
+
+
+def test_a_study_finds_what_is_best_and_takes_the_earliest_of_equals(tmp_path):
+    played = Played(sweep({"trials": 32}), tmp_path)
+    (winner,) = played.studies.winners().values()
+    assert winner.value == min(trial.value for trial, _ in played.over)
+    assert winner.number == min(trial.number for trial, _ in played.over if trial.value == winner.value)
+    assert abs(np.log10(winner.best.lr / BEST_LR)) < 3 / 16  # at most one image wrong
+    assert winner.best.epochs == 2
+    late = [trial for trial, _ in played.over if trial.number >= 16]
+    early = [trial for trial, _ in played.over if trial.number < 8]
+    assert np.mean([one.value for one in late]) < np.mean([one.value for one in early])  # it learns
+
+
+def test_a_space_has_only_what_the_method_has_and_the_config_names(tmp_path):
+    own = {(trial.contender.method, trial.contender.access): set(trial.settings.own)
+           for trial, _ in Played(sweep({}, METHODS), tmp_path).over}
+    assert own == {("searching:PLAIN", "retain"): set(), ("searching:PLAIN", "forget_only"): set(),
+                   ("searching:SHIFTED", "retain"): {"shift"}}
+
+
+def test_known_good_points_come_first_and_count_as_trials(tmp_path):
+    points = [{"lr": 0.25, "schedule": "every_5", "settings": {"shift": 4}}, {"lr": 0.125, "schedule": "never"}]
+    methods = {"searching:SHIFTED": {"search": ["shift"], "points": points}}
+    played = Played(sweep({"points": [{"lr": 0.5, "schedule": "every_1"}], "trials": 6}, methods), tmp_path)
+    tried = [settings for _, _, settings, _, _ in played.trials]
+    assert [(one.lr, one.schedule) for one in tried[:3]] == [(0.5, "every_1"), (0.25, "every_5"), (0.125, "never")]
+    assert tried[1].own == {"shift": 4}
+    assert 0 <= tried[2].own["shift"] <= 20  # left out: the sampler's
+    assert len(tried) == 6
+
+
+def test_a_grid_is_every_combination_once_and_no_more_than_the_trials_allow(tmp_path):
+    search = {"sampler": "grid", "grid": {"lr": 3, "own": 2}, "schedules": ["never", "every_1"], "trials": 50}
+    played = Played(sweep(search, METHODS), tmp_path / "all")
+    tried = {}
+    for contender, _, settings, _, _ in played.trials:
+        tried.setdefault(contender, []).append((settings.lr, settings.schedule, *settings.own.values()))
+    lrs, schedules = (1e-4, pytest.approx(1e-2), 1.0), ("every_1", "never")
+    assert sorted(tried["searching:PLAIN (retain)"]) == [(lr, schedule) for lr in lrs for schedule in schedules]
+    assert sorted(tried["searching:SHIFTED (retain)"]) == [
+        (lr, schedule, shift) for lr in lrs for schedule in schedules for shift in (0.0, 20.0)]
+    few = Played(sweep(search | {"trials": 4}, METHODS), tmp_path / "few")
+    assert all(len([one for one in few.trials if one[0] == name]) == 4 for name in tried)
+
+
+def test_a_place_that_is_suggested_twice_is_run_once(tmp_path):
+    search = {"lr": {"low": 0.1, "high": 0.1}, "schedules": ["never"], "trials": 8}
+    played = Played(sweep(search), tmp_path, workers=4)
+    assert len(played.ran) == 1
+    assert len(played.over) == 8
+
+
+def test_the_limits_are_what_the_finished_trials_made_up():
+    finished = [[5.0, 4.0, 4.0], [9.0, 3.0, 2.0], [2.5, 8.0, 7.0]]  # best 4, 2, 2.5; made up 1, 7, 0, then 0, 1, 0
+    assert limits(finished) == (2 + 7, 2 + 1)
+    assert stopped_after([9.0, 3.0, 30.0], limits(finished)) is None  # neither limit is exceeded, the end has none
+    assert stopped_after([9.1, 0.0, 0.0], limits(finished)) == 1
+    assert stopped_after([9.0, 3.1, 0.0], limits(finished)) == 2
+    assert stopped_after([1.0, 50.0, 50.0], limits(finished)) is None  # its first epoch is the best there is
+    assert stopped_after(finished[1], limits(finished)) is None  # the best of all is never stopped
+    assert stopped_after(finished[0], limits(finished)) == 2
+
+
+def test_hopeless_trials_stop_early_and_are_no_finished_ones(tmp_path):
+    search = {"stop_early": True, "trials": 24, "sampler": "random"}
+    played, free = Played(sweep(search), tmp_path / "a"), Played(sweep(search | {"stop_early": False}), tmp_path / "b")
+    stopped = [trial for trial, _ in played.over if "stopped" in trial.result]
+    assert 3 < len(stopped) < 24
+    assert all(len(trial.result["average_gap"]) < 3 and trial.value == float("inf") for trial in stopped)
+    assert min(trial.number for trial in stopped) >= 4  # not before `startup` trials have finished
+    states = [one.state.name for one in played.studies._studies[stopped[0].contender]._optuna.trials]
+    assert [states[trial.number] for trial, _ in sorted(played.over, key=lambda one: one[0].number)] == [
+        "PRUNED" if trial in stopped else "COMPLETE" for trial, _ in
+        sorted(played.over, key=lambda one: one[0].number)]
+    (winner,), (best,) = played.studies.winners().values(), free.studies.winners().values()
+    assert (winner.number, winner.settings, winner.value) == (best.number, best.settings, best.value)
+    after = Played(sweep(search), tmp_path / "b")  # the store holds the whole trials: they are cut, not run
+    assert after.trials == played.trials
+    assert after.ran == []
+
+
+def test_a_failed_trial_is_told_as_failed_and_the_rest_goes_on(tmp_path):
+    def answer(lr, epochs, shift):
+        return result(lr, epochs, shift) if lr < 0.1 else {"failed": "epoch 1: loss is nan"}
+    played = Played(sweep({}), tmp_path, answer=answer)
+    failed = [trial for trial, _ in played.over if "failed" in trial.result]
+    assert failed
+    assert {trial.number for trial in failed} == {trial.number for trial, _ in played.over if trial.settings.lr >= 0.1}
+    (winner,) = played.studies.winners().values()
+    assert winner.finished
+
+
+def test_a_method_without_a_successful_trial_ends_the_search_with_the_reason(tmp_path):
+    settings = sweep({"trials": 3}, METHODS)
+    played = Played(settings, tmp_path, answer=lambda *_: {"failed": "epoch 1: loss is nan"})
+    with pytest.raises(UserError, match=r"no successful trial: searching:PLAIN \(retain\): epoch 1: loss is nan"):
+        played.studies.winners()
+    lost = Played(sweep({"trials": 2}), tmp_path / "lost", answer=lambda *_: {})
+    assert [trial.result for trial, _ in lost.over] == [
+        {"failed": "its worker was lost, and again each time it was tried", "kept": False}] * 2
+    assert Played(sweep({"trials": 2}), tmp_path / "lost").ran  # another start tries such a trial again
