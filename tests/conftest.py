@@ -1,10 +1,22 @@
-"""What every test gets: one thread (as a worker has), and the real CIFAR-10 where it is at hand."""
+"""What every test gets: one thread (as a worker has), the real CIFAR-10 where it is at hand, one undisturbed sweep, and
+an S3 server."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from sweeping import Sweep
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -12,6 +24,52 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> "tuple[Sweep, Path]":
+    """tests/small_sweep.yaml, run from beginning to end as a user runs it; and its output folder."""
+    from sweeping import CONFIG, Sweep
+    output = tmp_path_factory.mktemp("undisturbed")
+    return Sweep("--config", CONFIG, "--output", output).finish(), output
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A database of MLflow's that is set up, which takes seconds: to be copied."""
+    from amun_ray.tracking import Tracker
+    folder = tmp_path_factory.mktemp("mlflow")
+    Tracker(f"sqlite:///{folder / 'mlflow.db'}", "other", folder.as_uri(), spool=folder / "spool", say=print)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Callable[[], str]]:
+    """Makes a new bucket on an S3 server of this machine at each call; returns its URI. Credentials: in os.environ."""
+    import pyarrow.fs
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    host, port = address.split(":")
+    server = subprocess.Popen([sys.executable, "-m", "moto.server", "--host", host, "--port", port],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret",
+                            "AWS_DEFAULT_REGION": "us-east-1"}.items():
+            patch.setenv(name, value)
+        while server.poll() is None:
+            with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+                break
+            time.sleep(0.1)
+        files = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme="http", allow_bucket_creation=True)
+
+        def make() -> str:
+            name = f"bucket-{uuid.uuid4().hex}"
+            files.create_dir(name)
+            return f"s3://{name}?scheme=http&endpoint_override={address}"
+
+        yield make
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIG = REPOSITORY / "tests" / "small_sweep.yaml"
 PATIENCE = 600  # seconds after which a run that does not end is a failure
 STAGE = re.compile(r"\[(\d)/5 ")
 
@@ -31,26 +33,50 @@ class Sweep:
         self._process = subprocess.Popen(
             [sys.executable, str(REPOSITORY / "amun_ray" / "sweep.py"), *map(str, arguments)], cwd=cwd, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job has it ignored
             env=os.environ | {"RAY_ADDRESS": "local", name: value} | environment)
         atexit.register(self._clean)  # a test run that is broken off leaves no sweep behind
         self._queue: Queue[str | None] = Queue()
         Thread(target=self._listen, daemon=True).start()
 
-    def finish(self) -> "Sweep":
-        """Wait for the end; fails unless the exit code is 0."""
+    def finish(self, code: int = 0) -> "Sweep":
+        """Wait for the end; fails unless it is that of the exit code."""
         while self._next_line(PATIENCE) is not None:
             pass
-        code = self._process.wait(PATIENCE)
+        found = self._process.wait(PATIENCE)
         self.ended = time.monotonic()
         self._clean()
-        assert code == 0, "\n".join(self.lines)
+        assert found == code, self.text
         return self
 
-    def kill_in(self, stage: int, after: float) -> None:
-        """SIGKILL the driver `after` seconds into `stage`, if it is still there."""
+    def reach(self, stage: int) -> "Sweep":
+        """Wait until `stage` has begun, or the end has come before."""
         while stage not in self.stages:
             if self._next_line(PATIENCE) is None:
                 break
+        return self
+
+    def until(self, text: str) -> str:
+        """Wait for a line that has `text` in it."""
+        while (line := self._next_line(PATIENCE)) is not None:
+            if text in line:
+                return line
+        raise AssertionError(f"never said {text!r}:\n{self.text}")
+
+    def when(self, condition: Callable[[], bool]) -> "Sweep":
+        """Wait for `condition`; fails where the end comes before."""
+        while not condition():
+            assert self._process.poll() is None, "\n".join(iter(self._queue.get, None))
+            time.sleep(0.02)
+        return self
+
+    def interrupt(self) -> None:
+        """Ctrl-C: SIGINT to the whole process group, as a terminal sends it."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def kill_in(self, stage: int, after: float) -> None:
+        """SIGKILL the driver `after` seconds into `stage`, if it is still there."""
+        self.reach(stage)
         time.sleep(after)
         self._process.kill()
         self._process.wait(PATIENCE)
@@ -110,9 +136,40 @@ def numbers(output: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "mlflow_run_ids"} for row in results(output)]
 
 
+def made(sweep: Sweep, label: str) -> int:
+    """How many units of a stage this sweep made itself, by its own words."""
+    return sum(int(count) - int(stored or 0) for count, stored in re.findall(
+        rf"^  {label}: (\d+) \w+ in [\d.]+ s(?:, (\d+) of them from the store)?$", sweep.text, re.MULTILINE))
+
+
 def finished(output: Path) -> dict[str, int]:
+    """As `finished_in`, of the store that a sweep has in its own folder."""
+    return finished_in(output / "store")
+
+
+def finished_in(store: Path) -> dict[str, int]:
     """Every file of a finished unit of work, and every finished shard, with the time at which it was written."""
-    store = output / "store"
     units = [path.parent for path in store.rglob("unit.json")]
     files = [path for unit in units for path in unit.iterdir()] + [*store.rglob("shard-*.parquet")]
-    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in files if path.suffix != ".partial"}
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in files}
+
+
+def uri(output: Path) -> str:
+    """The MLflow database that a sweep has in its own folder."""
+    return f"sqlite:///{output}/mlflow.db"
+
+
+def logged(output: Path) -> dict[str, list]:
+    """Every run of that database by its stage."""
+    return runs_of(uri(output))
+
+
+def runs_of(tracking: str) -> dict[str, list]:
+    """Every run of a sweep `small` at a tracking URI, by its stage."""
+    from mlflow import MlflowClient
+    client = MlflowClient(tracking_uri=tracking)
+    (experiment,) = [one for one in client.search_experiments() if one.name == "small"]
+    groups: dict[str, list] = {}
+    for one in client.search_runs([experiment.experiment_id], max_results=1000):
+        groups.setdefault(one.data.tags["stage"], []).append(one)
+    return groups

@@ -1,22 +1,26 @@
-"""One real sweep on digits, as a user runs it: what it leaves, that it repeats nothing, that a kill loses nothing."""
+"""One real sweep on digits, as a user runs it: what it leaves, and that it repeats nothing."""
 
-import random
 import re
+import shutil
 
 import numpy as np
 import pytest
+import ray
 import torch
 from mlflow import MlflowClient
-from sweeping import REPOSITORY, Sweep, finished, numbers, results
+from serving import Server
+from sweeping import CONFIG, Sweep, finished, logged, numbers, results, runs_of, uri
 
 from amun_ray import config_file, data
 from amun_ray.metrics import accuracy, predict
+from amun_ray.stages.report import ATTACKS
+from amun_ray.sweep import main
 from amun_ray.tracking import load_model
 
-CONFIG = REPOSITORY / "tests" / "small_sweep.yaml"
 METRICS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
 FIGURES = {"confidence.png", "adversaries_eps.png", "adversaries_l2.png", "search_lr.png", "search_epochs.png",
            "search_trade_off.png", "final_table.png", "final_comparison.png", "rmia_roc.png"}
+WORKS = ("originals", "retrained", "references", "adversarial_sets", "search", "final")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -26,13 +30,13 @@ def sweep():
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
-    return tmp_path_factory.mktemp("sweep")
+def output(undisturbed):
+    return undisturbed[1]
 
 
 @pytest.fixture(scope="module")
-def run(output):
-    return Sweep("--config", CONFIG, "--output", output).finish()
+def run(undisturbed):
+    return undisturbed[0]
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +47,6 @@ def digits(sweep):
 @pytest.fixture(scope="module")
 def pixels(digits):
     return torch.from_numpy(digits.pixels)
-
-
-def uri(output) -> str:
-    return f"sqlite:///{output}/mlflow.db"
-
-
-def logged(output) -> dict[str, list]:
-    """Every run of the database by its stage."""
-    client = MlflowClient(tracking_uri=uri(output))
-    (experiment,) = [one for one in client.search_experiments() if one.name == "small"]
-    groups: dict[str, list] = {}
-    for one in client.search_runs([experiment.experiment_id], max_results=1000):
-        groups.setdefault(one.data.tags["stage"], []).append(one)
-    return groups
 
 
 @pytest.fixture(scope="module")
@@ -136,17 +126,66 @@ def test_the_parent_has_figures_results_and_the_report_of_the_adversarial_sets(r
     figures = {one.path.rpartition("/")[2]: one.file_size for one in listed}
     assert set(figures) >= FIGURES
     assert min(figures.values()) > 5000
-    assert {"results.json", "table.txt"} <= {one.path for one in client.list_artifacts(parent.info.run_id)}
+    assert {"results.json", "table.txt", "table.md"} <= {one.path for one in client.list_artifacts(parent.info.run_id)}
     assert any(key.endswith("failed_percent") for key in parent.data.metrics)
     assert any("eps" in key for key in parent.data.metrics)
     assert any("l2" in key for key in parent.data.metrics)
 
 
+def stored_logits(output, run) -> np.ndarray:
+    return np.load(output / "store" / "unlearned" / run.data.tags["lineage.result"] / "logits.npy")
+
+
 def test_a_final_model_loads_back_and_predicts_the_stored_logits(runs, output, pixels):
     for one in runs["final"][:2]:
         model = load_model(one.info.run_id, uri=uri(output))
-        stored = np.load(output / "store" / "unlearned" / one.data.tags["lineage.result"] / "logits.npy")
-        assert np.array_equal(predict(model, pixels).numpy(), stored)
+        assert np.array_equal(predict(model, pixels).numpy(), stored_logits(output, one))
+
+
+def test_the_best_final_model_of_each_method_is_registered(runs, output, pixels, sweep):
+    client = MlflowClient(tracking_uri=uri(output))
+    assert {one.name for one in client.search_registered_models()} == {
+        f"small-{method}-{access}" for method, access in sweep.contenders}
+    for method, access in sweep.contenders:
+        finals = [one for one in runs["final"]
+                  if (one.data.tags["method"], one.data.tags["access"]) == (method, access)]
+        best = client.get_model_version_by_alias(f"small-{method}-{access}", "best")
+        (run,) = [one for one in finals if one.info.run_id == best.run_id]
+        assert run.data.metrics["average_gap"] == min(one.data.metrics["average_gap"] for one in finals)
+        model = load_model(f"models:/small-{method}-{access}@best", uri=uri(output))
+        assert np.array_equal(predict(model, pixels).numpy(), stored_logits(output, run))
+
+
+def test_the_other_attacks_are_in_the_results_the_runs_and_the_table(run, runs, output):
+    for row in results(output):
+        assert set(row["attacks"]) == set(ATTACKS)
+        assert all(0 <= value["mean"] <= 100 for value in row["attacks"].values())
+    for one in (*runs["final"], *runs["originals"]):
+        assert set(ATTACKS) | set(METRICS) <= set(one.data.metrics)
+    assert re.search(r"^other attacks +MIS +Avg. Gap \(MIS\) +RMIA TPR@1% ", run.text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("words", "count"), [
+    ("tags.stage = 'final' and tags.method = 'amun' and tags.access = 'forget_only'", 4),
+    ("tags.forget_set = 'final 1' and tags.stage = 'final' and tags.original = '0'", 6),
+    ("tags.stage = 'trial' and tags.method = 'finetune'", 3),
+    ("tags.stage = 'originals' and tags.method = 'retrain'", 2),
+    ("tags.stage = 'final' and metrics.average_gap < 0", 0),
+])
+def test_tags_find_runs(runs, output, words, count):
+    client = MlflowClient(tracking_uri=uri(output))
+    experiment = client.get_experiment_by_name("small").experiment_id
+    assert len(client.search_runs([experiment], filter_string=words)) == count
+
+
+def test_the_run_of_the_sweep_says_where_it_ran_and_what_it_cost(runs):
+    (parent,) = runs["sweep"]
+    assert {f"environment.{name}" for name in ("python", "torch", "ray", "mlflow", "devices", "processor")} <= set(
+        parent.data.tags)
+    for work in WORKS:
+        assert parent.data.metrics[f"device_seconds.{work}"] > 0, work
+    for stage in ("models", "adversarial_sets", "search", "final_forget_sets", "report"):
+        assert parent.data.metrics[f"seconds.{stage}"] > 0, stage
 
 
 def test_the_model_of_a_trial_loads_back_at_its_best_epoch(runs, output, digits, pixels):
@@ -168,29 +207,81 @@ def test_the_same_command_again_repeats_nothing(run, runs, output):
     assert {stage: sorted(one.info.run_id for one in group) for stage, group in after.items()} == {
         stage: sorted(one.info.run_id for one in group) for stage, group in runs.items()}
     assert not re.search(r"(training|adversarial examples|unlearning): \d+ .* in ", again.text)
+    (parent,) = after["sweep"]
+    for work in WORKS:
+        assert parent.data.metrics[f"device_seconds_reused.{work}"] == parent.data.metrics[f"device_seconds.{work}"] > 0
 
 
-def test_a_sweep_killed_again_and_again_comes_to_the_same_numbers(run, runs, output, tmp_path):
-    """The driver is killed without warning at random points of three stages, in another folder than the first run's."""
-    seed = random.randrange(2**32)
-    draw, begun = random.Random(seed), {}
-    for stage in sorted(draw.sample(range(1, 6), 3)):
-        after = draw.uniform(0.05, 0.9) * run.duration(stage)
-        Sweep("--config", CONFIG, "--output", tmp_path).kill_in(stage, after)
-        kept = finished(tmp_path)
-        assert begun.items() <= kept.items(), f"finished work was made again: {seed=}, {stage=}, {after=}"
-        begun = kept
-    Sweep("--config", CONFIG, "--output", tmp_path).finish()
-    assert begun.items() <= finished(tmp_path).items(), f"finished work was made again: {seed=}"
-    assert numbers(tmp_path) == numbers(output), seed
-    assert set(finished(tmp_path)) == set(finished(output)), seed
-    after = logged(tmp_path)
-    assert {stage: len(group) for stage, group in after.items()} == {
-        stage: len(group) for stage, group in runs.items()}, seed
-    assert {one.info.status for group in after.values() for one in group} == {"FINISHED"}, seed
+def test_a_server_that_dies_in_the_middle_of_a_sweep_loses_nothing(run, output, runs, empty_database, tmp_path):
+    """All work is in the store already; what is at stake is what MLflow is told of it."""
+    server = Server(f"sqlite:///{shutil.copy(empty_database, tmp_path)}", tmp_path / "served").start()
+    command = ("--config", CONFIG, "--output", tmp_path / "out", "--set", f"storage={output / 'store'}",
+               "--set", f"tracking.uri={server.uri}")
+    try:
+        first = Sweep(*command).reach(3)
+        server.kill()
+        first.finish()
+        waits = re.search(r"^MLflow: (\d+) events wait in (.*); the same command again", first.text, re.MULTILINE)
+        assert waits[2] == str(tmp_path / "out" / "mlflow_spool")
+        server.start()
+        again = Sweep(*command).finish()
+        assert f"MLflow: {waits[1]} events that had to wait are sent" in again.text
+        found = runs_of(server.uri)
+        assert {stage: len(group) for stage, group in found.items()} == {
+            stage: len(group) for stage, group in runs.items()}
+        assert {one.info.status for group in found.values() for one in group} == {"FINISHED"}
+        assert sorted(run_id for row in results(tmp_path / "out") for run_id in row["mlflow_run_ids"]) == sorted(
+            one.info.run_id for stage in ("originals", "final") for one in found[stage])
+    finally:
+        server.kill()
+    assert numbers(tmp_path / "out") == numbers(output)
 
 
 def test_every_file_of_the_store_belongs_to_a_unit(run, output):
-    assert not [*(output / "store").rglob("*.partial")]
-    assert {path.name for path in (output / "store").iterdir()} - {"scratch"} == {
-        "models", "adversarial_sets", "trials", "unlearned"}
+    left = {path.name: [*path.iterdir()] for path in (output / "store").iterdir()}
+    assert set(left) == {"models", "adversarial_sets", "trials", "unlearned", "tables", "scratch", "sweeps", "leases"}
+    assert (left["scratch"], left["sweeps"], left["leases"]) == ([], [], [])
+
+
+def test_the_table_to_be_pasted_has_the_rows_of_results_json(run, output):
+    lines = [line.split("|") for line in (output / "table.md").read_text().splitlines() if line.startswith("|")][2:]
+    assert [line[1].strip() for line in lines] == [row["method"] for row in results(output)]
+    for line, row in zip(lines, results(output), strict=True):
+        assert line[-2].strip(" *") == f"{row['average_gap']['mean']:.2f} ± {row['average_gap']['std']:.2f}"
+
+
+def reused(output, capsys, *overrides: str) -> str:
+    """What a dry run with some settings changed says that it finds done."""
+    changed = [word for override in overrides for word in ("--set", override)]
+    assert main(["--config", str(CONFIG), "--output", str(output), "--dry-run", *changed]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  reused ")]
+    return " ".join(line.split()[1:])
+
+
+def test_a_dry_run_finds_everything_done(run, output, capsys):
+    assert reused(output, capsys) == ("8 of 8 trainings; 90 of 90 adversarial images; 9 of 9 trials; "
+                                      f"12 of 12 unlearned models; from {output}/store")
+
+
+@pytest.mark.parametrize(("overrides", "found"), [
+    (["search.trials=5", "final.runs=3"], "8 of 8 trainings; 90 of 90 adversarial images; 9 of 15 trials; 12 of 18 "),
+    (["unlearning.batch_size=32"], "8 of 8 trainings; 90 of 90 adversarial images; 0 of 9 trials; 0 of 12 "),
+    (["search.epochs=3"], "8 of 8 trainings; 90 of 90 adversarial images; 0 of 9 trials; 12 of 12 "),
+    (["attack.search.steps=9"], "8 of 8 trainings; 0 of 90 adversarial images; 0 of 9 trials; 0 of 12 "),
+    (["training.epochs=7"], "0 of 8 trainings; 0 of 90 adversarial images; 0 of 9 trials; 0 of 12 "),
+    (["forget.sets=3"], "8 of 9 trainings; 90 of 120 adversarial images; 0 of 9 trials; 0 of 18 "),  # until it is made
+])
+def test_a_dry_run_counts_what_another_sweep_would_find(run, output, capsys, overrides, found):
+    assert reused(output, capsys, *overrides).startswith(found)
+
+
+def test_a_finished_sweep_is_compared_without_being_run_again(run, output, capsys, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    assert main(["--config", str(CONFIG), "--output", str(output), "--compare", "paper_table1", "--compare",
+                 "paper_table2"]) == 0
+    said = capsys.readouterr().out
+    amun = [line.split("|") for line in said.splitlines() if line.startswith("| amun ")]
+    ours = {row["access"]: row["test_accuracy"] for row in results(output) if row["method"] == "amun"}
+    assert [[line[6].strip(), line[7].strip()] for line in amun] == [
+        [f"{ours['retain']['mean']:.2f} ± {ours['retain']['std']:.2f}", "93.45"],
+        [f"{ours['forget_only']['mean']:.2f} ± {ours['forget_only']['std']:.2f}", "91.67"]]

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "amun_ray"
-CONFIG = {"config", "config_fields", "config_file"}
-FLOORS = [{"errors", "names", "seeds", "tensors", "arguments"}, {"data", "models"},
-          {"unlearn", "training", "attacks", "metrics", "plots"}, CONFIG, {"store", "tracking", "stages"}, {"sweep"}]
+CONFIG = {"config", "config_fields", "config_file", "config_methods", "config_search"}
+FLOORS = [{"errors", "names", "seeds", "tensors", "arguments", "status", "precision"}, {"data", "models"},
+          {"unlearn", "training", "attacks", "metrics", "plots"}, CONFIG | {"space"},
+          {"store", "leases", "tracking", "stages"}, {"sweep"}]
 ONLY_IN = {"ray": {"stages", "sweep"}, "optuna": {"stages", "sweep"}, "mlflow": {"tracking"}, "pydantic": CONFIG}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

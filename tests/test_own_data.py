@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from mlflow import MlflowClient
 from PIL import Image
 from safetensors.torch import save_file
 from sweeping import Sweep, finished, results
@@ -19,9 +20,8 @@ from amun_ray.tracking import load_model
 MODULE = '''
 from torch import nn
 
-from amun_ray.training.loop import Plan
-from amun_ray.training.parts import Part
-from amun_ray.unlearn import METHODS, Method, Task
+from amun_ray.training.loop import Pass, Plan, cross_entropy
+from amun_ray.unlearn import Method, Setting, Task
 
 
 def net(*, channels, classes, size, width=12):
@@ -29,12 +29,17 @@ def net(*, channels, classes, size, width=12):
                          nn.Linear(width * (size // 2) ** 2, classes))
 
 
-def twice(task: Task) -> Plan:
-    plan = METHODS["finetune"].plan(task)
-    return plan
+def retold(task: Task) -> Plan:
+    return lambda epoch: (Pass((task.sets.retain,), lambda *batch: task.settings["weight"] * cross_entropy(*batch)),)
 
 
-TWICE = Method(access=frozenset({"retain"}), plan=twice)
+def broken(task: Task) -> Plan:
+    return lambda epoch: (Pass((task.sets.retained,)),)
+
+
+WEIGHT = Setting(default=1, low=1, high=1e30, choices=(1, 1e30))
+WEIGHTED = Method(access=frozenset({"retain"}), plan=retold, settings={"weight": WEIGHT})
+BROKEN = Method(access=frozenset({"retain"}), plan=broken)
 '''
 CONFIG = """
 name: own
@@ -45,8 +50,8 @@ training: {epochs: 2, lr: 0.05, batch_size: 32}
 forget: {indices: own/request.csv}
 references: {count: 4}
 attack: {shard_size: 10}
-methods: {"ours:TWICE": , amun: {access: [forget_only]}}
-search: {trials: 1, epochs: 1, lr: {low: 1e-3, high: 1e-2}, startup: 1}
+methods: {"ours:WEIGHTED": {search: [weight]}, amun: {access: [forget_only]}}
+search: {trials: 4, epochs: 1, lr: {low: 1e-3, high: 1e-2}, startup: 4}
 final: {runs: 1}
 """
 REQUEST = [3, 17, 20, 44, 45, 46, 90, 91, 100, 119, 150, 7]
@@ -98,7 +103,7 @@ def run(folder):
 
 def test_the_sweep_runs_on_all_that_is_the_users(run, folder):
     assert [(row["method"], row["access"]) for row in results(folder / "out")] == [
-        ("retrain", None), ("original", None), ("ours:TWICE", "retain"), ("amun", "forget_only")]
+        ("retrain", None), ("original", None), ("ours:WEIGHTED", "retain"), ("amun", "forget_only")]
     assert "parquet, 200 training and 150 test images of 10 classes; 12 to be forgotten" in run.text
 
 
@@ -121,6 +126,26 @@ def test_the_users_network_loads_back_from_mlflow(run, folder):
     assert any(np.array_equal(logits, one) for one in made)
 
 
+def test_a_trial_that_diverges_is_kept_with_its_reason_and_the_sweep_goes_on(run, folder):
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'out' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("own").experiment_id
+    trials = client.search_runs([experiment], "tags.stage = 'trial' and tags.method = 'ours:WEIGHTED'")
+    diverged = [one for one in trials if one.data.params["weight"] == "1e+30"]
+    assert 0 < len(diverged) < len(trials) == 4
+    for one in trials:
+        assert one.info.status == ("FAILED" if one in diverged else "FINISHED")
+        assert ("failed" in one.data.tags) == (one in diverged)
+    assert diverged[0].data.tags["failed"].startswith("epoch 1: epoch 1 of 1, lr ")
+    assert results(folder / "out")[2]["settings"] == {"weight": 1}
+
+
+def test_a_method_that_breaks_ends_the_search_with_its_own_words(run, folder):
+    broken = Sweep("--config", "own.yaml", "--output", "out", "--set", "methods={'ours:BROKEN': }", "--set",
+                   "search.trials=1", cwd=folder, PYTHONPATH=str(folder)).finish(code=2)
+    assert ("error: no successful trial: ours:BROKEN (retain): AttributeError: 'Sets' object has no attribute "
+            "'retained'") in broken.text
+
+
 def test_another_forget_list_keeps_what_does_not_depend_on_it(run, folder):
     """A second request: the original and the references are there, in the same folder."""
     before = finished(folder / "out")
@@ -129,3 +154,17 @@ def test_another_forget_list_keeps_what_does_not_depend_on_it(run, folder):
                   PYTHONPATH=str(folder)).finish()
     assert before.items() <= finished(folder / "out").items()
     assert "training: 2 models" in again.text  # the two retrained ones
+
+
+def test_the_same_weights_from_mlflow_are_the_same_original(run, folder):
+    """The address of all work rests on what a checkpoint holds, not on where it was fetched."""
+    uri, before = f"sqlite:///{folder / 'out' / 'mlflow.db'}", finished(folder / "out")
+    client = MlflowClient(tracking_uri=uri)
+    theirs = client.create_run(client.get_experiment_by_name("own").experiment_id, run_name="theirs").info.run_id
+    client.log_artifact(theirs, folder / "own" / "trained.safetensors", "model")
+    again = Sweep("--config", "own.yaml", "--output", "out", "--set", f"tracking.uri={uri}", "--set",
+                  f"originals.checkpoints=['runs:/{theirs}/model']", cwd=folder, PYTHONPATH=str(folder)).finish()
+    after = finished(folder / "out")
+    assert before.items() <= after.items()
+    assert {path.partition("/")[0] for path in after.keys() - before.keys()} <= {"tables"}  # the new sweep's own
+    assert "training:" not in again.text

@@ -15,16 +15,17 @@ import ray
 import torch
 from PIL import Image
 
-from amun_ray import models, tracking
+from amun_ray import models
 from amun_ray.config import Resources
 from amun_ray.data.dataset import Dataset
 from amun_ray.errors import UserError
 from amun_ray.models import checkpoint
-from amun_ray.stages import resources
+from amun_ray.stages import calibrate, resources
 from amun_ray.sweep import main
+from amun_ray.tracking import Tracker, contact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OWN_DATA = ("cifar10_small", "cifar10_small_methods")  # shipped configs of files that are not everywhere
+OWN_DATA = ("cifar10_small", "cifar10_small_methods", "protocol_small")  # of files that are not everywhere
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "tune_configs").glob("*.yaml") if path.stem not in OWN_DATA)
 CONFIG = """
 name: mine
@@ -77,6 +78,29 @@ def test_help_tells_a_newcomer_what_there_is(capsys):
         assert word in text
 
 
+@pytest.mark.parametrize("flag", ["--dry-run", "--calibrate"])
+def test_a_dry_run_has_nothing_to_compare(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([flag, "--compare", "paper_table1"])
+    assert ended.value.code == 2
+    assert "--compare shows results" in capsys.readouterr().err
+
+
+def test_a_table_that_is_not_there_to_compare_with(refused):
+    assert refused("--compare", "paper_table3") == [
+        "--compare: unknown table 'paper_table3'; did you mean 'paper_table2'? Known: paper_table1, paper_table2"]
+
+
+def test_a_calibration_is_kept_for_later_dry_runs(here, capsys, monkeypatch):
+    monkeypatch.setattr(calibrate, "ENOUGH_SECONDS", 0.02)
+    assert main(["--config", "mine.yaml", "--calibrate", "--output", "out"]) == 0
+    assert "core-hours of the device that was calibrated" in capsys.readouterr().out
+    assert main(["--config", "mine.yaml", "--dry-run", "--output", "out", *sets("search.trials=3")]) == 0
+    said = capsys.readouterr().out
+    assert "in all " in said
+    assert "0 of 9 trials" in said
+
+
 def test_an_unknown_flag_ends_with_code_2(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--confg", "default"])
@@ -94,6 +118,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(here, capsys):
     assert "final       12 unlearned models (3 x 2 cases x 2 runs)" in plan
     assert f"results     {here / 'amun_output' / 'mine'}" in plan
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
+
+
+def test_the_plan_says_by_what_is_searched_and_counts_no_model_that_is_not_needed(here, capsys):
+    assert main(["--config", "mine.yaml", "--dry-run",
+                 *sets("search={objective: proxy, sampler: grid, grid: {lr: 4}, trials: 9, schedules: [never]}")]) == 0
+    plan = capsys.readouterr().out
+    assert "trainings   10 (1 original, 1 retrained, 8 reference models)" in plan
+    assert "search      12 trials (3 methods and accesses x 4), 10 epochs on 1 held-out case(s), by |FT AUC" in plan
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -246,6 +278,11 @@ def test_storage_that_cannot_be_written_to(refused, here, tmp_path_factory):
     assert line.startswith("storage 'file/store' is not writable: ")
 
 
+def test_storage_of_an_unknown_kind(refused, tmp_path_factory):
+    (line,) = refused("--output", str(tmp_path_factory.mktemp("out")), *sets("storage=foo://bucket/store"))
+    assert line.startswith("storage 'foo://bucket/store' cannot be opened: ")
+
+
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/nobody/writes/here.db", "foo://bar",
                                  "sqlite:///broken.db", "mysql://127.0.0.1:9/nothing"])
 def test_mlflow_that_cannot_be_reached_is_said_first(refused, here, uri):
@@ -256,10 +293,10 @@ def test_mlflow_that_cannot_be_reached_is_said_first(refused, here, uri):
 
 
 def test_an_mlflow_that_hangs_does_not_hang_the_sweep(here, monkeypatch):
-    monkeypatch.setattr(tracking, "FIRST_CONTACT_SECONDS", 1)
+    monkeypatch.setattr(contact, "FIRST_CONTACT_SECONDS", 1)
     with (socket.create_server(("127.0.0.1", 0)) as silent,
           pytest.raises(UserError, match="MLflow cannot be used")):
-        tracking.Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", "any", None)
+        Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", "any", None, spool=here / "spool", say=print)
 
 
 def test_a_cluster_that_is_named_and_does_not_answer(monkeypatch):
@@ -277,3 +314,60 @@ def test_a_worker_larger_than_any_node_is_refused():
         resources.worker_options(Resources(cpus=8), cluster)
     assert resources.worker_options(Resources(cpus=4, gpus=0.5), cluster) == {"num_cpus": 4, "num_gpus": 0.5}
     assert resources.slots({"num_cpus": 1, "num_gpus": 0}, cluster) == 6
+
+
+def test_a_ray_that_does_not_start_is_tried_again_and_then_said(monkeypatch):
+    tries = []
+
+    def init(*_, **__):
+        tries.append(1)
+        raise Exception("The current node timed out during startup.\nTraceback ...")
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
+    with pytest.raises(UserError, match=r"Ray does not start on this machine: .* timed out during startup\. Is it"):
+        resources.connect()
+    assert len(tries) == resources.STARTS
+
+
+@pytest.mark.parametrize("storage", ["s3://KEY:SECRET@bucket/x", "s3://KEY@bucket/x"])
+def test_a_storage_with_a_key_in_it_is_refused_and_the_key_not_repeated(refused, storage):
+    (line,) = refused(*sets(f"storage={storage}"))
+    assert "storage: must hold no credentials" in line
+    assert "KEY" not in line.replace("ACCESS_KEY", "")
+    assert "SECRET" not in line.replace("AWS_SECRET", "")
+
+
+def test_storage_that_does_not_answer_is_one_line(refused, tmp_path_factory):
+    uri = "s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:9"
+    (line,) = refused("--output", str(tmp_path_factory.mktemp("out")), *sets(f"storage={uri}"))
+    assert line.startswith(f"storage {uri!r} ")
+
+
+@pytest.mark.parametrize(("peak_gib", "share"), [(0.1, 1 / 21), (1.0, 1 / 8), (10.0, 1.0), (40.0, 1.0)])
+def test_as_many_trials_share_a_gpu_as_fit_with_room_to_spare(peak_gib, share):
+    found = resources.gpu_share(int(peak_gib * 2**30), 15 * 2**30)  # 15 GiB; 0.59 GiB for each context, memory x 1.25
+    assert found == pytest.approx(share, abs=1e-4)
+    cluster = resources.Cluster(((64.0, 1.0),), "test")
+    assert resources.slots({"num_cpus": 1, "num_gpus": found}, cluster) == round(1 / share)
+
+
+def test_auto_is_a_whole_gpu_until_it_is_measured():
+    cluster = resources.Cluster(((4.0, 1.0),), "test")
+    assert resources.worker_options(Resources(gpus="auto"), cluster) == {"num_cpus": 1, "num_gpus": 1}
+
+
+def test_more_trials_at_once_than_the_cluster_holds_are_refused():
+    with pytest.raises(UserError, match="search.concurrent: 3 trials at once are asked for, but the cluster holds 2 "):
+        resources.check_concurrent(3, 2)
+    resources.check_concurrent(2, 2)
+    resources.check_concurrent(None, 2)
+
+
+def test_a_gpu_that_was_asked_for_is_missed_and_the_default_one_is_not():
+    cluster = resources.Cluster(((2.0, 0.0), (4.0, 0.0)), "test")
+    assert resources.worker_options(Resources(), cluster) == {"num_cpus": 1, "num_gpus": 0}
+    assert resources.worker_options(Resources(gpus=0), cluster) == {"num_cpus": 1, "num_gpus": 0}
+    with pytest.raises(UserError, match="1 GPUs, and no node has that. The nodes: 2 CPUs, 0 GPUs; 4 CPUs, 0 GPUs; "
+                                        "without resources.gpus, workers compute on CPUs"):
+        resources.worker_options(Resources(gpus=1), cluster)

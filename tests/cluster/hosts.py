@@ -1,11 +1,13 @@
 """Several hosts on one machine: a bridge, and per host a network namespace with its own processes, /home, /tmp, sshd.
 
 Each host is one process tree inside its own PID namespace: when its first process is killed the kernel ends all of it,
-so `ray stop` in one host reaches no other host and nothing of the machine, and nothing is left behind.
+so `ray stop` in one host reaches no other host and nothing of the machine, and nothing is left behind. The same happens
+when the tests are killed; the empty namespaces that then remain are removed by the next run.
 """
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync",
-          "unshare": "util-linux", "nsenter": "util-linux", "nft": "nftables"}
+          "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux", "nft": "nftables", "ps": "procps"}
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GATEWAY = "10.77.0.254"  # leads nowhere, and says so at once
 HOME, SHARED = "/home/amun", "/mnt/amun"  # inside every host
@@ -90,12 +92,18 @@ class Host:
                 "env", "-i", f"HOME={HOME}", f"PATH={SYSTEM_PATH}", "USER=root", "LOGNAME=root", "TERM=dumb",
                 "bash", "-c", f". ~/.bashrc; cd ~; {shell}"]
 
-    def run(self, shell: str, *, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess:
-        """Run a command line; its output, stdout and stderr together, is in `.stdout`."""
-        done = subprocess.run(self.command(shell), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=timeout)
+    def run(self, shell: str, *, given: str = "", timeout: float = 300,
+            check: bool = True) -> subprocess.CompletedProcess:
+        """Run a command line that reads `given`; its output, stdout and stderr together, is in `.stdout`."""
+        done = subprocess.run(self.command(shell), input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, timeout=timeout)
         assert done.returncode == 0 or not check, f"{self.name}: {shell}\n{done.stdout}"
         return done
+
+    def python(self, program: str, *arguments: str, given: str = "") -> str:
+        """Run a Python program; its output."""
+        (self.folder / "tmp" / "program.py").write_text(program)
+        return self.run(f"python /tmp/program.py {' '.join(arguments)}", given=given, timeout=120).stdout
 
     def start(self, shell: str, log: Path) -> subprocess.Popen:
         """Run a command line in the background."""
@@ -115,7 +123,7 @@ class Network:
     def __init__(self, folder: Path) -> None:
         """`folder` keeps everything that the hosts write."""
         self.folder, self.shared, self.wheels = folder, folder / "shared", folder / "wheels"
-        self.tag = f"am{os.getpid() % 100000}"
+        self.tag = f"amun{os.getpid()}"
         self.hosts: dict[str, Host] = {}
         for path in (self.shared, self.wheels):
             path.mkdir(parents=True, exist_ok=True)
@@ -123,6 +131,7 @@ class Network:
         _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key"))
 
     def __enter__(self) -> "Network":
+        _remove_leftovers()
         _quietly("ip", "netns", "add", f"{self.tag}-hub")
         self._in("hub", "ip", "link", "add", "bridge", "type", "bridge")
         self._in("hub", "ip", "link", "set", "bridge", "up")
@@ -157,9 +166,9 @@ class Network:
                        "AMUN_PACKAGES": sysconfig.get_paths()["purelib"]}
         with (folder / "sshd.log").open("w") as log:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", f"{self.tag}-{name}", "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork",
-                 "--mount-proc", "--kill-child", "bash", "-c", BOOT], env=environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log)
+                ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", f"{self.tag}-{name}", "unshare", "--mount",
+                 "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child", "bash", "-c", BOOT],
+                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.hosts[name] = Host(name, address, folder, process)
         until(lambda: "Server listening" in (folder / "sshd.log").read_text(), 20, f"{folder / 'sshd.log'}")
         return self.hosts[name]
@@ -186,22 +195,33 @@ class Network:
         _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host_key"))
         shutil.copy(self.folder / "key.pub", folder / "authorized_keys")
         (home / ".config" / "pip" / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /mnt/wheels\n")
-        (home / ".bashrc").write_text(f"export PATH={HOME}/amun_venv/bin:$PATH\n")
+        # Patience, and no lower priority for workers: all hosts share a few cores with whatever else is running.
+        (home / ".bashrc").write_text(f"export PATH={HOME}/amun_venv/bin:$PATH\n"
+                                      "export RAY_agent_register_timeout_ms=300000 RAY_worker_niceness=0\n")
         shutil.copytree(self.template, home / "amun_venv", symlinks=True)
 
 
 def make_template(folder: Path) -> Path:
-    """A virtual environment with pip and `ray`, which finds the packages of the Python that runs the tests."""
+    """A virtual environment with pip, `ray` and `mlflow`, which finds the packages of the Python running the tests."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "machine.pth").write_text("/mnt/packages\n")
     for old in [*site.glob("setuptools*"), *site.glob("pkg_resources*"), *site.glob("_distutils_hack*")]:
         shutil.rmtree(old)  # older than what PyTorch wants, and it would hide the one in /mnt/packages
     (site / "distutils-precedence.pth").unlink(missing_ok=True)
-    ray = folder / "bin" / "ray"
-    ray.write_text(f"#!{HOME}/amun_venv/bin/python\nfrom ray.scripts.scripts import main\nmain()\n")
-    ray.chmod(0o755)
+    for name, module, function in (("ray", "ray.scripts.scripts", "main"), ("mlflow", "mlflow.cli", "cli")):
+        command = folder / "bin" / name
+        command.write_text(f"#!{HOME}/amun_venv/bin/python\nfrom {module} import {function}\n{function}()\n")
+        command.chmod(0o755)
     return folder
+
+
+def _remove_leftovers() -> None:
+    """The namespaces of test runs that were killed; no process is left in them."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    for name, pid in re.findall(r"^(amun(\d+)-\w+)", listed, re.MULTILINE):
+        if not Path("/proc", pid).exists():
+            _quietly("ip", "netns", "delete", name)
 
 
 def _quietly(*command: str) -> None:

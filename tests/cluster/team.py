@@ -5,6 +5,7 @@ that finds the dependencies in the Python that runs the tests, since the hosts r
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -22,7 +23,16 @@ HERE = Path(__file__).resolve().parent
 HEAD, WORKER, LAPTOP = "10.77.0.1", "10.77.0.2", "10.77.0.9"
 MLFLOW = f"http://{HEAD}:5000"
 SUBMIT = "cd amun_ray && ray submit cluster/cluster.yaml amun_ray/sweep.py -- --config several_hosts"
+CHECK = "cd amun_ray && python cluster/check_hosts.py"
 SKIPPED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "amun_output", "mlruns")
+CREDENTIALS = "~/.mlflow/credentials"  # of the user "sweeps", on the laptop and, by `ray up`, on the nodes
+ADD_USER = f"""
+import base64, os, sys, urllib.request
+settings = dict(line.strip().split("=", 1) for line in open(os.path.expanduser("~/server.env")))
+admin = settings["MLFLOW_AUTH_ADMIN_USERNAME"] + ":" + settings["MLFLOW_AUTH_ADMIN_PASSWORD"]
+urllib.request.urlopen(urllib.request.Request("{MLFLOW}/api/2.0/mlflow/users/create", sys.stdin.buffer.read(), {{
+    "Content-Type": "application/json", "Authorization": "Basic " + base64.b64encode(admin.encode()).decode()}}))
+"""
 
 
 @dataclass
@@ -30,6 +40,7 @@ class Team:
     """The hosts, with the cluster up, and how long each step took."""
 
     network: hosts.Network
+    password: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)  # of MLflow's user "sweeps"
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> hosts.Host:
@@ -38,6 +49,10 @@ class Team:
         except KeyError:
             raise AttributeError(name) from None
 
+    @property
+    def token(self) -> str:
+        return (self.laptop.home / ".ray" / "auth_token").read_text().strip()
+
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
         started = time.monotonic()
@@ -45,14 +60,13 @@ class Team:
         self.seconds[step] = time.monotonic() - started
         print(f"{step}: {self.seconds[step]:.1f} s", flush=True)
 
-    def submit(self, more: str = "", *, timeout: float = 1200, check: bool = True) -> subprocess.CompletedProcess:
+    def submit(self, more: str = "", *, timeout: float = 1200) -> subprocess.CompletedProcess:
         """`ray submit` of the shipped sweep, as the README has it."""
-        return self.laptop.run(f"{SUBMIT} {more}", timeout=timeout, check=check)
+        return self.laptop.run(f"{SUBMIT} {more}", timeout=timeout, check=False)
 
     def sweep(self, host: hosts.Host, more: str = "", *, environment: str = "") -> subprocess.CompletedProcess:
-        """The default sweep, started by hand on a host of the cluster."""
-        return host.run(f"{environment} python ~/amun_source/amun_ray/sweep.py {more}",
-                        timeout=400, check=False)
+        """A sweep, started by hand on a host of the cluster: the default one, unless `more` says otherwise."""
+        return host.run(f"{environment} python ~/amun_source/amun_ray/sweep.py {more}", timeout=600, check=False)
 
 
 def reason_to_skip() -> str | None:
@@ -63,7 +77,7 @@ def reason_to_skip() -> str | None:
 
 
 def open_team(network: hosts.Network) -> Team:
-    """Hosts, firewall, token, MLflow server; then `ray up`."""
+    """Hosts, firewall, token, MLflow server with its user; then `ray up`, while the worker's cable is out."""
     team = Team(network)
     with team.timed("hosts"):
         _fetch_build_tools(network)
@@ -72,26 +86,31 @@ def open_team(network: hosts.Network) -> Team:
             if name != "laptop":
                 shutil.copy(HERE / "pinned.py", host.home)
                 _close(host)
+        network.cut("worker")
     log = network.folder / "mlflow.log"
-    team.head.start(f"cd /mnt/amun && MLFLOW_SERVER_ALLOWED_HOSTS='{HEAD}:5000' python -m mlflow server "
-                    f"--host {HEAD} --port 5000 --workers 1 --backend-store-uri sqlite:////home/amun/mlflow.db "
-                    "--artifacts-destination /home/amun/artifacts", log)
-    _furnish(team.laptop)
+    _start_mlflow(team.head, log)
+    _furnish(team)
     with team.timed("ray up"):
-        team.laptop.run("cd amun_ray && ray up --yes cluster/cluster.yaml", timeout=900)
+        said = team.laptop.run("cd amun_ray && ray up --yes cluster/cluster.yaml", timeout=1800).stdout
+        (network.folder / "ray_up.log").write_text(said)
     with team.timed("MLflow server, beyond ray up"):
-        hosts.until(lambda: team.head.run(f"python -c 'import urllib.request as r; r.urlopen(\"{MLFLOW}/health\")'",
-                                          check=False).returncode == 0, 300, str(log))
+        hosts.until(lambda: "Uvicorn running" in log.read_text(), 300, str(log))
+    user = f'{{"username": "sweeps", "password": "{team.password}"}}'
+    team.head.python(ADD_USER, given=user)
     return team
 
 
 def substituted(text: str) -> str:
-    """The shipped cluster.yaml with addresses, user, key and number of hosts of the test, and two fake GPUs each."""
+    """The shipped cluster.yaml with addresses, user, key and number of hosts of the test, and two fake GPUs each.
+
+    Of the two hosts one is promised (AMUN_NODES=1): the other joins while the sweep runs.
+    """
     config = yaml.safe_load(text)
     config["provider"] |= {"head_ip": HEAD, "worker_ips": [WORKER]}
     config["auth"] = {"ssh_user": "root", "ssh_private_key": "~/.ssh/id_ed25519"}
+    config["file_mounts"][CREDENTIALS] = CREDENTIALS  # as cluster/mlflow/README.md says
     (setup,) = config["setup_commands"]
-    changes = {"/shared/amun ": f"{hosts.SHARED} MLFLOW_TRACKING_URI={MLFLOW} ", "AMUN_NODES=3": "AMUN_NODES=2"}
+    changes = {"/shared/amun ": f"{hosts.SHARED} MLFLOW_TRACKING_URI={MLFLOW} ", "AMUN_NODES=3": "AMUN_NODES=1"}
     for old, new in changes.items():
         assert old in setup
         setup = setup.replace(old, new)
@@ -101,15 +120,35 @@ def substituted(text: str) -> str:
     return yaml.safe_dump(config)
 
 
-def _furnish(laptop: hosts.Host) -> None:
-    """The checkout, the key and the token of the person who starts the cluster."""
+def _start_mlflow(head: hosts.Host, log: Path) -> None:
+    """The shipped server with basic auth, over sqlite, its secrets in a file that its owner alone can read."""
+    shutil.copy(REPOSITORY / "cluster" / "mlflow" / "start.sh", head.home)
+    settings = {"BACKEND_STORE_URI": "sqlite:////home/amun/mlflow.db", "ARTIFACTS_DESTINATION": "/home/amun/artifacts",
+                "AUTH_DATABASE_URI": "sqlite:////home/amun/users.db", "FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+                "AUTH_ADMIN_USERNAME": "admin", "AUTH_ADMIN_PASSWORD": secrets.token_hex(16),
+                "SERVER_ALLOWED_HOSTS": f"{HEAD}:5000", "BIND": HEAD, "WORKERS": "1"}
+    _write_secret(head.home / "server.env", "".join(f"MLFLOW_{name}={value}\n" for name, value in settings.items()))
+    head.start("set -a; . ~/server.env; set +a; bash ~/start.sh", log)
+
+
+def _furnish(team: Team) -> None:
+    """The checkout, the key, the token and the password of the person who starts the cluster."""
+    laptop = team.laptop
     checkout = laptop.home / "amun_ray"
     shutil.copytree(REPOSITORY, checkout, ignore=SKIPPED)
     shutil.copy(HERE / "several_hosts.yaml", checkout / "tune_configs")
     file = checkout / "cluster" / "cluster.yaml"
     file.write_text(substituted(file.read_text()))
     shutil.copy(laptop.folder.parent / "key", laptop.home / ".ssh" / "id_ed25519")
-    laptop.run("umask 077; ray get-auth-token --generate > /dev/null")
+    _write_secret(laptop.home / ".mlflow" / "credentials", "[mlflow]\nmlflow_tracking_username = sweeps\n"
+                                                           f"mlflow_tracking_password = {team.password}\n")
+    laptop.run("(umask 077; ray get-auth-token --generate > /dev/null)")
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.touch(0o600)
+    path.write_text(text)
 
 
 def _close(host: hosts.Host) -> None:
