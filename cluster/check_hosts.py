@@ -56,7 +56,7 @@ def asker(user: str, key: str, script: str) -> Callable[[str], str]:
         done = subprocess.run(
             ["ssh", "-i", key, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", f"ConnectTimeout={SECONDS}",
              "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-             f"{user}@{host}", "bash", "-l", "-s"], input=script, capture_output=True, text=True)
+             f"{user}@{host}", "bash", "--login", "-i", "-s"], input=script, capture_output=True, text=True)
         if done.returncode == 255:  # ssh's own failure
             said = done.stderr.strip().splitlines()[-1:] or ["ssh failed"]
             return next((reason.format(key=key, user=user) for word, reason in REASONS.items() if word in done.stderr),

@@ -17,4 +17,7 @@ grant_default_workspace_access = false
 auth_cache_ttl_seconds = 60
 INI
 
+# Jobs are for the scoring of language models; their seven processes have nothing to do here.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+
 exec mlflow server --app-name basic-auth --host "${MLFLOW_BIND:-0.0.0.0}" --port "${MLFLOW_BIND_PORT:-5000}" --workers "${MLFLOW_WORKERS:-4}"

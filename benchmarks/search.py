@@ -1,0 +1,248 @@
+"""What the search costs beside training, attacks and evaluation; and the default sweep, by stage.
+
+    python benchmarks/search.py [--json FILE]
+
+About 6 minutes on two cores that nothing else uses. Measured are
+- overhead: searches of one trial and of 1 + FURTHER trials on one worker, each beside the seconds that its trials
+  themselves took; what is left is the search's. The first trial pays for Tune, its worker and its imports.
+- memory: private memory (USS) of a worker at a trial on 40,000 images, beside another at the next trial, less that on
+  200 images: what a further trial on the same node holds of the data, where the model is the same.
+- epochs: one run of 10 epochs that scores each, beside a grid over 1 to 10 epochs, each run from the start and scored
+  at its end, in one process, taking turns.
+- the default sweep, as `python amun_ray/sweep.py` runs it: its wall time, that of each stage, and how much of both
+  cores' time is inside trainings, attacks and trials, unlearning and evaluation included.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ["PYTHONPATH"] = os.pathsep.join(  # the package is used in place, here and in the workers
+    filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
+
+import numpy as np
+import ray
+
+from amun_ray import data
+from amun_ray.config import Sweep
+from amun_ray.data.dataset import Dataset
+from amun_ray.metrics import GAP_TERMS, score
+from amun_ray.seeds import generator
+from amun_ray.stages.cases import Case, Contender, Settings, recipe, run_case, split
+from amun_ray.stages.originals import cpu_state
+from amun_ray.stages.search import best_settings
+from amun_ray.stages.workspace import Workspace, bench, load_state
+from amun_ray.store import Store
+from amun_ray.unlearn import Sets, unlearn
+
+SWEEP = Path(__file__).resolve().parents[1] / "amun_ray" / "sweep.py"
+FURTHER = 12  # trials
+EPOCHS = 10
+MANY, SIZE = 40_000, 32  # images of the memory measurement
+OPTIONS = {"num_cpus": 1, "num_gpus": 0}
+STAGE = re.compile(r"\[(\d)/5 (.*)\]")
+FINETUNE = Contender("finetune", "retain")
+
+
+def make_sweep(trials: int, epochs: int) -> Sweep:
+    """Fine-tuning alone, on a network whose epoch of digits takes a moment."""
+    return Sweep(name="search", data={"name": "digits"}, model={"name": "small_cnn"}, forget={"fraction": 0.1},
+                 training={"lr": 0.1, "epochs": 1}, methods={"finetune": None}, tracking={"models": "final"},
+                 search={"trials": trials, "epochs": epochs, "lr": {"low": 1e-4, "high": 1e-2}})
+
+
+def noise(train: int, test: int) -> Dataset:
+    """Colour images of noise; no time or memory here depends on what they show."""
+    rng = np.random.default_rng(0)
+    return Dataset("noise", rng.integers(0, 256, (train + test, 3, SIZE, SIZE), np.uint8),
+                   rng.integers(0, 10, train + test), train, 10)
+
+
+def make_case(workspace: Workspace) -> Case:
+    """A held-out case with a network of random weights and a made-up target."""
+    state = {key: value.numpy() for key, value in cpu_state(workspace.new_model(0)).items()}
+    pixels, labels = ray.get(list(workspace.samples))
+    return Case(0, "held_out 0", np.arange(workspace.train_size // 10), dict.fromkeys(GAP_TERMS, 50.0), 50.0,
+                {"made by": "benchmarks/search.py"}, (ray.put(state),),
+                (ray.put((pixels[:1] / 255).astype(np.float32)), ray.put(labels[:1])),
+                (ray.put(np.full(workspace.size, 0.1, np.float32)),))
+
+
+def search(dataset: Dataset, trials: int, *, workers: int, epochs: int = 1) -> tuple[float, float]:
+    """Search in an empty store; returns the wall time, and the seconds that the trials themselves took."""
+    with tempfile.TemporaryDirectory() as folder:
+        workspace, inside, begun = Workspace.open(make_sweep(trials, epochs), Store(folder), dataset), [], time.time()
+        best_settings(workspace, [make_case(workspace)], OPTIONS, workers,
+                      lambda trial, stored: inside.append(trial))
+        return time.time() - begun, sum(trial.result["seconds"] for trial in inside)
+
+
+def overheads() -> tuple[float, float]:
+    """What the first trial costs beside itself, and what each further one does, in seconds."""
+    dataset = data.load("digits", train_size=700)
+    wall, inside = search(dataset, 1, workers=1)
+    first = wall - inside
+    wall, inside = search(dataset, 1 + FURTHER, workers=1)
+    return first, (wall - inside - first) / FURTHER
+
+
+class Watch(threading.Thread):
+    """Notes the highest private memory of each Ray worker of this process, in MiB, by its title."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak: Counter[tuple[str, int]] = Counter()
+        self._stop_now = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop_now.wait(0.05):
+            for process in filter(str.isdigit, os.listdir("/proc")):
+                try:
+                    title = Path("/proc", process, "cmdline").read_bytes().split(b"\0")[0].decode()
+                    if title.startswith("ray::") and _belongs(process):
+                        key = title.partition(":")[2].strip(":"), int(process)
+                        self.peak[key] = max(self.peak[key], _private_mib(process))
+                except OSError:
+                    continue
+
+    def stop(self) -> None:
+        self._stop_now.set()
+        self.join()
+
+
+def _belongs(process: str) -> bool:
+    return f"AMUN_BENCHMARK={os.getpid()}".encode() in Path("/proc", process, "environ").read_bytes().split(b"\0")
+
+
+def _private_mib(process: str) -> float:
+    lines = Path("/proc", process, "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    watch = Watch()
+    watch.start()
+    yield watch
+    watch.stop()
+
+
+def memory() -> tuple[float, float]:
+    """(private MiB of a trial on MANY images beyond that on few, MiB of the many images)."""
+    dataset = noise(MANY, MANY // 5)
+    with watched() as small:
+        search(noise(200, 40), 2, workers=2)
+    with watched() as large:
+        search(dataset, 2, workers=2)
+    most = [max(mib for (title, _), mib in watch.peak.items() if not title.startswith("IDLE"))
+            for watch in (small, large)]
+    return most[1] - most[0], dataset.pixels.nbytes / 2**20
+
+
+def epoch_costs() -> tuple[float, float]:
+    """(seconds of one run that scores each of its epochs, seconds of a run for each number of epochs)."""
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace.open(make_sweep(1, EPOCHS), Store(folder), noise(2000, 400))
+        case = make_case(workspace)
+
+        def once(epochs: int) -> float:
+            begun = time.perf_counter()
+            for _ in run_case(workspace, case, FINETUNE, Settings(1e-3, "never", epochs, {}), run=0):
+                pass
+            return time.perf_counter() - begun
+
+        once(1)
+        scored = [once(EPOCHS) for _ in range(2)]
+        return min(scored), _grid_seconds(workspace, case)
+
+
+def _grid_seconds(workspace: Workspace, case: Case) -> float:
+    """Runs of 1, 2, ... EPOCHS epochs, each scored at its end alone."""
+    begun, here = time.perf_counter(), bench(workspace)
+    (mean,), parts = ray.get(list(case.reference_mean)), split(workspace, case.rows)
+    for epochs in range(1, EPOCHS + 1):
+        model = load_state(workspace.new_model(0), ray.get(case.state[0]))
+        for _ in unlearn("finetune", model, Sets(retain=here.part(parts.retain), forget=here.part(case.rows)),
+                         recipe=recipe(workspace, Settings(1e-3, "never", epochs, {})),
+                         augmentation=workspace.sweep.data.augmentation, generator=generator(0, "order")):
+            pass
+        score(here.logits(model), here.labels.numpy(), parts, mean, settings=workspace.sweep.rmia)
+    return time.perf_counter() - begun
+
+
+def default_sweep() -> tuple[float, dict[str, float], float]:
+    """(wall seconds, seconds by stage, percent of both cores' time inside trainings, attacks and trials)."""
+    with tempfile.TemporaryDirectory() as folder:
+        begun, marks = time.monotonic(), []
+        with subprocess.Popen([sys.executable, str(SWEEP), "--output", folder], text=True, stdout=subprocess.PIPE,
+                              env=os.environ | {"RAY_ADDRESS": "local"}) as process:
+            for line in process.stdout:
+                if (stage := STAGE.match(line)) is not None:
+                    marks.append((stage[2], time.monotonic()))
+        wall, ended = time.monotonic() - begun, time.monotonic()
+        assert process.returncode == 0, "the default sweep failed"
+        ends = [at for _, at in marks[1:]] + [ended]
+        stages = {"start": marks[0][1] - begun} | {
+            name: end - at for (name, at), end in zip(marks, ends, strict=True)}
+        units = [json.loads(path.read_text()) for path in Path(folder, "store").rglob("unit.json")]
+    inside = sum(unit["result"].get("seconds", 0.0) for unit in units)
+    return wall, stages, 100 * inside / (2 * wall)
+
+
+def row(name: str, value: float, unit: str, goal: str = "none, for comparison", met: bool = True) -> dict[str, Any]:
+    """One claim of the benchmark, as it is written to JSON."""
+    return {"name": name, "value": round(value, 3), "unit": unit, "goal": goal, "met": bool(met)}
+
+
+def measure() -> list[dict[str, Any]]:
+    """All rows of the benchmark."""
+    wall, stages, useful = default_sweep()
+    os.environ["AMUN_BENCHMARK"] = str(os.getpid())  # inherited by the workers
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    first, further = overheads()
+    extra, dataset = memory()
+    scored, grid = epoch_costs()
+    ray.shutdown()
+    return [
+        row("overhead_first_trial_seconds", first, "s: Tune, a worker, its imports"),
+        row("overhead_further_trial_seconds", further, "s", "<= 0.5", further <= 0.5),
+        row("memory_per_further_trial_mib", extra, f"MiB, beyond a tiny set's, for a set of {dataset:.0f} MiB",
+            "<= a quarter of the set", extra <= dataset / 4),
+        row("epoch_search_cost_vs_grid", scored / grid, f"of a grid over 1 to {EPOCHS} epochs", "<= 0.25",
+            scored / grid <= 0.25),
+        row("default_sweep_seconds", wall, "s, the whole command", "<= 240", wall <= 240),
+        row("default_sweep_useful_percent", useful, "% of two cores in training, attacks, trials", ">= 70",
+            useful >= 70),
+        *(row(f"default_sweep_{name.replace(' ', '_')}_seconds", seconds, "s") for name, seconds in stages.items()),
+    ]
+
+
+def main() -> None:
+    """Measure, print, and write the rows where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
+    options = parser.parse_args()
+    rows = measure()
+    for entry in rows:
+        print(f"{entry['name']:42} {entry['value']:>10,.3f} {entry['unit']:50} goal {entry['goal']:24} "
+              f"{'met' if entry['met'] else 'MISSED'}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The arithmetic of scale.md: `python docs/scale.py` prints its tables, and a test compares the page with them.
+
+FLOPs of a network are counted by PyTorch; a piece of work takes its FLOPs / FLOPS_PER_SECOND on one GPU, and several
+work through a list of pieces as the driver hands them out: the next one to whoever is free.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+import torchvision
+from torch.utils.flop_counter import FlopCounterMode
+
+from amun_ray.models import MODELS
+
+FLOPS_PER_SECOND = 8e13  # assumed: what a training gets of one GPU of the H100 class in bfloat16
+GPUS = (1, 8, 64, 512)
+SHARD = 256  # images, `attack.shard_size`
+PER_IMAGE = 500  # forward passes' worth of FLOPs for one adversarial example: 50 steps of 2F at some 5 radii
+TOGETHER = 4  # trials of a study that are suggested at once, `search.together`
+RATES = (1993, 1172)  # shards/s to 256 workers, benchmarks/scaling.py: an AMD EPYC, a slower Intel machine
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A dataset and a protocol; `size` is the side of an image, `share` what is to be forgotten."""
+
+    title: str
+    train: int
+    test: int
+    classes: int
+    size: int
+    epochs: int
+    originals: int
+    sets: int  # final forget sets; one more is held out for the search
+    references: int
+    trials: int  # per contender; finetune, and amun with and without D_R, make three
+    runs: int
+    unlearning_epochs: int = 10
+    contenders: int = 3
+    share: float = 0.1
+
+    @property
+    def images(self) -> int:
+        return self.train + self.test
+
+    @property
+    def forget(self) -> int:
+        return int(self.share * self.train)
+
+    @property
+    def cases(self) -> int:
+        return self.originals * self.sets
+
+    def stages(self) -> dict[str, list[list[float]]]:
+        """FLOPs of every piece of each stage, as rounds that wait for one another."""
+        forward, step = self.forward(), 3 * self.forward()
+        evaluation = forward * self.images
+        rows = [self.train] * self.originals + [self.train - self.forget] * (self.cases + 1)
+        rows += [self.images // 2] * self.references
+        unlearned = self.unlearning_epochs * (step * (self.train + self.forget) + evaluation)
+        shards = (self.cases + 1) * ceil(self.forget / SHARD)
+        rounds = ceil(self.trials / TOGETHER)
+        return {"models": [[self.epochs * step * count + evaluation for count in rows]],
+                "adversarial sets": [[SHARD * PER_IMAGE * forward] * shards],
+                "search": [[unlearned] * self.contenders * TOGETHER] * rounds,
+                "final": [[unlearned] * self.contenders * self.cases * self.runs]}
+
+    def forward(self) -> float:
+        return network(MODELS["resnet18"], self.size, self.classes)[0]
+
+    def rows(self) -> Iterator[str]:
+        """The table: one row for each stage, the time on every number of GPUs."""
+        for name, rounds in self.stages().items():
+            times = (duration(sum(makespan(pieces, gpus) for pieces in rounds)) for gpus in GPUS)
+            yield f"| {name} | {sum(map(len, rounds))} | {sum(map(sum, rounds)):.1e} | {' | '.join(times)} |"
+
+    def space(self) -> str:
+        """One line of what is kept, and what it fills."""
+        weights = network(MODELS["resnet18"], self.size, self.classes)[1]
+        logits, pixels = 4 * self.images * self.classes, self.images * 3 * self.size**2
+        scratch = self.originals + self.cases + 1
+        unlearned = self.contenders * (self.trials + self.cases * self.runs)
+        sets = (self.cases + 1) * self.forget * (4 * 3 * self.size**2 + 30)
+        kept_logits = logits * (scratch + self.references + self.contenders * self.cases * self.runs)
+        return (f"pixels {amount(pixels)} on the head, each node and each GPU; weights {amount(weights)} a model, "
+                f"{amount(weights * (scratch + unlearned))} of {scratch} + {unlearned}; logits {amount(logits)} a "
+                f"model, {amount(kept_logits)} in all; adversarial sets {amount(sets)}")
+
+
+EXPERIMENTS = (
+    Experiment("CIFAR-10", 50_000, 10_000, 10, 32, 200, 3, 3, 128, 24, 3),
+    Experiment("Tiny ImageNet", 100_000, 10_000, 200, 64, 200, 3, 3, 128, 24, 3),
+    Experiment("ImageNet-1k at 64 x 64", 1_281_167, 50_000, 1000, 64, 90, 1, 1, 8, 24, 1),
+)
+
+
+def network(constructor, size: int, classes: int) -> tuple[float, int]:
+    """FLOPs of the forward pass of one image, and bytes of the weights; nothing is computed."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        net = (constructor(num_classes=classes) if constructor is torchvision.models.resnet50
+               else constructor(channels=3, classes=classes, size=size))
+        net.eval()(torch.empty(1, 3, size, size))
+    return counter.get_total_flops(), 4 * sum(parameter.numel() for parameter in net.parameters())
+
+
+def makespan(pieces: list[float], gpus: int) -> float:
+    """Seconds until all pieces are done, each given to the first GPU that is free."""
+    free = [0.0] * min(gpus, len(pieces))
+    for piece in pieces:
+        heapq.heapreplace(free, free[0] + piece / FLOPS_PER_SECOND)
+    return max(free)
+
+
+def duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def amount(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.2g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
+    return f"{count / 1e3:.2g} kB"
+
+
+def networks() -> Iterator[str]:
+    for title, constructor, size, classes in (
+            ("ResNet-20, 32 x 32", MODELS["resnet20"], 32, 10),
+            ("ResNet-18 with CIFAR's stem, 32 x 32", MODELS["resnet18"], 32, 10),
+            ("the same, 64 x 64", MODELS["resnet18"], 64, 200),
+            ("ResNet-50, 224 x 224", torchvision.models.resnet50, 224, 1000)):
+        flops, weights = network(constructor, size, classes)
+        yield f"| {title} | {flops / 1e9:.2f} GFLOP | {amount(weights)} |"
+
+
+def driver() -> Iterator[str]:
+    """How many workers the driver keeps busy with shards, by the measured rates."""
+    for experiment in EXPERIMENTS:
+        seconds = SHARD * PER_IMAGE * experiment.forward() / FLOPS_PER_SECOND
+        served = (f"{round(rate * seconds, -2):,.0f}" for rate in RATES)
+        yield f"| {experiment.title} | {seconds:.1f} s | {' | '.join(served)} |"
+
+
+def lines() -> Iterator[str]:
+    """Every derived line of the page."""
+    yield from networks()
+    yield from driver()
+    for experiment in EXPERIMENTS:
+        yield from experiment.rows()
+        yield f"{experiment.title}: {experiment.space()}."
+
+
+if __name__ == "__main__":
+    print("\n".join(lines()))
