@@ -16,6 +16,7 @@ from amun_ray.errors import UserError
 FIRST_CONTACT_SECONDS, PATIENCE_SECONDS, RETRIES = 10, 30, 2
 MLFLOW_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # ImportError: no driver for a database
 OPEN_TO_RETRY = (401, 403, 408, 429)  # refusals by HTTP status that a person, or time, can mend
+SERVER = "MLFLOW_TRACKING_URI"
 SECONDS, TRIES = "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
@@ -39,7 +40,7 @@ def environment(settings: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def is_refusal(error: Exception) -> bool:
@@ -82,9 +83,11 @@ def downloaded(source: str, uri: str) -> Iterator[Path]:
 @contextmanager
 def default_server(uri: str) -> Iterator[None]:
     """Make `uri` MLflow's default, which alone is asked for registered models, whatever a call is told."""
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
+    with environment({SERVER: uri}):  # MLflow changes the variable, too: in the end it is what it was
+        del os.environ[SERVER]
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # by a call, then
+        mlflow.set_tracking_uri(uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)
