@@ -11,6 +11,8 @@ from amun_ray.stages import nodes
 from amun_ray.stages.queue import ActorQueue, run_tasks
 from amun_ray.store import Store
 
+PATIENCE_SECONDS = 300
+
 
 @pytest.fixture(scope="module")
 def two_nodes():
@@ -77,11 +79,16 @@ def test_a_node_that_does_not_come_is_said_and_holds_nothing_up(monkeypatch, cap
 
 
 def until_a_node_joins(two_nodes, work):
-    """Draw items for `work` until it has run on a node that was added after the first result; all nodes it ran on."""
-    seen, added = set(), False
+    """Draw items for `work` until it has run on a node that was added after the first result; how many it ran on more.
+
+    On a busy machine the first worker of a new node takes a minute to start.
+    """
+    seen, added, deadline = set(), False, time.monotonic() + PATIENCE_SECONDS
 
     def items():
-        for number in itertools.takewhile(lambda _: len(seen) < before + 1, range(2000)):
+        for number in itertools.count():
+            if len(seen) > before or time.monotonic() > deadline:
+                return
             yield f"item {number}"
 
     before = len(nodes.live_nodes())
