@@ -1,5 +1,9 @@
-"""What a person sees of a sweep: its pages in MLflow, and its report without a network, in a real browser."""
+"""What a person sees of a sweep: its pages in MLflow, and its report without a network, in a real browser.
 
+AMUN_SCREENSHOTS=FOLDER keeps a picture of each page there.
+"""
+
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +19,8 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-component-update", "--disable-background-networking", "--disable-dev-shm-usage",
          "--window-size=1600,1200")
 PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-pytestmark = pytest.mark.skipif(None in PROGRAMS.values(), reason="no chromium with chromedriver here (Debian packages "
-                                                                  "chromium and chromium-driver)")
+pytestmark = [pytest.mark.usefixtures("screenshot"), pytest.mark.skipif(
+    None in PROGRAMS.values(), reason="no chromium with chromedriver here (Debian packages chromium, chromium-driver)")]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,14 @@ def images(browser) -> list[int]:
     return browser.execute_script("return [...document.images].map(one => one.complete ? one.naturalWidth : 0)")
 
 
+@pytest.fixture
+def screenshot(browser, request) -> Iterator[None]:
+    """What the browser shows at the end of a test, as a picture, where pictures are wanted."""
+    yield
+    if folder := os.environ.get("AMUN_SCREENSHOTS"):
+        browser.save_screenshot(str(Path(folder, f"{request.node.name}.png")))
+
+
 def test_the_experiment_lists_the_run_of_the_sweep(browser, pages, sweep_run):
     browser.get(f"{pages}/#/experiments/{sweep_run[0]}/runs")
     wait_for("the run of the sweep in the list", lambda: "sweep small" in words(browser))
@@ -81,6 +93,12 @@ def test_the_run_of_the_sweep_shows_its_table(browser, pages, sweep_run):
     experiment, run = sweep_run
     browser.get(f"{pages}/#/experiments/{experiment}/runs/{run}/artifacts/final_table.json")
     wait_for("the table", lambda: all(word in words(browser) for word in ("retrain", "Avg. Gap", "MIS", "only D_F")))
+
+
+def test_the_run_of_the_sweep_shows_its_figures(browser, pages, sweep_run):
+    experiment, run = sweep_run
+    browser.get(f"{pages}/#/experiments/{experiment}/runs/{run}/artifacts/figures/final_comparison.png")
+    wait_for("the figure", lambda: max(images(browser), default=0) > 500)
 
 
 def test_the_report_opens_without_a_network(browser, undisturbed):

@@ -49,9 +49,16 @@ def proxy(scores: Mapping[str, float], original_test_accuracy: float) -> float:
     return (abs(scores["forget_test_auc"] - 50) + max(0.0, original_test_accuracy - scores["test_accuracy"])) / 2
 
 
-def is_unchanged(scores: Mapping[str, float], original: Mapping[str, float], tolerance: float = 0.1) -> bool:
-    """True where unlearn and retain accuracy are both within `tolerance` points of the original model's.
-
-    Such a method did nothing: a table must say so, because its retain and test accuracy look excellent.
-    """
+def keeps_accuracies(scores: Mapping[str, float], original: Mapping[str, float], tolerance: float = 0.1) -> bool:
+    """True where unlearn and retain accuracy are both within `tolerance` points of the original model's."""
     return all(abs(scores[term] - original[term]) <= tolerance for term in ("unlearn_accuracy", "retain_accuracy"))
+
+
+def is_unchanged(scores: Mapping[str, float], original: Mapping[str, float], tolerance: float = 2.0) -> bool:
+    """True where a method keeps the accuracies and FT AUC is within `tolerance` points of the original model's.
+
+    Such a method did nothing: a table must say so, because its retain and test accuracy look excellent. One that keeps
+    the accuracies and lowers FT AUC is another case: where retrained models, too, are right on D_F, that is the aim.
+    """
+    moved = abs(scores["forget_test_auc"] - original["forget_test_auc"])
+    return keeps_accuracies(scores, original) and moved <= tolerance

@@ -1,7 +1,7 @@
 """Stage 5: runs into one table - printed, written as results.json - and what its numbers support."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from amun_ray.metrics import GAP_TERMS, Comparison, Summary, bootstrap_interval, compare, is_unchanged, summarize
+from amun_ray.metrics import (
+    GAP_TERMS,
+    Comparison,
+    Summary,
+    bootstrap_interval,
+    compare,
+    is_unchanged,
+    keeps_accuracies,
+    summarize,
+)
 from amun_ray.seeds import generator
 from amun_ray.stages.cases import Settings
 from amun_ray.stages.files import write_whole
@@ -110,12 +119,17 @@ def marks(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _did_nothing(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether unlearn and retain accuracy of a method are both the original's."""
+    """Whether unlearn accuracy, retain accuracy and FT AUC of a method are all the original's."""
+    return _beside_original(is_unchanged, row, rows)
+
+
+def _beside_original(judge: Callable[[Mapping[str, float], Mapping[str, float]], bool], row: Row,
+                     rows: Sequence[Row]) -> bool:
+    """What `judge` says of the mean scores of a method and the original's; False where either is missing."""
     original = next((one for one in rows if one.method == "original"), None)
     if original is None or row.settings is None:
         return False
-    ours, theirs = ({term: one.summary[term].mean for term in GAP_TERMS} for one in (row, original))
-    return is_unchanged(ours, theirs)
+    return judge(*({term: one.summary[term].mean for term in GAP_TERMS} for one in (row, original)))
 
 
 def data_frame(rows: Sequence[Row]) -> dict[str, list]:
@@ -173,10 +187,13 @@ def notes(rows: Sequence[Row]) -> list[str]:
     lines = ["", "percent, mean +- standard deviation over originals x forget sets x runs "
                  f"(n = {max(len(row.scores) for row in rows)}). Every column should be near the retrain row; "
                  "Avg. Gap is the mean distance to it."]
-    for row in rows:
-        if _did_nothing(row, rows):
-            lines.append(f"warning: {row.name}: unlearn and retain accuracy are the original model's; "
-                         "this method did nothing")
+    idle = [row.name for row in rows if _did_nothing(row, rows)]
+    if idle:
+        lines.append("warning: did nothing, unlearn and retain accuracy and FT AUC are the original's: "
+                     + ", ".join(idle))
+    kept = [row.name for row in rows if row.name not in idle and _beside_original(keeps_accuracies, row, rows)]
+    if kept:
+        lines.append(f"unlearn and retain accuracy are the original's, FT AUC is not: {', '.join(kept)}")
     found = comparisons(rows)
     if found is not None:
         best, others = found

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from amun_ray.errors import UserError
-from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, accuracy, average_gap, is_unchanged, proxy
+from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, accuracy, average_gap, is_unchanged, keeps_accuracies, proxy
 
 
 def row(*values):
@@ -45,7 +45,14 @@ def test_nan_is_refused():
 def test_a_method_that_did_nothing_is_seen():
     original = row(100, 100, 94.5, 62)
     assert is_unchanged(row(99.95, 100, 93.0, 61), original)
-    assert not is_unchanged(row(95.0, 100, 94.5, 50), original)
+    assert not is_unchanged(row(95.0, 100, 94.5, 62), original)
+
+
+def test_a_method_that_lowers_the_attack_alone_did_something():
+    original = row(100, 100, 98.9, 69)
+    assert keeps_accuracies(row(100, 99.95, 98.5, 55), original)
+    assert not is_unchanged(row(100, 99.95, 98.5, 55), original)
+    assert not keeps_accuracies(row(100, 99.8, 98.5, 55), original)
 
 
 def test_accuracy_in_percent():

@@ -5,14 +5,15 @@ import json
 import pytest
 
 from amun_ray.stages.cases import Settings
-from amun_ray.stages.report import COLUMNS, Row, comparisons, notes, table, write_results
+from amun_ray.stages.report import COLUMNS, Row, comparisons, marks, notes, table, write_results
 
 CASES = [(0, "final 0"), (0, "final 0"), (1, "final 0"), (1, "final 0")]
 
 
-def row(method, gaps, *, access="retain", unlearn=95.0, cases=None):
+def row(method, gaps, *, access="retain", unlearn=95.0, auc=90.0, cases=None):
     settings = None if access is None else Settings(0.01, "every_5", 3, {"mask_ratio": 0.5})
-    scores = [dict.fromkeys(COLUMNS, 90.0) | {"unlearn_accuracy": unlearn, "average_gap": gap} for gap in gaps]
+    scores = [dict.fromkeys(COLUMNS, 90.0) | {"unlearn_accuracy": unlearn, "forget_test_auc": auc, "average_gap": gap}
+              for gap in gaps]
     return Row(method, access, settings, scores, cases or CASES[:len(gaps)], [f"run-{k}" for k in range(len(gaps))])
 
 
@@ -45,10 +46,13 @@ def test_the_table_shows_mean_and_deviation_and_marks_the_target():
 
 def test_a_method_that_did_nothing_is_named():
     rows = [row("original", [5.0], access=None, unlearn=99.0), row("finetune", [5.0], unlearn=98.95),
-            row("amun", [1.0], unlearn=95.0)]
-    warnings = [line for line in notes(rows) if line.startswith("warning")]
-    assert len(warnings) == 1
-    assert "finetune" in warnings[0]
+            row("amun", [1.0], unlearn=95.0), row("salun", [2.0], unlearn=99.0, auc=60.0)]
+    said = notes(rows)
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert warning.endswith(": finetune with D_R")
+    assert "unlearn and retain accuracy are the original's, FT AUC is not: salun with D_R" in said
+    assert marks(rows)["finetune with D_R"] == "unchanged"
+    assert marks(rows)["salun with D_R"] != "unchanged"
 
 
 def test_methods_are_compared_over_the_cases_they_share():
