@@ -66,3 +66,13 @@ def test_methods_are_compared_over_the_cases_they_share():
     assert others["finetune with D_R"].n == 8
     assert not others["salun with D_R" if found is best else "amun with D_R"].significant
     assert comparisons([best]) is None
+
+
+@pytest.mark.parametrize(("count", "said"), [
+    (5, "with 5 cases no difference from it can be significant, which takes 6"),
+    (6, "not significantly different from it, n.s. (paired Wilcoxon over 6 cases, Holm, 5 %): none")])
+def test_five_cases_can_show_no_difference_and_six_can(count, said):
+    cases = [(k, "final 0") for k in range(count)]
+    rows = [row("amun", [1.0] * count, cases=cases),
+            row("finetune", [3.0 + 0.1 * k for k in range(count)], cases=cases)]
+    assert notes(rows)[-1] == f"least Avg. Gap: amun with D_R; {said}"
