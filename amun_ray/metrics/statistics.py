@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import ndtr, stdtrit
 
 from amun_ray.errors import UserError
 
@@ -41,11 +42,12 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = 10_000,
 ) -> tuple[float, float]:
-    """Bootstrap-t interval `(low, high)` for the mean of `values` (Efron and Tibshirani 1993, chapter 12).
+    """Expanded percentile bootstrap interval `(low, high)` for the mean of `values` (Hesterberg, "What teachers should
+    know about the bootstrap", The American Statistician 69, 2015, section 3).
 
-    The mean's error is measured in units of its own standard error in each resample; with the few runs of a table this
-    covers the true mean about as often as it says, where the percentile interval is too short. Resamples without
-    spread are left out. The tail quantiles of very small sets (n < 5) are wide, as they should be.
+    Quantiles of the resampled means, taken as far out as makes up for what the plain percentile interval lacks with few
+    values: the width is that of Student's interval, and no end lies outside the values, so no share exceeds 100 %. Up
+    to 5 values it is their range, which holds the median in 1 - 2**(1 - n) of all sets: 87.5 % for 4.
 
     Args:
         values: (n,) one number per run, n >= 2.
@@ -64,15 +66,11 @@ def bootstrap_interval(
     if len(array) < 2 or not 0 < level < 1:
         raise UserError("bootstrap: needs at least 2 values or groups and 0 < level < 1, "
                         f"got {len(array)} and level {level}")
-    mean, error = array.mean(), array.std(ddof=1) / np.sqrt(len(array))
-    if error == 0:
-        return float(mean), float(mean)
-    drawn = array[torch.randint(len(array), (resamples, len(array)), generator=generator).numpy()]
-    errors = drawn.std(axis=1, ddof=1) / np.sqrt(len(array))
-    kept = errors > 1e-9 * error
-    pivots = (drawn.mean(axis=1)[kept] - mean) / errors[kept]
-    low, high = np.quantile(pivots, [(1 - level) / 2, (1 + level) / 2])
-    return float(mean - high * error), float(mean - low * error)
+    count, tail = len(array), (1 - level) / 2
+    means = array[torch.randint(count, (resamples, count), generator=generator).numpy()].mean(axis=1)
+    far = ndtr(np.sqrt(count / (count - 1)) * stdtrit(count - 1, tail))  # the tail that is cut off at either end
+    low, high = np.quantile(means, [far, 1 - far])
+    return float(low), float(high)
 
 
 def compare(

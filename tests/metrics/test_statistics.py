@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import wilcoxon
+from scipy.stats import t, wilcoxon
 
 from amun_ray.errors import UserError
 from amun_ray.metrics import bootstrap_interval, compare, holm, summarize
@@ -24,9 +24,27 @@ def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
     for draw, truth in ((lambda: rng.normal(3, 2, 9), 3.0), (lambda: rng.exponential(1, 27), 1.0)):
         hits = 0
         for _ in range(trials):
-            low, high = bootstrap_interval(draw(), generator=generator, resamples=1000)
+            low, high = bootstrap_interval(draw(), generator=generator, resamples=4000)
             hits += low <= truth <= high
         assert 0.91 <= hits / trials <= 0.985
+
+
+def test_bootstrap_of_few_values_stays_within_them():
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    hits = 0
+    for _ in range(400):
+        values = rng.normal(size=4)
+        low, high = bootstrap_interval(values, generator=generator)
+        assert (low, high) == pytest.approx((values.min(), values.max()))
+        hits += low <= 0 <= high
+    assert hits / 400 == pytest.approx(0.875, abs=0.04)  # all four on one side of the median: 2 / 2**4
+
+
+def test_bootstrap_is_as_wide_as_students_interval():
+    values = np.random.default_rng(3).normal(size=60)
+    low, high = bootstrap_interval(values, generator=torch.Generator().manual_seed(0), resamples=100_000)
+    half = t.ppf(0.975, 59) * values.std(ddof=1) / 60**0.5
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
 
 
 def test_runs_of_one_group_do_not_count_as_independent():
