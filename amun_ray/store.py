@@ -70,11 +70,12 @@ def here() -> str:
 class Store:
     """A folder (local path, or a URI that pyarrow knows: `file://`, `s3://`, `gs://`) of finished units.
 
+    A relative path counts from the folder in which the store is made: workers, which get it, are in folders of Ray's.
     `owner` is who writes: it goes with the store to the workers of a sweep, and is the same for all of them.
     """
 
     def __init__(self, uri: str, owner: str | None = None) -> None:
-        self.uri = uri
+        self.uri = uri if "://" in uri else os.path.abspath(uri)
         self.owner = owner or f"{here()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     @cached_property
@@ -83,7 +84,7 @@ class Store:
             if "://" in self.uri:
                 filesystem, path = pafs.FileSystem.from_uri(self.uri)
             else:
-                filesystem, path = pafs.LocalFileSystem(), os.path.abspath(self.uri)
+                filesystem, path = pafs.LocalFileSystem(), self.uri
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"storage {self.uri!r} cannot be opened: {error}") from error
         return filesystem, path.rstrip("/")

@@ -97,6 +97,7 @@ def test_the_run_of_the_sweep_shows_its_table(browser, pages, sweep_run):
 
 def test_the_run_of_the_sweep_shows_its_figures(browser, pages, sweep_run):
     experiment, run = sweep_run
+    browser.get("about:blank")  # to a page that is open another address behind the # is no new page
     browser.get(f"{pages}/#/experiments/{experiment}/runs/{run}/artifacts/figures/final_comparison.png")
     wait_for("the figure", lambda: max(images(browser), default=0) > 500)
 

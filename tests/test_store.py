@@ -19,6 +19,17 @@ def store(request, tmp_path):
     return Store(str(tmp_path / "store") if request.param == "path" else (tmp_path / "store").as_uri())
 
 
+def test_a_relative_path_means_the_same_folder_wherever_the_store_is_sent(tmp_path, monkeypatch):
+    """A trial of Tune runs in a folder of its own."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = Store("results/store")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pickle.loads(pickle.dumps(store)).finish(Unit("trials", {}), {"seconds": 1.0})
+    assert store.result(Unit("trials", {})) == {"seconds": 1.0}
+    assert (tmp_path / "results" / "store" / "trials").is_dir()
+
+
 def test_a_digest_is_that_of_the_canonical_json_or_of_the_bytes():
     assert digest({"b": 1, "a": [2]}) == digest({"a": [2], "b": 1}) == digest(b'{"a":[2],"b":1}')
     assert digest(b"") == "e3b0c44298fc1c149afb"  # sha256 of nothing
