@@ -149,7 +149,7 @@ def test_hosts_are_checked_with_a_line_each(submitted, team):
 
 
 @pytest.mark.parametrize(("environment", "said"), [
-    ("HOME=/nowhere RAY_AUTH_MODE=token", "token"),
+    ("HOME=/tmp/no_home RAY_AUTH_MODE=token", "token"),
     pytest.param("RAY_AUTH_MODE=token RAY_AUTH_TOKEN=" + "0" * 64, "it may have another token", marks=long),
     pytest.param("RAY_AUTH_MODE=token RAY_ADDRESS=10.77.0.2:6390", "10.77.0.2:6390", marks=long),
 ])
