@@ -23,7 +23,8 @@ from amun_ray.errors import UserError
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
 from amun_ray.tracking.event import Event, Spool, write_files
 
-for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc", "mlflow.utils.environment"):
+for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.pyfunc",
+              "mlflow.utils.environment"):
     logging.getLogger(noisy).setLevel(logging.ERROR)  # a migration log is not for the user of a sweep
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")  # nor are links between its lines
 
