@@ -188,8 +188,10 @@ def test_more_gpus_than_a_node_has_lists_the_nodes(submitted, team):
 @long
 def test_a_job_and_a_sweep_by_hand_on_the_head_join_the_cluster_and_repeat_nothing(submitted, team):
     again = "--config several_hosts --output /mnt/amun/several_hosts"
-    job = team.head.run(f"ray job submit --address http://127.0.0.1:8265 -- amun-ray {again}", timeout=600).stdout
-    by_hand = team.sweep(team.head, again)
+    modules = """--runtime-env-json '{"env_vars": {"PYTHONPATH": "/home/amun"}}'"""  # where pinned.py is
+    job = team.head.run(f"ray job submit --address http://127.0.0.1:8265 {modules} -- amun-ray {again}",
+                        timeout=600).stdout
+    by_hand = team.sweep(team.head, again, environment="PYTHONPATH=/home/amun")
     assert by_hand.returncode == 0
     for text in (job, by_hand.stdout):
         assert "Ray: joined the cluster at 10.77.0.1:6379: 2 node(s), 4 CPUs, 4 GPUs" in text
