@@ -61,10 +61,17 @@ def device_name(device: torch.device) -> str:
     """What a person calls the device: `GPU NVIDIA H100`, or `CPU AMD EPYC 7763`."""
     if device.type == "cuda":
         return f"GPU {torch.cuda.get_device_name(device)}"
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()
-             if line.startswith("model name")] if info.is_file() else []
-    return f"CPU {names[0] if names else platform.processor() or platform.machine()}"
+    return f"CPU {processor()}"
+
+
+def processor() -> str:
+    """The CPU of this machine, as its maker calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _measure(plan: Plan, device: torch.device) -> Work:

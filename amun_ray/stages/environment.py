@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import amun_ray
+from amun_ray.stages.calibrate import processor
 from amun_ray.stages.nodes import live_nodes
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "numpy")
@@ -46,12 +47,3 @@ def devices() -> str:
             kind = ", ".join(kinds) or "GPU"
             counts[kind] = counts.get(kind, 0) + gpus
     return "; ".join(f"{count:g} x {kind}" for kind, count in counts.items()) or "no GPU"
-
-
-def processor() -> str:
-    """The CPU of this machine, as its maker calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
