@@ -11,14 +11,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from amun_ray import config_file, data
-from amun_ray.config import Sweep
+from amun_ray import data
+from amun_ray.base.errors import UserError
+from amun_ray.base.interrupt import EXIT_CODE, interruptible
+from amun_ray.base.progress import say
+from amun_ray.config.file import load as load_config
+from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
-from amun_ray.errors import UserError
-from amun_ray.stages.interrupt import EXIT_CODE, interruptible
-from amun_ray.stages.plan import Plan
-from amun_ray.stages.preview import show
-from amun_ray.stages.progress import say
+from amun_ray.work.plan import Plan
+from amun_ray.work.preview import show
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         with interruptible(arguments):
-            sweep = config_file.load(options.config, options.overrides)
+            sweep = load_config(options.config, options.overrides)
             output = options.output or Path("amun_output", sweep.name)
             if options.dry_run or options.calibrate:
                 show(planned(sweep, data.load_for_plan), output, measure=options.calibrate)
@@ -71,7 +72,7 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> None:
     """The experiment of the paper, stage by stage; `compare` names tables of the paper to show the results beside."""
     plan = planned(sweep, data.load)
     if compare:
-        from amun_ray.stages import paper
+        from amun_ray.reporting import paper
 
         if (kept := paper.kept_rows(plan, plan.store(output), compare)) is not None:
             say(paper.beside(compare, kept, plan))

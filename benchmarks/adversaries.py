@@ -37,8 +37,8 @@ from adversary_rivals import EPS_INIT, RIVALS, Counter, installed
 from amun_ray.attacks import AttackSettings, Prepared, craft
 from amun_ray.attacks.frozen import folded, frozen
 from amun_ray.attacks.look import margins
+from amun_ray.base.tensors import l2, to_unit
 from amun_ray.data import shards
-from amun_ray.tensors import l2, to_unit
 
 BATCH = 128
 ALGORITHM_1 = {"name": "pgd_l2", "eps_init": EPS_INIT, "objective": "cross_entropy"}

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from amun_ray import data, models
+from amun_ray.base.seeds import generator
 from amun_ray.models import checkpoint
-from amun_ray.seeds import generator
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import fit
 from amun_ray.training.parts import place

@@ -39,9 +39,9 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package is used in place
 
+from amun_ray.base.device import uses_bfloat16
+from amun_ray.base.seeds import generator
 from amun_ray.models import MODELS, build
-from amun_ray.precision import uses_bfloat16
-from amun_ray.seeds import generator
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import fit
 from amun_ray.training.parts import place

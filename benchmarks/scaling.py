@@ -46,13 +46,13 @@ import ray
 import torch
 
 from amun_ray.attacks import Prepared
-from amun_ray.config import Sweep
+from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
+from amun_ray.runtime.bench import Workspace
+from amun_ray.runtime.queue import ActorQueue
 from amun_ray.stages.adversaries import Crafter, Shard, Target, craft_shard
 from amun_ray.stages.originals import Trained, store_weights
-from amun_ray.stages.queue import ActorQueue
-from amun_ray.stages.workspace import Workspace
-from amun_ray.store import Store, Unit
+from amun_ray.storage.store import Store, Unit
 from amun_ray.training.parts import Part, place
 
 SHARD_SIZE, SIZE, CLASSES = 256, 32, 10

@@ -38,15 +38,15 @@ import numpy as np
 import ray
 
 from amun_ray import data
-from amun_ray.config import Sweep
+from amun_ray.base.seeds import generator
+from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import GAP_TERMS, score
-from amun_ray.seeds import generator
+from amun_ray.runtime.bench import Workspace, bench, load_state
 from amun_ray.stages.cases import Case, Contender, Settings, recipe, run_case, split
 from amun_ray.stages.originals import cpu_state
 from amun_ray.stages.search import best_settings
-from amun_ray.stages.workspace import Workspace, bench, load_state
-from amun_ray.store import Store
+from amun_ray.storage.store import Store
 from amun_ray.unlearn import Sets, unlearn
 
 SWEEP = Path(__file__).resolve().parents[1] / "amun_ray" / "sweep.py"

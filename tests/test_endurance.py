@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from sweeping import CONFIG, PATIENCE, REPOSITORY, Sweep, finished, finished_in, logged, made, numbers
 
-from amun_ray.store import Store
+from amun_ray.storage.store import Store
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"),
               pytest.mark.skipif("AMUN_ENDURANCE" not in os.environ, reason="starts fifteen sweeps: AMUN_ENDURANCE=1")]
@@ -202,7 +202,7 @@ def ended(sweep: Sweep):
 
 def test_a_second_sweep_in_the_same_folder_is_told_and_waits(undisturbed, tmp_path):
     """The first is a process of this test that lives, and then ends."""
-    from amun_ray.leases import announced, claim
+    from amun_ray.storage.leases import announced, claim
     output = tmp_path / "out"
     shutil.copytree(undisturbed[1], output, copy_function=shutil.copy2)
     first = Store(str(output / "store"))

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 from amun_ray import models
-from amun_ray.config import Resources
+from amun_ray.base.errors import UserError
+from amun_ray.config.schema import Resources
 from amun_ray.data.dataset import Dataset
-from amun_ray.errors import UserError
 from amun_ray.models import checkpoint
-from amun_ray.stages import calibrate, resources
+from amun_ray.runtime import cluster as resources
 from amun_ray.sweep import main
 from amun_ray.tracking import Tracker, contact
+from amun_ray.work import calibrate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OWN_DATA = ("cifar10_small", "cifar10_small_methods", "protocol_small")  # of files that are not everywhere

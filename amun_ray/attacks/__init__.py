@@ -14,7 +14,7 @@ from amun_ray.attacks.rows import AdversarialRows, Cost, report
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.attacks.table import ATTACKS
 from amun_ray.attacks.transfer import transfer
-from amun_ray.status import Status
+from amun_ray.base.status import Status
 
 __all__ = ["ATTACKS", "Adversarial", "AdversarialRows", "AttackSettings", "Capacity", "Cost", "Prepared", "Status",
            "calibrate", "craft", "ddn", "fast_fgsm", "fgsm", "nearest", "pgd_l2", "pgd_linf", "report", "transfer"]

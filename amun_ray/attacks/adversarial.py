@@ -9,8 +9,8 @@ from amun_ray.attacks.checks import check_batch
 from amun_ray.attacks.frozen import frozen
 from amun_ray.attacks.look import Capacity, Looker, flat, unflat
 from amun_ray.attacks.slots import Attack, run
-from amun_ray.errors import UserError
-from amun_ray.tensors import l2
+from amun_ray.base.errors import UserError
+from amun_ray.base.tensors import l2
 
 CHUNK = 256  # images in the model at a time
 

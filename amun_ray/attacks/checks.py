@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from amun_ray.errors import UserError
-from amun_ray.tensors import check_unit_range
+from amun_ray.base.errors import UserError
+from amun_ray.base.tensors import check_unit_range
 
 PROBES = 2  # images that a model is asked about first
 
@@ -22,7 +22,7 @@ def check_tensors(images: Tensor, labels: Tensor) -> None:
     if len(images) == 0:
         raise UserError("images: the forget set is empty; give at least one image")
     if images.dtype != torch.float32:
-        raise UserError(f"images: must be float32 in [0, 1], found {images.dtype}; see amun_ray.tensors.to_unit")
+        raise UserError(f"images: must be float32 in [0, 1], found {images.dtype}; see amun_ray.base.tensors.to_unit")
     if labels.dtype != torch.int64:
         raise UserError(f"labels: must be int64, found {labels.dtype}")
     if labels.shape != images.shape[:1]:

@@ -15,10 +15,10 @@ from amun_ray.attacks.settings import AttackSettings
 from amun_ray.attacks.shrink import shrink
 from amun_ray.attacks.slots import Found, run
 from amun_ray.attacks.verify import verify
-from amun_ray.errors import UserError
-from amun_ray.precision import uses_bfloat16
-from amun_ray.status import Status
-from amun_ray.tensors import l2
+from amun_ray.base.device import uses_bfloat16
+from amun_ray.base.errors import UserError
+from amun_ray.base.status import Status
+from amun_ray.base.tensors import l2
 
 logger = logging.getLogger(__name__)
 

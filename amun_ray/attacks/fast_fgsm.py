@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from amun_ray.attacks.adversarial import Adversarial, attacked, check_at_least, check_radius
 from amun_ray.attacks.look import Look, fooled
 from amun_ray.attacks.slots import Rows, fresh
-from amun_ray.seeds import generator
+from amun_ray.base.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amun_ray.status import Status
+from amun_ray.base.status import Status
 
 QUANTILES_PCT = (5, 25, 50, 75, 95)
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 from amun_ray.attacks.look import OBJECTIVES
 from amun_ray.attacks.slots import Attack
 from amun_ray.attacks.table import ATTACKS, Row
-from amun_ray.errors import UserError
-from amun_ray.names import lookup, suggestion
+from amun_ray.base.errors import UserError
+from amun_ray.base.names import lookup, suggestion
 
 GENERAL = ("name", "batch_size", "precision", "compile")
 # setting -> smallest value allowed, and whether that value itself is

@@ -13,7 +13,7 @@ from amun_ray.attacks.look import Look, Looker, flat
 from amun_ray.attacks.prepared import Prepared, prepared
 from amun_ray.attacks.rows import AdversarialRows, Cost
 from amun_ray.attacks.settings import AttackSettings
-from amun_ray.status import Status
+from amun_ray.base.status import Status
 
 
 def transfer(source: nn.Module | Prepared, target: nn.Module, images: Tensor, labels: Tensor, *,

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from amun_ray.arguments import check_arguments
+from amun_ray.base.errors import UserError
+from amun_ray.base.names import check_arguments, lookup
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.digits import load_digits
 from amun_ray.data.parquet import load_parquet
 from amun_ray.data.torchvision_sets import SIZES, load_cifar10, load_cifar100, outline
-from amun_ray.errors import UserError
-from amun_ray.names import lookup
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": load_digits,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 def locate(source: str | os.PathLike) -> tuple[fs.FileSystem, str]:

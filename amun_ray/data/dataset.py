@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from amun_ray.errors import UserError
-from amun_ray.seeds import generator
+from amun_ray.base.errors import UserError
+from amun_ray.base.seeds import generator
 
 STATISTICS_ROWS = 4096  # rows per histogram step; bincount widens to int64, so this bounds the extra memory
 

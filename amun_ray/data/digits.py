@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.dataset import Dataset, permutation
-from amun_ray.errors import UserError
 
 GREY_LEVELS = 16  # the set counts ink in 0..16
 

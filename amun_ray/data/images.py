@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 CHUNK = 64  # images per task: large enough that handing out tasks costs nothing
 EIGHT_BIT_GREY = ("L", "LA", "1")

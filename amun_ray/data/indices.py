@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.columns import locate, open_parquet, read_column, whole_numbers
-from amun_ray.errors import UserError
 
 INDEX_COLUMN = "index"  # how the column of row numbers is called where a file has several
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.columns import list_files, open_parquet, read_column, whole_numbers
 from amun_ray.data.dataset import Dataset, seeded_subset
 from amun_ray.data.images import ImageStack
-from amun_ray.errors import UserError
 
 BATCH_ROWS = 1024  # encoded images held in memory at a time
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amun_ray.status import Status
+from amun_ray.base.status import Status
 
 CONTENT = "content"  # metadata key: digest of the columns and of the metadata given, written by `encode`
 SHAPE = "image_shape"  # metadata key: [C, H, W] as JSON, written by `encode`

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.dataset import permutation
-from amun_ray.errors import UserError
 
 
 class ForgetSets(NamedTuple):

@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.dataset import Dataset, seeded_subset
-from amun_ray.errors import UserError
 
 
 def load_cifar10(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

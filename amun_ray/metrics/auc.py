@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 def auc(positive: np.ndarray, negative: np.ndarray, *, constant: float | None = None) -> float:

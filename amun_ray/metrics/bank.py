@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 MODELS_PER_SIDE = 2  # references that a sample must be in, and out of: with one, its own noise is the reference
 BOTH_SIDES = ("in", "out")

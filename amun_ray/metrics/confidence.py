@@ -9,7 +9,7 @@ from math import factorial
 
 import numpy as np
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics.accuracy import check_logits
 
 BLOCK_VALUES = 65_536  # logits worked on at once: 512 KiB of float64, which stays in a core's cache

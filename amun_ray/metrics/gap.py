@@ -6,7 +6,7 @@ Where no retrained model can be afforded, `proxy` stands in for it in a search.
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 GAP_TERMS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc")
 GAP_TERMS_MIS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "mis")

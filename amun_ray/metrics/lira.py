@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics.bank import check_members, signals
 from amun_ray.metrics.confidence import logit_scaled
 from amun_ray.metrics.split import Split

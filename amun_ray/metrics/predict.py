@@ -1,15 +1,13 @@
 """The only place where a metric meets a model: one forward pass, after which everything is arithmetic."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amun_ray.errors import Diverged, UserError
-from amun_ray.tensors import check_unit_range, to_unit
+from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.tensors import check_unit_range, evaluating, to_unit
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -19,18 +17,6 @@ class Predictions(NamedTuple):
 
     logits: np.ndarray  # (N, classes) float32
     labels: np.ndarray  # (N,) int64
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in eval mode; on leaving, each of its modules gets the mode back that it had (they may differ)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @torch.no_grad()

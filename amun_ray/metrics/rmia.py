@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics.auc import auc, balanced
 from amun_ray.metrics.bank import check_members, signals
 from amun_ray.metrics.confidence import check_taylor, taylor_softmax

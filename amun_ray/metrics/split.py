@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 class Split(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.special import ndtr, stdtrit
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 class Summary(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics.accuracy import check_logits
 from amun_ray.metrics.confidence import softmax
 from amun_ray.metrics.split import Split, check_split

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from amun_ray.arguments import check_arguments
-from amun_ray.errors import UserError, in_words
+from amun_ray.base.errors import UserError, in_words
+from amun_ray.base.names import check_arguments, lookup
+from amun_ray.base.seeds import derive
 from amun_ray.models.normalize import Normalize
 from amun_ray.models.resnet import resnet18, resnet20
 from amun_ray.models.small_cnn import SmallCNN
-from amun_ray.names import lookup
-from amun_ray.seeds import derive
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,

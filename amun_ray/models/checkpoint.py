@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 State = Mapping[str, Tensor]
 SAFETENSORS, TORCH = ".safetensors", (".pt", ".pth", ".bin", ".ckpt")

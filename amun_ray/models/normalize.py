@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 class Normalize(nn.Module):

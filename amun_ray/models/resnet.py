@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 def _convolution(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 
 class SmallCNN(nn.Module):

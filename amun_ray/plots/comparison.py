@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.plots.style import COLOURS, METRICS, TARGET, panels, row_name
 
 Row = Mapping[str, Any]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.plots.style import TARGET, numbers, panels, row_name, row_styles
 
 Trial = Mapping[str, Any]

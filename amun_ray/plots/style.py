@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 # Okabe and Ito's palette: told apart under all common forms of colour blindness. Black and grey mark the targets.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5539", "#8E6FBF")

@@ -19,17 +19,17 @@ import ray
 import torch
 
 from amun_ray.attacks import Capacity, Cost, Prepared, calibrate, craft, report
+from amun_ray.base.errors import UserError
+from amun_ray.base.progress import Notes, bar, say
+from amun_ray.base.seeds import generator
+from amun_ray.base.status import Status
+from amun_ray.base.tensors import to_unit
 from amun_ray.data import shards
-from amun_ray.errors import UserError
-from amun_ray.seeds import generator
+from amun_ray.runtime.bench import Workspace, bench, load_state, numpy_state
+from amun_ray.runtime.queue import ActorQueue
 from amun_ray.stages.originals import WEIGHTS, Trained, rows_digest
-from amun_ray.stages.progress import Notes, bar, say
-from amun_ray.stages.queue import ActorQueue
-from amun_ray.stages.sharing import claimed
-from amun_ray.stages.workspace import Workspace, bench, load_state, numpy_state
-from amun_ray.status import Status
-from amun_ray.store import Store, Unit
-from amun_ray.tensors import to_unit
+from amun_ray.storage.sharing import claimed
+from amun_ray.storage.store import Store, Unit
 from amun_ray.training.parts import Part
 
 CALIBRATION_SAMPLES = 100

@@ -9,11 +9,11 @@ import numpy as np
 import ray
 from torch import nn
 
+from amun_ray.base.seeds import derive, generator
 from amun_ray.metrics import GAP_TERMS, Split, accuracy, average_gap, score
-from amun_ray.seeds import derive, generator
+from amun_ray.runtime.bench import Workspace, bench, load_state, numpy_state, shared_tensor
 from amun_ray.stages.adversaries import AdversarialSet, Target, read_adversaries
 from amun_ray.stages.originals import WEIGHTS, Trained, read_logits, rows_digest, stream_logits
-from amun_ray.stages.workspace import Workspace, bench, load_state, numpy_state, shared_tensor
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Report, Sets, find, unlearn

@@ -14,33 +14,34 @@ import numpy as np
 import ray
 import yaml
 
-from amun_ray.errors import UserError
-from amun_ray.leases import announced, claim
+from amun_ray.base.errors import UserError
+from amun_ray.base.files import write_whole
+from amun_ray.base.progress import say
 from amun_ray.metrics import reference_mean
-from amun_ray.stages import figures, originals
+from amun_ray.reporting import figures
+from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.page import page
+from amun_ray.reporting.paper import keep_rows
+from amun_ray.reporting.record import Record
+from amun_ray.reporting.rows import Row, data_frame, notes, table, write_results
+from amun_ray.reporting.tables import results_table
+from amun_ray.runtime.bench import Workspace
+from amun_ray.runtime.cluster import Cluster, check_concurrent, connect, slots, worker_options
+from amun_ray.runtime.environment import environment
+from amun_ray.runtime.nodes import check_nodes, own_modules
+from amun_ray.stages import originals
 from amun_ray.stages.adversaries import AdversarialSet, Target, adversarial_sets, numbers
-from amun_ray.stages.audit import Audit
 from amun_ray.stages.cases import Case, Contender, Evidence
-from amun_ray.stages.costs import Costs
-from amun_ray.stages.earlier import changes
-from amun_ray.stages.environment import environment
-from amun_ray.stages.files import write_whole
 from amun_ray.stages.final import Unlearned, final_models
-from amun_ray.stages.markdown import results_table
-from amun_ray.stages.nodes import check_nodes, own_modules
-from amun_ray.stages.page import page
-from amun_ray.stages.paper import keep_rows
-from amun_ray.stages.plan import Plan
-from amun_ray.stages.progress import say
-from amun_ray.stages.record import Record
-from amun_ray.stages.report import Row, data_frame, notes, table, write_results
-from amun_ray.stages.resources import Cluster, check_concurrent, connect, slots, worker_options
 from amun_ray.stages.search import best_settings, packed
-from amun_ray.stages.sharing import hold
-from amun_ray.stages.trials import Trial
-from amun_ray.stages.workspace import Workspace
-from amun_ray.store import Store, digest
+from amun_ray.storage.leases import announced, claim
+from amun_ray.storage.sharing import hold
+from amun_ray.storage.store import Store, digest
 from amun_ray.tracking import Tracker
+from amun_ray.work.audit import Audit
+from amun_ray.work.changes import changes
+from amun_ray.work.plan import Plan
+from amun_ray.work.trials import Trial
 
 Key = tuple[int, str]  # original, name of the forget set
 SCORES = {"average_gap": "Avg. Gap", "proxy": "proxy"}

@@ -12,14 +12,14 @@ from typing import Any
 
 import ray
 
-from amun_ray.errors import Diverged, UserError
+from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.progress import bar
+from amun_ray.runtime.bench import Workspace
+from amun_ray.runtime.queue import run_tasks
 from amun_ray.stages.cases import Case, Contender, Settings, case_inputs, run_case
 from amun_ray.stages.originals import cpu_state, store_logits, store_weights
-from amun_ray.stages.progress import bar
-from amun_ray.stages.queue import run_tasks
-from amun_ray.stages.sharing import make_all, make_once
-from amun_ray.stages.workspace import Workspace
-from amun_ray.store import Unit
+from amun_ray.storage.sharing import make_all, make_once
+from amun_ray.storage.store import Unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,18 +15,18 @@ import pyarrow as pa
 import ray
 from torch import Tensor, nn
 
+from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.progress import bar
+from amun_ray.base.seeds import derive, generator
 from amun_ray.data.splits import reference_halves
-from amun_ray.errors import Diverged, UserError
 from amun_ray.models import checkpoint
-from amun_ray.seeds import derive, generator
-from amun_ray.stages.checkpoints import Checkpoint
-from amun_ray.stages.plan import Plan
-from amun_ray.stages.progress import bar
-from amun_ray.stages.queue import run_tasks
-from amun_ray.stages.sharing import make_all, make_once
-from amun_ray.stages.workspace import Workspace, bench
-from amun_ray.store import Store, Unit, digest
+from amun_ray.runtime.bench import Workspace, bench
+from amun_ray.runtime.queue import run_tasks
+from amun_ray.storage.sharing import make_all, make_once
+from amun_ray.storage.store import Store, Unit, digest
 from amun_ray.training.loop import fit
+from amun_ray.work.checkpoints import Checkpoint
+from amun_ray.work.plan import Plan
 
 WEIGHTS, LOGITS = "weights.safetensors", "logits.npy"
 

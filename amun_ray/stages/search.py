@@ -20,15 +20,15 @@ import torch
 from ray import tune
 from ray.exceptions import RayError
 
-from amun_ray.errors import Diverged, UserError, in_words
+from amun_ray.base.errors import Diverged, UserError, in_words
+from amun_ray.base.progress import bar
 from amun_ray.metrics import proxy
+from amun_ray.runtime.bench import Workspace
+from amun_ray.runtime.cluster import gpu_share
 from amun_ray.stages.cases import Case, Contender, Epoch, Settings, run_case
 from amun_ray.stages.originals import cpu_state, store_weights
-from amun_ray.stages.progress import bar
-from amun_ray.stages.resources import gpu_share
 from amun_ray.stages.studies import BROKEN, FAILED, Studies
-from amun_ray.stages.trials import Job, Trial, curve, cut, stopped_after
-from amun_ray.stages.workspace import Workspace
+from amun_ray.work.trials import Job, Trial, curve, cut, stopped_after
 
 LOST_WORKERS = 2  # how often a trial is tried again when its worker is lost
 

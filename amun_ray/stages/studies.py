@@ -14,13 +14,13 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from amun_ray.errors import UserError
-from amun_ray.leases import claim, release
+from amun_ray.base.errors import UserError
+from amun_ray.runtime.bench import Workspace
 from amun_ray.stages.cases import Case, Contender
-from amun_ray.stages.sharing import LOOK_SECONDS
 from amun_ray.stages.study import Study
-from amun_ray.stages.trials import Job, Trial
-from amun_ray.stages.workspace import Workspace
+from amun_ray.storage.leases import claim, release
+from amun_ray.storage.sharing import LOOK_SECONDS
+from amun_ray.work.trials import Job, Trial
 
 LOST = "its worker was lost, and again each time it was tried"
 FAILED, BROKEN = "failed", "broken"  # what a worker tells of a trial without a result; `broken` is not its own fault

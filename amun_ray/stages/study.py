@@ -10,11 +10,11 @@ from typing import Any
 
 import optuna
 
-from amun_ray.config import Sweep
-from amun_ray.names import lookup
-from amun_ray.seeds import derive
+from amun_ray.base.names import lookup
+from amun_ray.base.seeds import derive
+from amun_ray.config.schema import Sweep
 from amun_ray.stages.cases import Contender, Settings
-from amun_ray.stages.trials import Trial, curve, limits
+from amun_ray.work.trials import Trial, curve, limits
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 FIRST_CONTACT_SECONDS, PATIENCE_SECONDS, RETRIES = 10, 30, 2
 MLFLOW_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # ImportError: no driver for a database

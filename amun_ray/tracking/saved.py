@@ -22,7 +22,7 @@ from mlflow.types import Schema, TensorSpec
 from torch import nn
 
 from amun_ray import models
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics import predict
 from amun_ray.models import checkpoint
 from amun_ray.tracking.contact import downloaded

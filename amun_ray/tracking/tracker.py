@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
 from amun_ray.tracking.event import Event, Spool, write_files
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from amun_ray.errors import UserError
-from amun_ray.tensors import to_unit
+from amun_ray.base.errors import UserError
+from amun_ray.base.tensors import to_unit
 from amun_ray.training.augment import Augmentation, augmented, draw
 from amun_ray.training.parts import Part, count
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from amun_ray.errors import Diverged, UserError
-from amun_ray.precision import uses_bfloat16
+from amun_ray.base.device import uses_bfloat16
+from amun_ray.base.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.batches import batches
 from amun_ray.training.cost import Cost

@@ -8,18 +8,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run `model` in eval mode, then restore the mode of each of its modules."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Let batch norm normalise with its running statistics and leave them as they are; weights still learn."""
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amun_ray.errors import UserError
-from amun_ray.tensors import check_unit_range
+from amun_ray.base.errors import UserError
+from amun_ray.base.tensors import check_unit_range
 
 
 class Part(NamedTuple):

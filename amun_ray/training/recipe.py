@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from amun_ray.errors import UserError
-from amun_ray.names import suggestion
+from amun_ray.base.errors import UserError
+from amun_ray.base.names import suggestion
 
 WARM_UP = 0.25  # share of a one-cycle run in which the learning rate rises
 WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first step

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from amun_ray.errors import UserError
-from amun_ray.names import lookup
+from amun_ray.base.errors import UserError
+from amun_ray.base.names import lookup
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
 from amun_ray.training.recipe import Recipe

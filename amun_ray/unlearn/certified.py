@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from amun_ray.errors import Diverged
+from amun_ray.base.errors import Diverged
 from amun_ray.training.batches import send
 from amun_ray.training.modes import has_batch_norm
 from amun_ray.training.parts import Part

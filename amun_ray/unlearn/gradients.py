@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amun_ray.base.tensors import evaluating
 from amun_ray.training.batches import in_order
 from amun_ray.training.cost import Cost
-from amun_ray.training.modes import evaluating
 from amun_ray.training.parts import Part
 
 Vector = dict[str, Tensor]  # one tensor per trainable parameter, under its name and of its shape

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from amun_ray.errors import UserError
-from amun_ray.names import suggestion
+from amun_ray.base.errors import UserError
+from amun_ray.base.names import suggestion
+from amun_ray.base.space import Axis, Choice, Range
+from amun_ray.base.tensors import evaluating
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.cost import Cost
 from amun_ray.training.loop import Mask, Plan
-from amun_ray.training.modes import evaluating
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 
@@ -48,6 +49,11 @@ class Setting:
     at_least: float = -math.inf  # ... and not below this ...
     at_most: float = math.inf  # ... and not beyond this
     access: frozenset[str] = EITHER  # where it counts; elsewhere it can be neither given nor searched
+
+    @property
+    def axis(self) -> Axis:
+        """What a search may choose."""
+        return Choice(self.choices) if self.choices is not None else Range(self.low, self.high, self.log)
 
     def problem(self, value: float) -> str | None:
         """Why `value` is not allowed, or None where it is."""

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from amun_ray.base.tensors import evaluating
 from amun_ray.training.batches import batches, in_order, send
 from amun_ray.training.loop import Forward, Objective, Pass, Plan, cross_entropy
-from amun_ray.training.modes import evaluating, frozen_statistics
+from amun_ray.training.modes import frozen_statistics
 from amun_ray.training.parts import Part
 from amun_ray.unlearn.method import FORGET_ONLY, Sets, Setting, Task
 

@@ -12,8 +12,8 @@ from amun_ray.attacks import ATTACKS, AdversarialRows, AttackSettings, Prepared,
 from amun_ray.attacks.look import Capacity, Looker, flat
 from amun_ray.attacks.slots import Found
 from amun_ray.attacks.verify import verify
+from amun_ray.base.status import Status
 from amun_ray.data.shards import COLUMNS
-from amun_ray.status import Status
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from amun_ray.attacks import AttackSettings, calibrate, craft, ddn, fast_fgsm, fgsm, nearest, pgd_l2, pgd_linf
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 IMAGES, LABELS = torch.full((4, 3, 6, 6), 0.5), torch.zeros(4, dtype=torch.int64)
 

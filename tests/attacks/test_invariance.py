@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from amun_ray.attacks import ATTACKS, AttackSettings, craft
-from amun_ray.status import Status
+from amun_ray.base.status import Status
 
 SETTINGS = {name: AttackSettings(name=name, precision="float32", eps_init=0.05 if row.smallest else None,
                                  steps=10 if "pgd" in name else None) for name, row in ATTACKS.items()}

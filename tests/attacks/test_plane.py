@@ -19,7 +19,7 @@ from amun_ray.attacks import (
 )
 from amun_ray.attacks.look import Capacity, Looker, flat
 from amun_ray.attacks.shrink import shrink
-from amun_ray.status import Status
+from amun_ray.base.status import Status
 
 # attack -> (settings, order of the norm it measures in, how many times the distance it may go)
 TWICE = 2.001  # the radius doubles

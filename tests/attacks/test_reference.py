@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from amun_ray.attacks import AttackSettings, craft, ddn, pgd_l2
 from amun_ray.attacks.adversarial import attacked
 from amun_ray.attacks.ddn import Ddn
-from amun_ray.status import Status
+from amun_ray.base.status import Status
 
 RADIUS = 0.08
 

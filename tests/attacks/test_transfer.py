@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from amun_ray.attacks import AttackSettings, craft, transfer
-from amun_ray.errors import UserError
-from amun_ray.status import Status
+from amun_ray.base.errors import UserError
+from amun_ray.base.status import Status
 
 
 def test_to_itself_everything_transfers(net, images, labels):

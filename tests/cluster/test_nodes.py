@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from amun_ray.errors import UserError
-from amun_ray.stages import nodes
-from amun_ray.stages.queue import ActorQueue, run_tasks
-from amun_ray.store import Store
+from amun_ray.base.errors import UserError
+from amun_ray.runtime import nodes
+from amun_ray.runtime.queue import ActorQueue, run_tasks
+from amun_ray.storage.store import Store
 
 PATIENCE_SECONDS = 300
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.dataset import Dataset, permutation, seeded_subset
-from amun_ray.errors import UserError
 
 
 def make(count=10, train_size=7, classes=3, name="toy", channels=2):

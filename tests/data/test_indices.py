@@ -3,8 +3,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.indices import read_indices
-from amun_ray.errors import UserError
 
 
 @pytest.mark.parametrize("text", [

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from amun_ray.base.errors import UserError
 from amun_ray.data import DATASETS, check, load
 from amun_ray.data.dataset import Dataset
-from amun_ray.errors import UserError
 
 
 def own_dataset(*, rows, **anything):

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from amun_ray.base.errors import UserError
 from amun_ray.data import parquet as module
 from amun_ray.data.parquet import load_parquet
-from amun_ray.errors import UserError
 
 CIFAR = Path(os.environ.get("AMUN_CIFAR10", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amun_ray.base.status import Status
 from amun_ray.data.shards import COLUMNS, decode, encode, verify
-from amun_ray.status import Status
-from amun_ray.store import Store, Unit
+from amun_ray.storage.store import Store, Unit
 
 ORIGIN = {"model": "a" * 64, "dataset": "b" * 64, "indices": "c" * 64, "settings": "d" * 64}
 

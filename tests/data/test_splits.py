@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from amun_ray.base.errors import UserError
 from amun_ray.data.splits import (
     forget_count,
     random_forget,
@@ -8,7 +9,6 @@ from amun_ray.data.splits import (
     reference_halves,
     requested_forget_sets,
 )
-from amun_ray.errors import UserError
 
 
 def test_random_forget_draws_sorted_unique_rows_outside_the_excluded():

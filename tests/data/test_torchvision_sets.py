@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from amun_ray import data
+from amun_ray.base.errors import UserError
 from amun_ray.data import load
-from amun_ray.errors import UserError
 
 datasets = pytest.importorskip("torchvision.datasets", exc_type=(ImportError, RuntimeError))
 

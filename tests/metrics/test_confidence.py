@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics import logit_scaled, softmax, taylor_softmax
 
 CONFIDENCES = [taylor_softmax, softmax, logit_scaled]

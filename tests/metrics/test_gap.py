@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, accuracy, average_gap, is_unchanged, keeps_accuracies, proxy
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from amun_ray.errors import Diverged, UserError
-from amun_ray.metrics import evaluating, predict
+from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.tensors import evaluating
+from amun_ray.metrics import predict
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics import RmiaSettings, Split, offline_mean, out_mean, reference_mean, score, taylor_softmax
 from amun_ray.metrics.rmia import forget_retain_auc, forget_test_auc, retain_test_auc, scores
 

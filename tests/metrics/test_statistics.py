@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import t, wilcoxon
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics import bootstrap_interval, compare, holm, summarize
 
 

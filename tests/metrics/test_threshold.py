@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics import SIGNALS, Split, audit, lira, mis, softmax
 from amun_ray.metrics.threshold import best_threshold, forget_called_member
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load as load_bytes
 from torch import nn
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.models import build
 from amun_ray.models.checkpoint import digest, load_into, read, read_metadata, save
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.models import MODELS, build, check
 from amun_ray.models.checkpoint import digest
 from amun_ray.models.normalize import Normalize

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from amun_ray import plots
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 
 RNG = np.random.default_rng(0)
 ACCURACIES = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")

@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from amun_ray import data
-from amun_ray.config import Sweep
+from amun_ray.base.seeds import generator
+from amun_ray.config.schema import Sweep
 from amun_ray.models import MODELS, build
-from amun_ray.seeds import generator
+from amun_ray.runtime.bench import Workspace
 from amun_ray.stages.adversaries import AdversarialSet, Target, adversarial_sets
 from amun_ray.stages.originals import Trained, cpu_state, store_weights
-from amun_ray.stages.workspace import Workspace
-from amun_ray.store import Store, Unit
+from amun_ray.storage.store import Store, Unit
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import fit
 from amun_ray.training.parts import place

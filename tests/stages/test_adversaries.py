@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from driving import ROWS, SHARD_SIZE, arm, copy_original, run, shard_files
 
+from amun_ray.base.errors import UserError
+from amun_ray.base.status import Status
 from amun_ray.data import shards
-from amun_ray.errors import UserError
 from amun_ray.stages import adversaries
 from amun_ray.stages.adversaries import numbers, read_adversaries
-from amun_ray.status import Status
-from amun_ray.store import Store, Unit
+from amun_ray.storage.store import Store, Unit
 
 TIMEOUT_SECONDS = 300  # of a driver in a process of its own; it takes 20 on an idle machine
 

@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
+from amun_ray.base.seeds import generator
 from amun_ray.metrics import GAP_TERMS_MIS, RmiaSettings, audit, lira, reference_mean, score
-from amun_ray.seeds import generator
-from amun_ray.stages import environment, originals
-from amun_ray.stages.audit import Audit
+from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.rows import ATTACKS, COLUMNS, Row
+from amun_ray.runtime import environment
+from amun_ray.stages import originals
 from amun_ray.stages.cases import Evidence, split
-from amun_ray.stages.costs import Costs
 from amun_ray.stages.originals import LOGITS, Trained, read_logits, store_logits
-from amun_ray.stages.report import ATTACKS, COLUMNS, Row
-from amun_ray.store import Store, Unit
+from amun_ray.storage.store import Store, Unit
+from amun_ray.work.audit import Audit
 
 TRAIN, SIZE, CLASSES, MODELS = 200, 400, 5, 8
 FORGET = np.arange(40)

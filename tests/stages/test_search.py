@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from searching import BEST_EPOCH, BEST_LR, cases, gap, sweep, with_ray
 
-from amun_ray.errors import UserError
-from amun_ray.stages.costs import Costs
+from amun_ray.base.errors import UserError
+from amun_ray.reporting.costs import Costs
+from amun_ray.runtime.cluster import Cluster
 from amun_ray.stages.experiment import Experiment
-from amun_ray.stages.resources import Cluster
 from amun_ray.stages.search import best_settings, measure_first, packed
 
 OPTIONS = {"num_cpus": 1, "num_gpus": 0}

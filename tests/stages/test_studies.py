@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from searching import BEST_LR, case, gap, sweep, without_ray
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.stages.studies import Studies
-from amun_ray.stages.trials import cut, limits, stopped_after
+from amun_ray.work.trials import cut, limits, stopped_after
 
 METHODS = {"searching:PLAIN": None, "searching:SHIFTED": {"search": ["shift"]}}
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient, pyfunc
 from mlflow.exceptions import MlflowException
 
 from amun_ray import models
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.metrics import predict
 from amun_ray.models import checkpoint
 from amun_ray.tracking import Event, Tracker, contact, load_model, registered_name, saved_model

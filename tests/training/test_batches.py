@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.training import batches as module
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.batches import batch_sizes, batches, in_order

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from amun_ray.errors import Diverged, UserError
+from amun_ray.base.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.batches import batches
 from amun_ray.training.cost import Cost

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.batches import batches, in_order
 from amun_ray.training.parts import Part, count, place

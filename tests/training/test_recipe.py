@@ -1,6 +1,6 @@
 import pytest
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.training.recipe import Recipe
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from amun_ray.errors import Diverged
+from amun_ray.base.errors import Diverged
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.cost import Cost
 from amun_ray.training.parts import Part, place

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from amun_ray.errors import Diverged, UserError
+from amun_ray.base.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn

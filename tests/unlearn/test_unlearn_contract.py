@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from amun_ray.errors import UserError
+from amun_ray.base.errors import UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import METHODS, Report, copy_model, unlearn

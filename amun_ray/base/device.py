@@ -1,0 +1,39 @@
+"""What a device is called, and in which precision it works."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+
+def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool:
+    """Whether forward passes run under bfloat16 autocast, for a `precision` of float32, bfloat16 or auto.
+
+    "auto" is bfloat16 where the device has instructions for it: elsewhere it is emulated, and slower than float32.
+
+    Args:
+        on_cpu: whether "auto" holds for processors too. Those of one cluster may differ in this, so it is for work
+            whose result is checked in float32 in any case, not for a training, whose weights would differ as well.
+    """
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return on_cpu and device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device: `GPU NVIDIA H100`, or `CPU AMD EPYC 7763`."""
+    if device.type == "cuda":
+        return f"GPU {torch.cuda.get_device_name(device)}"
+    return f"CPU {processor()}"
+
+
+def processor() -> str:
+    """The CPU of this machine, as its maker calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

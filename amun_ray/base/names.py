@@ -1,0 +1,107 @@
+"""How a name written by a user becomes a row of a table or an object of the user's own module, and how the settings
+beside it are checked against what that takes."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from amun_ray.base.errors import UserError, in_words
+
+KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or a full stop: the end of a sentence."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    """`table[name]`, or the object behind `package.module:NAME`.
+
+    Raises:
+        UserError: the name is neither in the table nor importable; the message lists the choices.
+    """
+    if name in table:
+        return table[name]
+    if ":" in name:
+        return load_object(name, kind)
+    raise UserError(f"unknown {kind} {name!r}{suggestion(name, table)} Known: {', '.join(sorted(table))}")
+
+
+def load_object(name: str, kind: str) -> Any:
+    """Import the object named by `package.module:NAME`; UserError when it is not there, or its module is broken."""
+    module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), attribute]):
+        raise UserError(f"{kind} {name!r}: a name of the form package.module:NAME is expected")
+    try:
+        loaded = import_module(module)
+    except ImportError as error:
+        raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}; install it, or put its "
+                        "folder on PYTHONPATH") from error
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {in_words(error)}") from error
+    if not hasattr(loaded, attribute):
+        raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}{suggestion(attribute, vars(loaded))}"
+                        .removesuffix("."))
+    return getattr(loaded, attribute)
+
+
+def check_arguments(
+    function: Callable[..., Any], given: Mapping[str, Any], kind: str, supplied: Collection[str] = ()
+) -> None:
+    """Raise UserError unless `function` can be called with the keyword arguments `given`.
+
+    Args:
+        function: a row of a table, or a user's own callable; with `**kwargs` it takes any setting.
+        given: the settings that the user wrote.
+        kind: what the message calls the row, e.g. "dataset 'digits'".
+        supplied: parameters that the caller passes itself, by keyword; a user cannot set them.
+
+    Raises:
+        UserError: a line for each setting that does not exist (with the nearest that does), is missing, or is of
+            another type than its annotation (classes and unions of classes are checked, other annotations are not).
+    """
+    parameters = inspect.signature(function).parameters
+    named = {name: parameter for name, parameter in parameters.items()
+             if name not in supplied and parameter.kind in KEYWORDS}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    problems = [f"{kind} must take the keyword {name!r}" for name in supplied
+                if not takes_any and (name not in parameters or parameters[name].kind not in KEYWORDS)]
+    for name, value in given.items():
+        if name not in named and (name in supplied or not takes_any):
+            problems.append(f"{kind} has no setting {name!r}{suggestion(name, named)} "
+                            f"Its settings: {', '.join(named) or 'none'}")
+        elif name in named and not _fits(value, named[name].annotation):
+            problems.append(f"{kind}: the setting {name!r} must be {_text(named[name].annotation)}, found {value!r}")
+    problems += [f"{kind} needs the setting {name!r}" for name, parameter in named.items()
+                 if parameter.default is parameter.empty and name not in given]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether `value` is of a class in `annotation`; True where the annotation cannot be judged by `isinstance`."""
+    choices = _choices(annotation)
+    if annotation is inspect.Parameter.empty or not all(isinstance(choice, type) for choice in choices):
+        return True
+    if isinstance(value, bool):  # True is an int to Python, never to a user
+        return bool in choices or object in choices
+    return isinstance(value, choices) or (float in choices and isinstance(value, int))
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone; `list[int]` counts as `list`."""
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    members = typing.get_args(annotation) if union else (annotation,)
+    return tuple(object if member is Any else typing.get_origin(member) or member for member in members)
+
+
+def _text(annotation: Any) -> str:
+    """The annotation as a user reads it: `int`, or `int or nothing` for an optional one."""
+    names = {type(None): "nothing"}
+    return " or ".join(names.get(choice, choice.__name__) for choice in _choices(annotation))

@@ -1,0 +1,67 @@
+"""The space of a search: what may be chosen for one method with one access, each thing a range or a few values."""
+
+import math
+from itertools import product
+from typing import Any, NamedTuple, Protocol
+
+
+class Suggesting(Protocol):
+    """The part of an `optuna.Trial` that a space asks."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
+
+    def suggest_categorical(self, name: str, choices: tuple) -> Any: ...
+
+
+class Range(NamedTuple):
+    """Numbers from `low` to `high`, both ends included; `log`: on a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: Suggesting, name: str) -> float:
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+    def problem(self, value: Any) -> str | None:
+        """Why `value` is outside, or None where it is inside."""
+        if isinstance(value, int | float) and self.low <= value <= self.high:
+            return None
+        return f"must be from {self.low:g} to {self.high:g}, but got {value!r}"
+
+    def grid(self, points: int) -> tuple[float, ...]:
+        """`points` values at equal distances on the scale, the ends among them; the middle where only one is asked."""
+        if self.low == self.high:
+            return (self.low,)
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        places = [k / (points - 1) for k in range(1, points - 1)] if points > 1 else [0.5]
+        inside = [low + place * (high - low) for place in places]
+        inside = [math.exp(value) for value in inside] if self.log else inside
+        return (self.low, *inside, self.high) if points > 1 else tuple(inside)
+
+
+class Choice(NamedTuple):
+    """A few values, in no order."""
+
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: Suggesting, name: str) -> Any:
+        return trial.suggest_categorical(name, self.values)
+
+    def problem(self, value: Any) -> str | None:
+        """Why `value` is outside, or None where it is inside."""
+        return None if value in self.values else f"must be one of {', '.join(map(str, self.values))}, but got {value!r}"
+
+    def grid(self, points: int) -> tuple[Any, ...]:
+        """All of them, whatever `points` says."""
+        return self.values
+
+
+Axis = Range | Choice
+Space = dict[str, Axis]  # by name: `lr`, `schedule`, then the method's own settings
+
+
+def grid(space: Space, *, lr: int, own: int) -> list[dict[str, Any]]:
+    """Every combination of `lr` learning rates, all schedules, and `own` values of each of the method's settings."""
+    values = [axis.grid(lr if name == "lr" else own) for name, axis in space.items()]
+    return [dict(zip(space, chosen, strict=True)) for chosen in product(*values)]

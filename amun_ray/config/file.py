@@ -1,0 +1,132 @@
+"""From `--config NAME|PATH` and `--set` to a checked `Sweep`; every mistake of a file is said in one message."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.names import suggestion
+from amun_ray.config.schema import Sweep
+
+INSTALLED = Path(__file__).resolve().parent.parent / "tune_configs"
+REPOSITORY = Path(__file__).resolve().parent.parent.parent / "tune_configs"  # where an editable install finds them
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+PLAIN = {"a valid array": "a list", "a valid tuple": "a list", "an object": "a mapping",
+         "a valid dictionary": "a mapping", "Input should be": "must be"}  # JSON's and Python's words in those of YAML
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-3 is a number (YAML 1.1 asks for 1.0e-3), and a key may stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                mark = node.value[place][0].start_mark
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=mark)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
+
+
+def resolve(name: str) -> Path:
+    """The file behind `--config NAME|PATH`: a path that exists, or a name in `tune_configs/`."""
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"config {name!r}: no such file")
+        return path
+    folder = INSTALLED if INSTALLED.is_dir() else REPOSITORY
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(found.stem for found in folder.glob("*.yaml"))
+        raise UserError(f"config {name!r}: no such name{suggestion(name, known)} Known: {', '.join(known)}")
+    return path
+
+
+def load(name: str, overrides: list[str] | None = None) -> Sweep:
+    """Read and check a config; `overrides` are `key.path=value` strings, their values written in YAML.
+
+    Raises:
+        UserError: every mistake of the file and of the overrides, in one message.
+    """
+    path = resolve(name)
+    try:
+        content = yaml.load(path.read_text(), Loader)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a mapping of settings is expected, found {type(content).__name__}")
+    for override in overrides or []:
+        _override(content, override)
+    try:  # in JSON mode a wrong type is a mistake, never converted: no true for 1, no "3" for 3
+        return Sweep.model_validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{_source(path, key, overrides or [])}: {line}"
+                                  for key, line in _explain(error))) from error
+
+
+def _source(path: Path, key: str, overrides: list[str]) -> str:
+    """What a mistake at `key` was written in: an override, the file, or both together."""
+    changed = [override.partition("=")[0] for override in overrides]
+    if any(f"{key}.".startswith(f"{one}.") for one in changed):
+        return "--set"
+    return f"{path} with --set" if any(one.startswith(f"{key}.") for one in changed) else str(path)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key_path, separator, text = override.partition("=")
+    if not separator or not key_path:
+        raise UserError(f"--set {override}: key.path=value is expected")
+    *parents, last = key_path.split(".")
+    for parent in parents:
+        if not isinstance(content.get(parent), dict):
+            content[parent] = {}
+        content = content[parent]
+    try:
+        content[last] = yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML") from error
+
+
+def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """`(key, line)` of each mistake; the line says key, rule and what came."""
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        for problem in _problems(item, key):
+            yield key, f"{key}: {problem}" if key else problem
+
+
+def _problems(item: dict[str, Any], key: str) -> list[str]:
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _siblings(item["loc"])
+        near = suggestion(key.rpartition(".")[2], known)
+        return [f"unknown key{near}" + (f" Known: {', '.join(known)}" if near == "." else "")]
+    if item["type"] in ("missing", "missing_argument"):
+        return ["this key is required"]
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"]).split("\n")
+    rule = re.sub(r" or an? instance of \w+", "", item["msg"])
+    for word, plain in PLAIN.items():
+        rule = rule.replace(word, plain)
+    return [f"{rule[0].lower()}{rule[1:]}, but got {item['input']!r}"]
+
+
+def _siblings(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that exist where an unknown one stood."""
+    schema = Sweep.model_json_schema()
+    nodes = [schema]
+    for part in location[:-1]:
+        other = "items" if isinstance(part, int) else "additionalProperties"
+        below = [node.get("properties", {}).get(part) or node.get(other) or {} for node in nodes]
+        options = [option for node in below for option in node.get("anyOf", [node])]
+        nodes = [schema["$defs"][option["$ref"].rpartition("/")[2]] if "$ref" in option else option
+                 for option in options]
+    return [key for node in nodes for key in node.get("properties", {})]

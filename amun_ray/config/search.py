@@ -1,0 +1,110 @@
+"""What a config can say about the search: the space, how it is tried, by what it is judged, and when it gives up."""
+
+from collections.abc import Collection, Iterator, Sequence
+from random import Random
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from amun_ray.base.space import Axis, Choice, Range, Space, grid
+from amun_ray.config.fields import Schedules, Strict, listed
+
+
+class LogUniform(Strict):
+    low: Annotated[float, Field(gt=0)] = 1e-6
+    high: Annotated[float, Field(gt=0)] = 1e-1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LogUniform":
+        if self.low > self.high:
+            raise ValueError(f"low <= high must hold, but got low={self.low:g}, high={self.high:g}")
+        return self
+
+
+class Point(Strict):
+    """A place of the space that is known to be good; own settings that it leaves out are for the sampler to choose."""
+
+    lr: float
+    schedule: str
+    settings: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What it chooses, by the names of the space."""
+        return {"lr": self.lr, "schedule": self.schedule} | self.settings
+
+
+Points = Annotated[tuple[Point, ...], BeforeValidator(listed)]
+
+
+class Grid(Strict):
+    """How many values of a range a grid has; of choices it has all."""
+
+    lr: PositiveInt = 7
+    own: PositiveInt = 3  # of each of a method's own settings that are searched
+
+
+class Search(Strict):
+    """The space, how much of it is tried, and what counts. One trial of `epochs` epochs scores every epoch count up to
+    that, each on all held-out forget sets of all the originals that `held_out` names; their mean counts."""
+
+    objective: Literal["average_gap", "proxy", "both"] = "average_gap"  # proxy: no model is retrained for it
+    trials: PositiveInt = 20  # per method and access
+    epochs: PositiveInt = 10
+    lr: LogUniform = LogUniform()
+    schedules: Schedules = ("never", "every_1", "every_5")
+    points: Points = ()  # known to be good for every method: tried first, and counted as trials
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    grid: Grid = Grid()  # one of more points than `trials` is tried in a random order, up to that
+    startup: PositiveInt = 8  # random trials before TPE takes over; finished ones before a trial may be stopped early
+    together: PositiveInt = 4  # trials of a study that are suggested before the next results are looked at
+    concurrent: PositiveInt | None = None  # trials at once; unless told, as many as the cluster holds
+    stop_early: bool = False  # stop a trial that is farther behind than any before it has made up from there
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The scores that are minimised: one, or the two of a multi-objective study."""
+        return ("average_gap", "proxy") if self.objective == "both" else (self.objective,)
+
+    @property
+    def needs_retrained(self) -> bool:
+        """Whether the search asks for models retrained without its held-out forget sets."""
+        return "average_gap" in self.terms
+
+    def space(self, own: dict[str, Axis]) -> Space:
+        """The space of a method whose own searched settings are `own`."""
+        return {"lr": Range(self.lr.low, self.lr.high, log=True), "schedule": Choice(self.schedules), **own}
+
+    def given(self, space: Space, points: Sequence[Point], *, seed: int) -> list[dict[str, Any]]:
+        """What is tried without asking a sampler: the known-good points and, where wanted, a grid shuffled by `seed`,
+        together `trials` of them at most."""
+        known = [{key: value for key, value in point.values.items() if key in space}
+                 for point in (*self.points, *points)]
+        if self.sampler != "grid":
+            return known
+        places = grid(space, lr=self.grid.lr, own=self.grid.own)
+        Random(seed).shuffle(places)
+        return (known + [place for place in places if place not in known])[:self.trials]
+
+    def point_problems(self, name: str, space: Space, points: Sequence[Point],
+                       searched: Collection[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """(key, what is wrong there) of every known-good point that is outside the space of the method `name`, or
+        stands there twice; `points` are the method's own. Of the settings that are `searched` for it, those that are
+        not in `space` count with another access, and are left out with this one."""
+        placed = [(("search", "points", number), point) for number, point in enumerate(self.points)]
+        placed += [(("methods", name, "points", number), point) for number, point in enumerate(points)]
+        for count, (place, point) in enumerate(placed):
+            for key, value in point.values.items():
+                below = ("settings", key) if key in point.settings else (key,)
+                if key not in space and key in searched:
+                    continue
+                if key not in space:
+                    yield (*place, *below), (f"is not searched for {name}, whose space is {', '.join(space)}; "
+                                             f"name it in methods.{name}.search")
+                elif (reason := space[key].problem(value)) is not None:
+                    yield (*place, *below), f"outside the search space: {reason}"
+            if point in [earlier for _, earlier in placed[:count]]:
+                yield place, "stands there twice"
+        if len(placed) > self.trials:
+            yield ("search", "trials"), (f"must be at least {len(placed)}, the number of known-good points of a "
+                                         f"method, but got {self.trials}")

@@ -1,0 +1,1 @@
+"""Finished work into rows, tables, figures and pages, and what MLflow is told of it; no Ray."""

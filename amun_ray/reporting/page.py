@@ -1,0 +1,29 @@
+"""The report of a sweep as one HTML page that opens without a network: what was asked, done and found."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.rows import ACCESS, ATTACKS, COLUMNS, Row, marks, notes
+from amun_ray.work.plan import Plan
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs: Costs,
+         environment: Mapping[str, str]) -> bytes:
+    """The page, with the PNG `figures` (path -> content) inside."""
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
+    sweep = plan.sweep
+    return template.render(
+        name=sweep.name, forgotten=len(plan.sets.final[0]), train_size=plan.dataset.train_size,
+        indices=sweep.forget.indices, searched=plan.searched, sets=sweep.forget.sets, columns=COLUMNS, access=ACCESS,
+        attacks={term: said for term, said in ATTACKS.items() if term in rows[0].summary}, marks=marks(rows),
+        rows=rows, notes=[note for note in notes(rows) if note], costs=costs, environment=environment, plan=str(plan),
+        figures={Path(name).stem.replace("_", " "): base64.b64encode(png).decode() for name, png in figures.items()},
+        references=sweep.references.count,
+        config=yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)).encode()

@@ -1,0 +1,150 @@
+"""Which Ray a sweep runs on, and what one of its workers holds: the one reader of cluster resources."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import AuthenticationError
+
+from amun_ray.base.errors import UserError
+from amun_ray.config.schema import Resources
+from amun_ray.runtime.nodes import await_nodes, live_nodes
+
+STARTS = 2  # how often a Ray of its own is tried
+SPARE = 1.25  # the memory that a packed trial is given, as a multiple of what the first one allocated
+CONTEXT_BYTES = 600 * 2**20  # what a process takes of a GPU before it allocates anything
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray that this process is connected to: `(cpus, gpus)` of every live node, and how it was found."""
+
+    nodes: tuple[tuple[float, float], ...]
+    origin: str
+
+    def __str__(self) -> str:
+        cpus, gpus = (sum(column) for column in zip(*self.nodes, strict=True))
+        return f"{self.origin}: {len(self.nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs"
+
+
+def connect() -> Cluster:
+    """Join the cluster that `RAY_ADDRESS` names or that `ray start` runs here; where there is none, start Ray here.
+
+    Ray's own `address="auto"` would also join the private Ray of any other program on this machine, and die with it.
+
+    Raises:
+        UserError: the cluster that `RAY_ADDRESS` names does not answer. A sweep meant for a cluster never falls back
+            to one machine.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker that was given no GPU sees none
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
+    named = os.environ.get("RAY_ADDRESS") or "local"
+    address = named if named != "local" else started.read_text().strip() if started.is_file() else None
+    if named == "local" and (address is None or not _listens(address)):  # a head that was killed leaves its file behind
+        _start(**quiet)
+        return Cluster(_nodes(), "Ray: started on this machine")
+    source = "RAY_ADDRESS" if named != "local" else str(started)
+    if not _listens(address):
+        raise UserError(f"{source}: no cluster answers at {address}; is it up, and does the firewall let this host in?")
+    try:
+        ray.init(**quiet)
+    except (ConnectionError, AuthenticationError) as error:
+        raise UserError(f"{source}: no cluster lets this program in at {address}: {_reason(error)}") from error
+    await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # what the cluster file promises
+    return Cluster(_nodes(), f"Ray: joined the cluster at {address}")
+
+
+def _start(**options: Any) -> None:
+    """Start Ray on this machine; a machine that is busy may not have done it in the time that Ray waits.
+
+    Raises:
+        UserError: it did not start, and not at the next try.
+    """
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "30000")  # half of that is Ray's own: too little, too
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address="local", include_dashboard=False, **options)
+            return
+        except Exception as error:  # Ray's own, of any kind: the base class, for a raylet that is slow
+            ray.shutdown()
+            if attempt == STARTS:
+                raise UserError(f"Ray does not start on this machine: {_first_line(error)}. Is it overloaded, or "
+                                "out of memory or disk? Ray's logs are in RAY_TMPDIR, or /tmp/ray") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def _reason(error: Exception) -> str:
+    """Ray's own words for a cluster that wants another token are those for one that is not there."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        hint = "it may ask for a token: set RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
+    else:
+        hint = "it may have another token than ~/.ray/auth_token or RAY_AUTH_TOKEN here"
+    return f"{_first_line(error)}; {hint}"
+
+
+def _listens(address: str) -> bool:
+    """Whether something accepts connections at `host:port`; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _nodes() -> tuple[tuple[float, float], ...]:
+    return tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+                 for node in live_nodes())
+
+
+def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:
+    """`num_cpus` and `num_gpus` of one worker: pinned to its share of a GPU where the cluster has any.
+
+    Raises:
+        UserError: no node can hold one such worker, or the config asks for a GPU and there is none; the message lists
+            what there is.
+    """
+    has_gpu = any(gpus for _, gpus in cluster.nodes)
+    options = {"num_cpus": resources.cpus,
+               "num_gpus": resources.whole_gpus if has_gpu or resources.needs_gpu else 0.0}
+    if not slots(options, cluster):
+        listed = "; ".join(f"{cpus:g} CPUs, {gpus:g} GPUs" for cpus, gpus in cluster.nodes)
+        hint = "; without resources.gpus, workers compute on CPUs" if resources.needs_gpu and not has_gpu else ""
+        raise UserError(f"resources: one worker asks for {options['num_cpus']:g} CPUs and {options['num_gpus']:g} "
+                        f"GPUs, and no node has that. The nodes: {listed}{hint}")
+    return options
+
+
+def slots(options: dict[str, float], cluster: Cluster) -> int:
+    """How many workers of `options` the cluster holds at once; a worker does not span nodes."""
+    def on_node(cpus: float, gpus: float) -> int:
+        by_cpu = int(cpus / options["num_cpus"] + 1e-9)
+        return min(by_cpu, int(gpus / options["num_gpus"] + 1e-9)) if options["num_gpus"] else by_cpu
+    return sum(on_node(cpus, gpus) for cpus, gpus in cluster.nodes)
+
+
+def gpu_share(peak: int, total: int) -> float:
+    """The part of a GPU of `total` bytes for a trial that allocated `peak` bytes: 1 / n, so that n of them fit, each
+    with a context of its own and room for a method that needs more."""
+    return int(1e4 / max(1, int(total / (CONTEXT_BYTES + SPARE * peak)))) / 1e4  # Ray counts in steps of 1e-4
+
+
+def check_concurrent(wanted: int | None, workers: int) -> None:
+    """UserError where a config asks for more trials at once than the cluster holds: the rest would wait in silence."""
+    if wanted is not None and wanted > workers:
+        raise UserError(f"search.concurrent: {wanted} trials at once are asked for, but the cluster holds {workers} "
+                        "workers; lower it, leave it out, or give a worker less (resources.cpus, resources.gpus)")
+
+
+def take_device(threads: int) -> torch.device:
+    """Called inside a worker: sets its CPU threads, returns the device that Ray pinned it to."""
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,49 @@
+"""In what a sweep ran: versions, machines, devices and the revision of the code, as tags of its MLflow run."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import amun_ray
+from amun_ray.base.device import processor
+from amun_ray.runtime.nodes import live_nodes
+
+PACKAGES = ("torch", "ray", "optuna", "mlflow", "numpy")
+ACCELERATOR = "accelerator_type:"  # how Ray calls the kind of a node's GPUs among its resources
+COMMIT, CHANGED = "mlflow.source.git.commit", "environment.uncommitted_changes"
+
+
+def environment(cluster: str) -> dict[str, str]:
+    """Tag -> value; the commit is there where the package is a part of a git repository."""
+    found = {"amun_ray": amun_ray.__version__, "python": platform.python_version(), "platform": platform.platform(),
+             "processor": processor(), "devices": devices(), "cluster": cluster}
+    found |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {f"environment.{name}": value for name, value in found.items()} | revision(Path(amun_ray.__file__).parent)
+
+
+def revision(folder: Path) -> dict[str, str]:
+    """The commit of the repository that tracks `folder`, and whether files of it differ from that; empty without one.
+
+    A package that was installed into an environment which lies inside somebody's repository has no commit.
+    """
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", folder, *command], check=True, capture_output=True, text=True,
+                              timeout=30).stdout.strip()
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+        return {COMMIT: git("rev-parse", "HEAD"), CHANGED: "yes" if changed else "no"}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def devices() -> str:
+    """The kinds of GPU in the cluster with their numbers, such as `4 x H100`; `no GPU` without any."""
+    counts: dict[str, float] = {}
+    for node in live_nodes():
+        kinds = [key.removeprefix(ACCELERATOR) for key in node["Resources"] if key.startswith(ACCELERATOR)]
+        if gpus := node["Resources"].get("GPU"):
+            kind = ", ".join(kinds) or "GPU"
+            counts[kind] = counts.get(kind, 0) + gpus
+    return "; ".join(f"{count:g} x {kind}" for kind, count in counts.items()) or "no GPU"

@@ -1,0 +1,111 @@
+"""What every node must have before a sweep may begin: the package, byte for byte, the store, the user's modules."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.progress import say
+from amun_ray.config.schema import Sweep
+from amun_ray.storage.store import Store
+
+WAIT_SECONDS = 300  # for the nodes that the cluster file promises
+ANSWER_SECONDS = 120  # for one small task on each of them
+
+
+def await_nodes(wanted: int, *, seconds: float = WAIT_SECONDS) -> None:
+    """Wait until `wanted` nodes are up. A host that does not come is said, and holds nothing up for longer than that.
+
+    `ray up` returns when the head is there; a sweep that began at once would take the cluster for one node.
+    """
+    deadline, told = time.monotonic() + seconds, False
+    while (found := len(live_nodes())) < wanted:
+        if not told:
+            say(f"Ray: waiting up to {seconds:g} s for {wanted} nodes, {found} so far")
+            told = True
+        if time.monotonic() > deadline:
+            say(f"Ray: only {found} of {wanted} nodes came; going on with them")
+            return
+        time.sleep(1)
+
+
+def own_modules(sweep: Sweep) -> list[str]:
+    """The user's modules that workers import. Data and checkpoints are no such need: they travel with the work."""
+    names = [sweep.model.name, sweep.attack.search.name, *sweep.methods]
+    return sorted({name.partition(":")[0] for name in names if ":" in name})
+
+
+def check_nodes(store: Store, modules: Sequence[str] = ()) -> None:
+    """One small task on each node, where there are several.
+
+    Raises:
+        UserError: nodes with another version of the package than this process, or without the folder of `store` or one
+            of `modules`; every such node is named.
+    """
+    nodes = live_nodes()
+    if len(nodes) < 2:
+        return
+    describe = _describer()
+    with store.scratch() as folder:
+        probe = ray.remote(num_cpus=0, max_retries=0)(describe)
+        asked = [(node["NodeManagerAddress"], probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(
+            node["NodeID"], soft=False)).remote(folder if store.local else None, modules)) for node in nodes]
+        here, *_ = describe(None, ())
+        problems = [f"node {address}: {problem}" for address, answer in asked
+                    for problem in _problems(answer, here, store.uri)]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def live_nodes() -> list[dict]:
+    """The nodes that are up, as `ray.nodes()` describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _problems(answer: ray.ObjectRef, here: str, uri: str) -> list[str]:
+    try:
+        version, sees_store, absent = ray.get(answer, timeout=ANSWER_SECONDS)
+    except ray.exceptions.RayError as error:  # of GetTimeoutError too: a node that is gone, or does not answer
+        return [f"does not answer: {str(error).splitlines()[0]}"]
+    problems = []
+    if version != here:
+        problems.append(f"amun_ray {version} there, {here} here; install the same on every node")
+    if not sees_store:
+        problems.append(f"does not see {uri}; on several nodes, --output or storage must name a folder that every node "
+                        "mounts, or storage an object store such as s3://bucket/path")
+    return problems + [f"module {module!r} cannot be imported; install it, or put its folder on PYTHONPATH of all nodes"
+                       for module in absent]
+
+
+def _describer() -> Callable[[str | None, Sequence[str]], tuple[str, bool, list[str]]]:
+    """The task: made inside a function, so that it travels whole and runs on a node with any version, or none.
+
+    It answers with the version, whether the folder of the store is there, and the modules that are not.
+    """
+    def describe(folder: str | None, modules: Sequence[str]) -> tuple[str, bool, list[str]]:
+        import hashlib
+        import importlib
+        import os
+        from pathlib import Path
+
+        def imports(module: str) -> bool:
+            try:
+                importlib.import_module(module)
+            except ImportError:
+                return False
+            return True
+
+        sees_store = folder is None or os.access(folder, os.W_OK)
+        try:
+            import amun_ray
+            root = Path(amun_ray.__file__).parent
+        except (ImportError, TypeError):  # TypeError: a folder of that name without the package in it
+            return "is not installed", sees_store, []
+        content = hashlib.sha256()
+        for path in sorted(root.rglob("*.py")):
+            content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        return (f"{amun_ray.__version__} (content {content.hexdigest()[:8]})", sees_store,
+                [module for module in modules if not imports(module)])
+    return describe

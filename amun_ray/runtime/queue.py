@@ -1,0 +1,164 @@
+"""How work is handed out: bounded, pulled by whoever is free, whether workers die or hosts join meanwhile."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from math import inf
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.progress import say
+
+LOST = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError)  # the worker is gone
+TRIES = 3
+IN_FLIGHT = 1000  # tasks that Ray has at once: more than any cluster runs, few enough to keep account of
+RESERVE = 8  # actors asked for beyond those that have started: a host of eight GPUs that joins is used at once
+PATIENCE_SECONDS = 30  # how long no worker may have started before that is said
+
+
+def result_of(reference: ray.ObjectRef) -> Any:
+    """`ray.get`, with the package's own exceptions raised as themselves instead of wrapped by Ray."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, (UserError, Diverged)):
+            raise error.cause from None
+        raise
+
+
+def run_tasks(submit: Callable[[Any], ray.ObjectRef], items: Iterable[Any], *,
+              limit: int = IN_FLIGHT) -> Iterator[tuple[Any, Any]]:
+    """Submit a task per item, at most `limit` at once; yield `(item, result)` as they finish, in any order.
+
+    The driver holds `limit` results at most, whatever the number of items. Ray runs as many of the tasks as the cluster
+    has room for; a node that joins takes from those that wait. Tasks lost with their worker are retried by Ray itself
+    (`max_retries` of the remote function).
+    """
+    waiting, running = iter(items), {}
+    while True:
+        while len(running) < limit and (item := next(waiting, None)) is not None:
+            running[submit(item)] = item
+        if not running:
+            return
+        (done, *_), _ = ray.wait(list(running), num_returns=1)
+        yield running.pop(done), result_of(done)
+
+
+class ActorQueue:
+    """Work pulled by actors, each pinned to its device; an actor that dies is replaced, its work redone.
+
+    Only an actor that is ready gets work, and one item at a time: a replacement that waits for a node to come back
+    holds up nothing, the last items are spread over all actors, and it is clear which item an actor died of. The
+    hand-out that is not hidden behind the work costs about a millisecond per item (benchmarks/scaling.py).
+
+    While an item waits for an actor, `RESERVE` actors are asked for beyond those that have started. On a full cluster
+    they wait, at the cost of a line in Ray's list; where a node joins, or comes back, they start, and as many are asked
+    for again. An autoscaler sees by them that there is work for more nodes.
+    """
+
+    def __init__(self, spawn: Callable[[], Any], workers: int, *, most: float = inf) -> None:
+        """Ask for `workers` actors, as many as the cluster has room for now; `most` is how many there may ever be."""
+        self._spawn, self._workers, self._most = spawn, workers, most
+        self._idle: list[Any] = []
+        self._starting: dict[ray.ObjectRef, Any] = {}
+        self._running: dict[ray.ObjectRef, tuple[Any, Any]] = {}
+        self._lost: Counter = Counter()  # id of an item -> actors lost over it
+        self._failed_starts = 0
+        self._told = False
+        for _ in range(workers):
+            self._greet(spawn())
+
+    def __enter__(self) -> "ActorQueue":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in [*self._idle, *self._starting.values(), *(actor for actor, _ in self._running.values())]:
+            ray.kill(actor)
+
+    def run(self, items: Iterable[Any], submit: Callable[[Any, Any], ray.ObjectRef]) -> Iterator[tuple[Any, Any]]:
+        """Yield `(item, result)` for every item, in the order in which they finish; `submit(actor, item)` starts one.
+
+        Items are drawn when an actor is free for them, and one ahead, so `items` may be a generator of any length; None
+        is no item.
+
+        Raises:
+            RuntimeError: an item has taken its worker down `TRIES` times, or no worker can be started.
+            UserError, Diverged, RayTaskError: what the work itself raised; it is not tried again.
+        """
+        source = iter(items)
+        waiting = next(source, None)
+        while waiting is not None or self._running:
+            while self._idle and waiting is not None:
+                actor = self._idle.pop()
+                self._running[submit(actor, waiting)] = actor, waiting
+                waiting = next(source, None)
+            if waiting is not None:
+                self._reserve()
+            for done in self._done():
+                if done in self._starting:
+                    self._admit(done)
+                    continue
+                actor, item = self._running.pop(done)
+                try:
+                    result = result_of(done)
+                except LOST as error:
+                    self._give_up(actor, item, error)
+                    source, waiting = chain([waiting] if waiting is not None else [], source), item
+                    continue
+                self._idle.append(actor)
+                self._lost.pop(id(item), None)
+                yield item, result
+
+    def _done(self) -> list[ray.ObjectRef]:
+        """Everything that has finished; waits until something has."""
+        awaited = [*self._running, *self._starting]
+        while not ray.wait(awaited, num_returns=1, timeout=PATIENCE_SECONDS, fetch_local=False)[0]:
+            if not self._idle and not self._running and not self._told:
+                say("  waiting for the cluster: it has no room for a worker")
+                self._told = True
+        return ray.wait(awaited, num_returns=len(awaited), timeout=0, fetch_local=False)[0]
+
+    def _greet(self, actor: Any) -> None:
+        """Wait, among other things, for a sign of life from `actor`; it gets no work before."""
+        self._starting[actor.__ray_ready__.remote()] = actor
+
+    def _reserve(self) -> None:
+        """Ask for `RESERVE` actors beyond those that have started, unless starting has failed too often."""
+        while (len(self._starting) < RESERVE and self._failed_starts < TRIES * self._workers
+               and len(self._idle) + len(self._running) + len(self._starting) < self._most):
+            self._greet(self._spawn())
+
+    def _admit(self, ready: ray.ObjectRef) -> None:
+        """Take in an actor that has started. One that could not will be replaced, but not for ever."""
+        actor = self._starting.pop(ready)
+        try:
+            result_of(ready)
+        except LOST as error:
+            ray.kill(actor)
+            self._failed_starts += 1
+            if self._failed_starts >= TRIES * self._workers and not (self._idle or self._running or self._starting):
+                raise RuntimeError(f"no worker can be started: {error}") from error
+        else:
+            self._failed_starts = 0
+            self._idle.append(actor)
+
+    def _give_up(self, actor: Any, item: Any, error: Exception) -> None:
+        """Let go of an actor that was lost with `item` in its hands; another takes its place while work waits."""
+        ray.kill(actor)  # one that is only out of reach would come back and keep its device from the replacement
+        self._lost[id(item)] += 1
+        if self._lost[id(item)] >= TRIES:
+            raise RuntimeError(f"work {item} took its worker down {TRIES} times: {error}") from error
+        self._failed_starts = 0  # it had started, so actors can
+        idle, self._idle = self._idle, []
+        for other in idle:  # it may be gone with the same node, and the item must not be blamed for that too
+            self._greet(other)

@@ -1,0 +1,163 @@
+"""Who is at what, where several sweeps share one store: a sweep announces what it begins, and the others leave it be.
+
+A sweep that lives has a file `sweeps/OWNER`, written again every `BEAT_SECONDS`; what it is at has a file
+`leases/NAME` that names the owner. A lease holds while its owner lives. An owner is dead when its own file is gone (a
+sweep that ends takes it along), when its process is gone, as far as that can be seen from here, or when its file is
+`DEAD_SECONDS` older than the newest one: both by the clock of the storage, so no two machines have to agree on the
+time.
+
+What is sure, and where:
+- local folder, NFS: of several sweeps that claim one name at once, exactly one gets it (a symbolic link is made or is
+  there already; NFS keeps that promise);
+- object store, and a folder without symbolic links: whoever claims looks, writes, and looks again. Two that do so
+  within the same few milliseconds may both get the name;
+- everywhere: a sweep that was still for `DEAD_SECONDS` (a closed laptop, a storage that was away) may be taken for
+  dead and come back; and two that find the same dead owner within the same milliseconds may both take over from it.
+Where two sweeps get the same name the unit is made twice. It is whole all the same: each file of a unit appears whole,
+`unit.json` after the others, and a worker that finds its unit finished does not write.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from amun_ray.storage.store import Store, here
+
+BEAT_SECONDS = 10
+DEAD_SECONDS = 120  # some beats, and the minute for which NFS may show an old time
+
+
+def claim(store: Store, name: str) -> bool:
+    """Whether `name` belongs to the owner of `store` from now on: nobody living has it, or it did before."""
+    for _ in range(2):
+        if _take(store, name):
+            return True
+        holder = _holder(store, name)
+        if holder == store.owner:
+            return True
+        if holder is not None:
+            if is_alive(store, holder):
+                return False
+            store.remove(_file(name))
+    return False
+
+
+def release(store: Store, name: str) -> None:
+    """Give up a claim that the owner of `store` has."""
+    store.remove(_file(name))
+
+
+def taken_by(store: Store, name: str) -> str | None:
+    """The other, living owner that has `name`; None where there is none."""
+    holder = _holder(store, name)
+    return holder if holder not in (None, store.owner) and is_alive(store, holder) else None
+
+
+def is_alive(store: Store, owner: str) -> bool:
+    """Whether the sweep of `owner` still works, for all that can be seen."""
+    beats = store.times("sweeps")
+    if owner not in beats or not _may_run(owner):
+        return False
+    return (max(beats.values()) - beats[owner]).total_seconds() <= DEAD_SECONDS
+
+
+@contextmanager
+def announced(store: Store) -> Iterator[None]:
+    """While this is open the owner of `store` lives: its claims hold, and its scratch is left alone.
+
+    What dead owners have left of theirs is removed at the start; whatever is left of its own, at the end.
+    """
+    store.put(_beat(store), b"")
+    _sweep_out(store)
+    ended = threading.Event()
+    threading.Thread(target=_keep_beating, args=(store, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        with suppress(OSError):  # a storage that is away keeps nobody here; the next sweep finds this one dead
+            store.remove(_beat(store))
+            _sweep_out(store)
+
+
+def _keep_beating(store: Store, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_SECONDS):
+        with suppress(OSError):  # the storage is away, and may come back
+            beat(store)
+
+
+def beat(store: Store) -> None:
+    """Say that the owner of `store` still lives. It takes no room on a disk that is full."""
+    if store.local:
+        with suppress(FileNotFoundError):
+            os.utime(store.locate(_beat(store)))
+            return
+    store.put(_beat(store), b"")
+
+
+def _sweep_out(store: Store) -> None:
+    """Remove the announcements, the claims and the scratch of everybody who is dead."""
+    dead = {owner for folder in ("sweeps", "scratch") for owner in store.times(folder) if not is_alive(store, owner)}
+    for name in _leases(store):
+        holder = _holder(store, name)
+        if holder is not None and not is_alive(store, holder):
+            release(store, name)
+    for owner in dead:
+        store.remove_folder(f"scratch/{owner}")
+        store.remove(f"sweeps/{owner}")
+
+
+def _leases(store: Store) -> list[str]:
+    if not store.local:
+        return [*store.times("leases")]
+    with suppress(FileNotFoundError):
+        return os.listdir(store.locate("leases"))
+    return []
+
+
+def _beat(store: Store) -> str:
+    return f"sweeps/{store.owner}"
+
+
+def _file(name: str) -> str:
+    return f"leases/{name.replace('/', '-')}"
+
+
+def _take(store: Store, name: str) -> bool:
+    """Write the lease, unless there is one."""
+    if store.local:
+        path = store.locate(_file(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.symlink(store.owner, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            pass  # no symbolic links here, or no room for one, which the writing below says better
+        else:
+            return True
+    if _holder(store, name) is not None:
+        return False
+    store.put(_file(name), store.owner.encode())
+    return _holder(store, name) == store.owner
+
+
+def _holder(store: Store, name: str) -> str | None:
+    if store.local:
+        with suppress(OSError):  # nothing there, or no symbolic link
+            return os.readlink(store.locate(_file(name)))
+    found = store.get(_file(name))
+    return None if found is None else found.decode()
+
+
+def _may_run(owner: str) -> bool:
+    """False when `owner` is a process of this machine, and there is no such process any more."""
+    machine, process, _ = owner.rsplit(":", 2)
+    if machine != here():
+        return True
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

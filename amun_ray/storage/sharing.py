@@ -1,0 +1,91 @@
+"""How the stages share a store with other sweeps: each unit is made once, by whoever comes first."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from amun_ray.base.progress import say
+from amun_ray.storage.leases import claim, release, taken_by
+from amun_ray.storage.store import Store, Unit
+
+LOOK_SECONDS = 1  # how often what others are at is looked at again
+T = TypeVar("T")
+
+
+def make_once(store: Store, unit: Unit, make: Callable[[], Any]) -> bool:
+    """In a worker: make `unit`, unless it is finished or another sweep is at it; whether it was made here.
+
+    A `make` that raises leaves the claim to its sweep, which decides what becomes of the unit.
+    """
+    if not claim(store, unit.folder):
+        return False
+    missing = not store.has(unit)
+    if missing:
+        make()
+    release(store, unit.folder)
+    return missing
+
+
+def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
+             run: Callable[[Iterable[T]], Iterator[tuple[T, bool]]]) -> Iterator[tuple[T, bool]]:
+    """On the driver: `(item, made here)` of every item as its unit is finished, here or by another sweep.
+
+    `run` hands items out to workers that call `make_once`. What others are at is waited for, and made here after all
+    when they end without it.
+    """
+    ready, elsewhere, waits = list(items), [], _Patience()
+    while ready or elsewhere:
+        for item, made in run(ready):
+            if made or store.has(unit(item)):
+                yield item, made
+            else:
+                elsewhere.append(item)
+        waiting, ready, elsewhere = elsewhere, [], []
+        for item in waiting:
+            free = store.has(unit(item)) or taken_by(store, unit(item).folder) is None
+            (ready if free else elsewhere).append(item)
+        if elsewhere and not ready:
+            waits.wait(f"  waiting for {len(elsewhere)} of them, which another sweep is at")
+
+
+def claimed(store: Store, items: Sequence[T], unit: Callable[[T], Unit]) -> Iterator[list[T]]:
+    """On the driver: those of `items` that no other sweep is at; then, after waiting, more of them, until all were had.
+
+    What was yielded is this sweep's until the next is asked for.
+    """
+    left, waits = list(items), _Patience()
+    while left:
+        mine, others = [], []
+        for item in left:
+            (mine if claim(store, unit(item).folder) else others).append(item)
+        if mine:
+            yield mine
+            for item in mine:
+                release(store, unit(item).folder)
+        else:
+            waits.wait(f"  waiting for {len(others)} of them, which another sweep is at")
+        left = others
+
+
+def hold(store: Store, name: str, what: str) -> None:
+    """Claim `name`; as long as another sweep has it, wait, and say so."""
+    waits = _Patience()
+    while not claim(store, name):
+        owner = taken_by(store, name)
+        if owner is not None:
+            host, _, process, _ = owner.split(":")
+            waits.wait(f"{what} belongs to a sweep that still runs (host {host}, process {process}); waiting for its "
+                       "end. To work beside it, give another --output; both can have the same storage")
+
+
+class _Patience:
+    """Waits, and says once what for."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def wait(self, reason: str) -> None:
+        if not self._told:
+            say(reason)
+            self._told = True
+        time.sleep(LOOK_SECONDS)

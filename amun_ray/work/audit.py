@@ -1,0 +1,60 @@
+"""Stage 5: every attack on every model of the table, from predictions that are stored; no model is asked again.
+
+Cost, on the driver, with N samples: one pass over the reference predictions for LiRA, then for each model O(N log N)
+for RMIA, LiRA and the thresholds, and the support vector classifier of MIS, quadratic in its at most 2,000 samples per
+side and linear in the forget set.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from amun_ray.base.seeds import generator
+from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, audit, average_gap, lira
+from amun_ray.stages.cases import Evidence, split
+from amun_ray.stages.originals import Trained, stream_logits
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The attacks, and for each final forget set the models retrained without it, which are the target."""
+
+    evidence: Evidence
+    normals: lira.Lira
+    sets: Mapping[str, np.ndarray]
+    retrained: Mapping[str, Sequence[Scores]]
+
+    @classmethod
+    def open(cls, evidence: Evidence, references: Sequence[Trained], halves: np.ndarray, *,
+             sets: Mapping[str, np.ndarray], retrained: Mapping[str, Sequence[Trained]]) -> "Audit":
+        """`halves` (models, N) bool: on which samples each of the `references` was trained."""
+        workspace = evidence.workspace
+        normals = lira.fit(stream_logits(workspace, references), evidence.labels, members=halves)
+        scored: dict[str, list[Scores]] = {}
+        attacks = cls(evidence, normals, sets, scored)
+        for name in sets:
+            scored[name] = [attacks._attacked(logits, name) for logits in stream_logits(workspace, retrained[name])]
+        return attacks
+
+    def target(self, name: str) -> Scores:
+        """The mean scores of the models retrained without the forget set `name`."""
+        made = self.retrained[name]
+        return {term: float(np.mean([one[term] for one in made])) for term in made[0]}
+
+    def scores(self, logits: np.ndarray, name: str) -> Scores:
+        """Every score of a model that should have forgotten the set `name`, in percent, and their mean distance to the
+        target: Avg. Gap by FT AUC, and by MIS in its place."""
+        scores, target = self._attacked(logits, name), self.target(name)
+        return scores | {"average_gap": average_gap(scores, target, GAP_TERMS),
+                         "average_gap_mis": average_gap(scores, target, GAP_TERMS_MIS)}
+
+    def _attacked(self, logits: np.ndarray, name: str) -> Scores:
+        evidence, forget = self.evidence, self.sets[name]
+        workspace = evidence.workspace
+        attacks = audit(logits, evidence.labels, split(workspace, forget), evidence.mean, normals=self.normals,
+                        settings=workspace.sweep.rmia, generator=generator(workspace.sweep.seed, "audit", name))
+        del attacks["rmia_forget_test_auc"]  # it is FT AUC
+        return evidence.scores(logits, forget) | attacks

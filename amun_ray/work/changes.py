@@ -1,0 +1,47 @@
+"""What changed since the last start of a sweep in the same folder, so that nobody wonders why work is done again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amun_ray.base.files import write_whole
+from amun_ray.config.schema import Sweep
+from amun_ray.work.plan import ELSEWHERE
+
+CONFIG = "config.yaml"
+
+
+def changes(sweep: Sweep, output: Path) -> list[str]:
+    """One line for each setting that differs from the last start in `output`, and what that means; the config of this
+    start is left there for the next one, complete, as a file that `--config` takes."""
+    path, now = output / CONFIG, sweep.model_dump(mode="json")
+    before, after = _last(path), flat(now)
+    absent = "not there"
+    differing = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
+    write_whole(path, yaml.safe_dump(now, sort_keys=False).encode())
+    if not before or not differing:
+        return []
+    lines = [f"  {key}: {before.get(key, absent)} -> {after.get(key, absent)}" for key in differing]
+    if all(key.partition(".")[0] in ELSEWHERE for key in differing):
+        return ["changed since the last start in this folder, without effect on any result:", *lines]
+    return ["changed since the last start in this folder:", *lines,
+            "  what depends on these gets a new digest and is made anew; the rest is taken from the store"]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `key.path` -> value."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return found
+
+
+def _last(path: Path) -> dict[str, Any]:
+    """The flat config of the last start; empty where there was none, or where its file is not what was written."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return flat(content) if isinstance(content, dict) else {}

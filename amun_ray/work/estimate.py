@@ -1,0 +1,164 @@
+"""How long a sweep will take on a device that was calibrated: every piece of work counted, over what it does a second.
+
+    seconds of a worker = sum over the kinds of work of  units / (units per second)
+
+What the units of a stage grow with, for N training images, M images in all, n of them to be forgotten:
+
+    models       trained    epochs x (originals x N + retrained x (N - n) + references x M / 2)
+                 predicted  models x M
+    adversaries  attacked   originals x forget sets x n
+    search       unlearned  methods and accesses x trials x held-out cases x (gradients of one run, see `passes`)
+                 predicted  the same runs x (epochs x M + forward passes of the run without a gradient)
+                 scored     the same runs x epochs
+    final        as the search, with final cases x runs in the place of trials x held-out cases
+
+A final run is counted with all of `search.epochs`, because the search has yet to say how many are best: that stage
+takes at most what is said. Not counted: the start of Ray and of its workers, storage, MLflow, the report, and an
+attack's calibration of its first radius. On a GPU that several workers share, each is taken to be as fast as the lone
+one that was calibrated.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from amun_ray.config.fields import Access
+from amun_ray.config.schema import Sweep
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.parts import Part
+from amun_ray.training.recipe import Recipe
+from amun_ray.unlearn import Report, Sets, unlearn
+from amun_ray.work.plan import Plan
+
+Contender = tuple[str, Access]
+
+
+class Work(NamedTuple):
+    """Units of each kind of work; as a result of a calibration, units per second of one worker."""
+
+    trained: float = 0.0  # images through a step of training
+    unlearned: float = 0.0  # images whose gradient is taken, with the batch size and precision of unlearning
+    predicted: float = 0.0  # images through the network, forward alone
+    attacked: float = 0.0  # images for which an adversarial neighbour is searched
+    scored: float = 0.0  # models whose predictions on all images become a row of metrics
+
+    def seconds(self, rates: "Work") -> float:
+        """How long one worker takes that does `rates` units of each kind per second."""
+        return sum(units / rate for units, rate in zip(self, rates, strict=True) if units)
+
+    def plus(self, other: "Work", times: float = 1.0) -> "Work":
+        return Work(*(mine + times * theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of work of a plan, or what is left of them."""
+
+    trainings: tuple[int, ...]  # rows of each model; 0 for one that is loaded
+    attacked: int  # images
+    trials: Mapping[Contender, int]
+    final: Mapping[Contender, int]  # unlearned models
+
+    @property
+    def counts(self) -> dict[str, tuple[int, str]]:
+        """How many there are of each stage, and of what."""
+        return {"models": (len(self.trainings), "trainings"), "adversaries": (self.attacked, "adversarial images"),
+                "search": (sum(self.trials.values()), "trials"),
+                "final": (sum(self.final.values()), "unlearned models")}
+
+
+def pieces(plan: Plan) -> Pieces:
+    """Everything that a plan asks for."""
+    sweep, train_size = plan.sweep, plan.dataset.train_size
+    sets = {name: len(rows) for _, name, rows in [*plan.held_out, *plan.final]}
+    originals = [0 if sweep.originals.checkpoints else train_size] * sweep.originals.count
+    retrained = [train_size - sets[name] for name, count in plan.retrained.items() for _ in range(count)]
+    halves = [len(plan.dataset) // 2, len(plan.dataset) - len(plan.dataset) // 2] * (sweep.references.count // 2)
+    return Pieces((*originals, *retrained, *halves), sum(len(rows) for _, _, rows in [*plan.held_out, *plan.final]),
+                  {contender: sweep.trials(*contender) for contender in sweep.contenders},
+                  dict.fromkeys(sweep.contenders, len([*plan.final]) * sweep.final.runs))
+
+
+def works(plan: Plan, todo: Pieces, runs: Mapping[Contender, Work]) -> dict[str, Work]:
+    """What the pieces `todo` of `plan` ask of the devices, stage by stage (formulas at the top of this file); `runs` is
+    `run_work` of each contender."""
+    samples, cases = len(plan.dataset), len([*plan.held_out])
+    search, final = Work(), Work()
+    for contender, run in runs.items():
+        search = search.plus(run, todo.trials[contender] * cases)
+        final = final.plus(run, todo.final[contender])
+    return {"models": Work(trained=plan.sweep.training.epochs * sum(todo.trainings),
+                           predicted=samples * len(todo.trainings)),
+            "adversaries": Work(attacked=todo.attacked), "search": search, "final": final}
+
+
+def run_work(plan: Plan, contender: Contender) -> Work:
+    """One unlearning run of `search.epochs` epochs on one case, scored after each of them."""
+    forgotten = len(plan.sets.final[0])
+    once = passes(plan.sweep, contender, retain=plan.dataset.train_size - forgotten, forget=forgotten,
+                  classes=plan.dataset.classes)
+    return Work(unlearned=once.gradients, predicted=once.forwards + once.epochs * len(plan.dataset), scored=once.epochs)
+
+
+class Passes(NamedTuple):
+    """What one unlearning run puts through its model, in images, and after how many epochs it is scored."""
+
+    gradients: float
+    forwards: float  # without a gradient
+    epochs: float
+
+
+def passes(sweep: Sweep, contender: Contender, *, retain: int, forget: int, classes: int) -> Passes:
+    """The passes of a run on `retain` and `forget` images (and as many adversarial ones as are forgotten).
+
+    Counted by the method itself, in three small runs on a network of one pixel: what a method does in an epoch is a
+    number of passes over D_R, a number over D_F and D_A, and a number of batches of fixed size, so the counts lie on a
+    plane through those three. A second derivative counts as two gradients, as it does in a run's own cost.
+    """
+    small = sweep.unlearning.batch_size
+    base, wider, deeper = (_count(sweep, contender, retain=r * small, forget=f * small, classes=classes)
+                           for r, f in ((1, 1), (2, 1), (1, 2)))
+    return Passes(*(max(0.0, at + (retain / small - 1) * (more - at) + (forget / small - 1) * (again - at))
+                    for at, more, again in zip(base, wider, deeper, strict=True)))
+
+
+def _count(sweep: Sweep, contender: Contender, *, retain: int, forget: int, classes: int) -> Passes:
+    """The passes of a real run on black images of one pixel."""
+    def part(count: int) -> Part:
+        return Part(torch.zeros(count, 1, 1, 1), torch.arange(count) % classes, augment=False)
+
+    method, access = contender
+    network, report = nn.Sequential(nn.Flatten(), nn.Linear(1, classes)), Report()
+    recipe = Recipe(lr=1e-6, epochs=sweep.search.epochs, **sweep.unlearning.model_dump())
+    sets = Sets(retain=part(retain) if access == "retain" else None, forget=part(forget), adversarial=part(forget))
+    scored = len([*unlearn(method, network, sets, recipe=recipe, augmentation=Augmentation(), report=report,
+                           generator=torch.Generator().manual_seed(0), settings=sweep.method_settings(*contender))])
+    return Passes(report.backward, max(0, report.forward - report.backward), scored)
+
+
+def describe(plan: Plan, calibrated: tuple[str, Work] | None, todo: Pieces | None) -> str:
+    """One line: device-hours of each stage, of all and, where the store holds some of it, of what is left.
+
+    `calibrated` is a device's name with its units per second. A worker on a GPU counts as the share of it that it
+    holds, one on a processor as its cores.
+    """
+    if calibrated is None:
+        return "  estimate    none: --calibrate measures this machine with this config, in a minute at most"
+    device, rates = calibrated
+    on_gpu = device.startswith("GPU")
+    share = (plan.sweep.resources.gpus if on_gpu else plan.sweep.resources.cpus) / 3600
+    runs = {contender: run_work(plan, contender) for contender in plan.sweep.contenders}
+    hours = {stage: work.seconds(rates) * share for stage, work in works(plan, pieces(plan), runs).items()}
+    rest = "" if todo is None else (
+        f", {_hours(sum(work.seconds(rates) for work in works(plan, todo, runs).values()) * share)} of them left to do")
+    stages = ", ".join(f"{stage} {'at most ' if stage == 'final' else ''}{_hours(value)}"
+                       for stage, value in hours.items())
+    return (f"  estimate    {'GPU' if on_gpu else 'core'}-hours of the device that was calibrated, {device}: {stages}; "
+            f"in all {_hours(sum(hours.values()))}{rest}")
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,135 @@
+"""What a sweep will do, counted before any worker is asked for."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from amun_ray import models
+from amun_ray.config.schema import Sweep
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.indices import read_indices
+from amun_ray.data.splits import ForgetSets, random_forget_sets, requested_forget_sets
+from amun_ray.models import checkpoint
+from amun_ray.storage.store import Store
+from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
+
+ELSEWHERE = ("storage", "tracking", "resources")  # where it runs and where it writes: no result depends on these
+OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
+              "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
+              "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A config and its dataset: which forget sets there are, and how much work that makes."""
+
+    sweep: Sweep
+    dataset: Dataset
+
+    @cached_property
+    def sets(self) -> ForgetSets:
+        """The held-out and the final forget sets; no row is in both kinds.
+
+        Raises:
+            UserError: an index file that names no valid set, or a set too large for a disjoint one of its size.
+        """
+        forget, held_out, seed = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed
+        if forget.indices is not None:
+            rows = read_indices(forget.indices, self.dataset.train_size)
+            return requested_forget_sets(self.dataset.train_size, rows, held_out=held_out, seed=seed)
+        return random_forget_sets(self.dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,
+                                  seed=seed)
+
+    @property
+    def held_out(self) -> Iterator[tuple[int, str, np.ndarray]]:
+        """`(original, name, rows)` of every case that the search may see."""
+        for original in range(self.sweep.held_out.originals):
+            for number, rows in enumerate(self.sets.held_out):
+                yield original, f"held_out {number}", rows
+
+    @property
+    def final(self) -> Iterator[tuple[int, str, np.ndarray]]:
+        """`(original, name, rows)` of every case that the results count on."""
+        for original in range(self.sweep.originals.count):
+            for number, rows in enumerate(self.sets.final):
+                yield original, f"final {number}", rows
+
+    @property
+    def retrained(self) -> dict[str, int]:
+        """How many models are retrained without each forget set, by its name: one for each original that forgets it."""
+        cases = [*(self.held_out if self.sweep.search.needs_retrained else ()), *self.final]
+        return Counter(name for _, name, _ in cases)
+
+    @property
+    def searched(self) -> str:
+        """By what and on which sets the settings were chosen, for those who read the results."""
+        names = ", ".join(dict.fromkeys(name for _, name, _ in self.held_out))
+        return (f"Settings were searched by {OBJECTIVES[self.sweep.search.objective]}, mean over the forget set(s) "
+                f"{names} of {self.sweep.held_out.originals} original(s); these share no sample with the final ones.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two starts the same sweep: everything but where it runs and where it writes.
+
+        A checkpoint is what it holds: the alias of a registered model may come to mean another one.
+        """
+        settings = self.sweep.model_dump(mode="json", exclude=set(ELSEWHERE))
+        loaded = {"checkpoints": [one.digest for one in self.checkpoints]} if self.checkpoints else {}
+        return {"sweep": settings, "dataset": self.dataset.digest} | loaded
+
+    def store(self, output: Path) -> Store:
+        """Where the finished work is: the storage of the config, or a folder of `output`."""
+        return Store(self.sweep.storage or str(output.absolute() / "store"))
+
+    @cached_property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The originals that are loaded, not trained; UserError as `read_checkpoint`."""
+        return [read_checkpoint(source, self.sweep.tracking.uri) for source in self.sweep.originals.checkpoints or ()]
+
+    def new_model(self) -> nn.Module:
+        """The sweep's network on the CPU, initialised from the sweep's seed, normalisation in front."""
+        mean, std = self.dataset.statistics
+        return models.build(self.sweep.model.name, channels=self.dataset.channels, classes=self.dataset.classes,
+                            size=self.dataset.size, mean=mean, std=std, seed=self.sweep.seed,
+                            options=self.sweep.model.options)
+
+    def check(self) -> None:
+        """Draw the forget sets, build the network, load the checkpoints into it: here, before any worker is asked for.
+
+        Raises:
+            UserError: as `sets`; a network that does not fit the data; a checkpoint that does not fit the network.
+        """
+        assert self.sets.final
+        network = self.new_model()
+        for one in self.checkpoints:
+            checkpoint.load_state(network, one.state, one.source)
+
+    def __str__(self) -> str:
+        sweep, sets = self.sweep, self.sets
+        cases = [*self.held_out, *self.final]
+        retrained = sum(self.retrained.values())
+        shards = sum(ceil(len(rows) / sweep.attack.shard_size) for _, _, rows in cases)
+        contenders, trials = len(sweep.contenders), [sweep.trials(*contender) for contender in sweep.contenders]
+        where = "" if sweep.resources.needs_gpu else ", where the cluster has any,"
+        each = f"{sweep.resources.cpus:g} CPU and{where} {sweep.resources.whole_gpus:g} GPU each"
+        return "\n".join([
+            f"sweep {sweep.name}: {self.dataset.name}, {self.dataset.train_size} training and "
+            f"{len(self.dataset) - self.dataset.train_size} test images of {self.dataset.classes} classes; "
+            f"{len(sets.final[0])} to be forgotten",
+            f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
+            f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "
+            f"{sweep.training.epochs} epochs; {each}",
+            f"  adversaries {sum(len(rows) for _, _, rows in cases)} images in {shards} shards "
+            f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
+            f"  search      {sum(trials)} trials ({contenders} methods and accesses x "
+            f"{'-'.join(map(str, dict.fromkeys([min(trials), max(trials)])))}), {sweep.search.epochs} epochs on "
+            f"{len([*self.held_out])} held-out case(s), by {OBJECTIVES[sweep.search.objective]}; {each}",
+            f"  final       {contenders * len([*self.final]) * sweep.final.runs} unlearned models "
+            f"({contenders} x {len([*self.final])} cases x {sweep.final.runs} runs); {each}"])

@@ -1,0 +1,109 @@
+"""What the store holds already of a sweep, found without starting anything."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from amun_ray.metrics import reference_mean
+from amun_ray.runtime.bench import Workspace
+from amun_ray.stages.adversaries import Target
+from amun_ray.stages.cases import Contender, Settings, case_inputs
+from amun_ray.stages.originals import Trained, Wanted, rows_digest, stream_logits, wanted_trainings
+from amun_ray.storage.store import Store, digest
+from amun_ray.work.estimate import Pieces, pieces
+from amun_ray.work.plan import Plan
+
+Lineage = Mapping[str, Any]  # of a case, as units have it: as much of it as is known
+Known = dict[tuple[int, str], Lineage]  # by original and name of the forget set
+
+
+def left(plan: Plan, store: Store) -> Pieces:
+    """The pieces of work that `store` does not hold yet.
+
+    Models and adversarial sets are looked for at their address. A trial or an unlearned model counts as held when all
+    but its searched settings agrees: which those are, only the search itself will say again.
+    """
+    whole = pieces(plan)
+    mean, std = plan.dataset.statistics
+    workspace = Workspace(plan.sweep, store, plan.dataset.digest, plan.dataset.pixels.shape[1:], plan.dataset.classes,
+                          len(plan.dataset), plan.dataset.train_size, mean, std, samples=())
+    wanted = wanted_trainings(workspace, plan)
+    have = [store.has(one.unit(workspace)) for one in wanted.every]
+    trainings = tuple(rows for rows, there in zip(whole.trainings, have, strict=True) if not there)
+    originals = {k: Trained(one.name, one.unit(workspace), result["weights"], result["seconds"])
+                 for k, one in enumerate(wanted.originals) if (result := store.result(one.unit(workspace))) is not None}
+    targets = {(k, name): Target(originals[k], name, rows) for k, name, rows in [*plan.held_out, *plan.final]
+               if k in originals}
+    attacked = whole.attacked - sum(_made(workspace, target) for target in targets.values())
+    cases = _lineages(plan, workspace, wanted, targets) if not trainings else {}
+    search = [cases[k, name] for k, name, _ in plan.held_out] if cases else []
+    return Pieces(trainings, attacked, _minus(whole.trials, _trials(workspace, search)),
+                  _minus(whole.final, _final(workspace, [cases[k, name] for k, name, _ in plan.final if cases])))
+
+
+def describe(plan: Plan, todo: Pieces, store: Store) -> str:
+    """What is at hand of every stage, as one line."""
+    whole = pieces(plan)
+    found = "; ".join(f"{count - todo.counts[stage][0]} of {count} {what}"
+                      for stage, (count, what) in whole.counts.items())
+    return f"  reused      {found}; from {store.uri}"
+
+
+def _made(workspace: Workspace, target: Target) -> int:
+    """The images of a set whose shards are there."""
+    shards = target.shards(workspace)
+    if workspace.store.has(target.unit(workspace)):
+        return len(target.rows)
+    return sum(len(shard.rows) for shard in shards if workspace.store.has(shard.unit, shard.name))
+
+
+def _lineages(plan: Plan, workspace: Workspace, wanted: Wanted, targets: Mapping[tuple[int, str], Target]) -> Known:
+    """What a unit says of each case where every model is at hand."""
+    references = [Trained(one.name, one.unit(workspace), None, 0.0) for one in wanted.references]
+    mean = digest(reference_mean(stream_logits(workspace, references), plan.dataset.labels,
+                                 settings=plan.sweep.rmia).tobytes())
+    return {key: {"original": target.original.weights, "forget": rows_digest(target.rows),
+                  "adversarial": target.unit(workspace).digest, "references": mean} for key, target in targets.items()}
+
+
+def _trials(workspace: Workspace, cases: Sequence[Lineage]) -> Counter:
+    """How many trials of each contender there are on these cases."""
+    search = workspace.sweep.search
+    return Counter(contender for contender, inputs in _alike(workspace, "trials")
+                   if inputs["settings"]["epochs"] == search.epochs and _are(cases, inputs["cases"])
+                   and inputs.get("objective", "average_gap") == search.objective)
+
+
+def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter:
+    """How many unlearned models of each contender there are; of each case no more than the sweep asks for."""
+    found = {(contender, place, inputs["cases"][0]["seed"]) for contender, inputs in _alike(workspace, "unlearned")
+             for place, case in enumerate(cases) if _are([case], inputs["cases"])}
+    runs = Counter((contender, place) for contender, place, _ in found)
+    counted = Counter()
+    for (contender, _), count in runs.items():
+        counted[contender] += min(count, workspace.sweep.final.runs)
+    return counted
+
+
+def _alike(workspace: Workspace, kind: str) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """The contender and the inputs of every unit of a kind that was made as this sweep makes them."""
+    sweep = workspace.sweep
+    for inputs in workspace.store.inputs(kind):
+        contender = tuple(inputs["contender"])
+        if contender not in sweep.contenders:
+            continue
+        wanted = case_inputs(workspace, Contender(*contender), Settings(0.0, "never", 0, {}), [], run=0)
+        fixed = wanted["settings"]["own"].keys() - set(sweep.chosen(contender[0]).search)
+        if all(inputs[key] == value for key, value in wanted.items() if key not in ("settings", "cases")) and all(
+                inputs["settings"]["own"].get(key) == wanted["settings"]["own"][key] for key in fixed):
+            yield contender, inputs
+
+
+def _are(cases: Sequence[Lineage], found: Sequence[Lineage]) -> bool:
+    """Whether a unit's cases are these, as far as they are known."""
+    return len(cases) == len(found) and all(there.get(key) == value for case, there in zip(cases, found, strict=True)
+                                            for key, value in case.items())
+
+
+def _minus(whole: Mapping[tuple[str, str], int], done: Counter) -> dict[tuple[str, str], int]:
+    return {contender: max(0, count - done[contender]) for contender, count in whole.items()}

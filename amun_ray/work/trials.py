@@ -1,0 +1,117 @@
+"""What a trial is: its address, what becomes of it, and when it is hopeless."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from amun_ray.runtime.bench import Workspace
+from amun_ray.stages.cases import Case, Contender, Settings, case_inputs
+from amun_ray.storage.store import Store, Unit
+
+TERMS = ("average_gap", "proxy")  # what a search may minimise, in percentage points
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to make: its place in its study, what it tries, and the limits that it must stay within.
+
+    Two units may hold its result. `whole` knows nothing of limits, so that every search finds it; a trial that was
+    stopped goes to `stopped`, whose address has the limits that stopped it.
+    """
+
+    contender: Contender
+    number: int
+    settings: Settings
+    limits: tuple[float, ...] | None  # see `limits`
+    whole: Unit
+    stopped: Unit
+
+    @classmethod
+    def of(cls, workspace: Workspace, cases: Sequence[Case], contender: Contender, number: int, settings: Settings,
+           limits: tuple[float, ...] | None) -> "Job":
+        inputs, search = case_inputs(workspace, contender, settings, cases, run=0), workspace.sweep.search
+        if search.objective != "average_gap":
+            inputs["objective"] = search.objective
+        return cls(contender, number, settings, limits, Unit("trials", inputs),
+                   Unit("trials", inputs | {"limits": list(limits or ())}))
+
+    def result(self, store: Store) -> dict[str, Any] | None:
+        """What the store knows of this trial. One that an earlier search ran for longer is cut where its limits would
+        have stopped it: the same config comes to the same trials, whatever the store holds."""
+        found = store.result(self.whole)
+        if found is None:
+            return store.result(self.stopped) if self.limits else None
+        stop = stopped_after(curve(found), self.limits or ())
+        return found if stop is None else cut(found, stop, self.limits)
+
+    def trial(self, result: dict[str, Any]) -> "Trial":
+        return Trial(self.contender, self.number, self.settings, self.stopped if "stopped" in result else self.whole,
+                     result)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that is over: its place in its study, what it tried, and its stored result.
+
+    The result has each term of the objective by epoch, and of a finished trial its best epoch. `failed` or `stopped`
+    there is the reason why the trial did not finish.
+    """
+
+    contender: Contender
+    number: int
+    settings: Settings  # with the number of epochs that was asked for
+    unit: Unit
+    result: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        return "failed" not in self.result and "stopped" not in self.result
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Each term of the objective at the best epoch, in points; empty unless the trial finished."""
+        return {term: self.result[f"best_{term}"] for term in TERMS if f"best_{term}" in self.result}
+
+    @property
+    def value(self) -> float:
+        """The number that trials are ranked by, lower is better: the mean of `scores`, infinite without any."""
+        return float(np.mean(list(self.scores.values()))) if self.finished else float("inf")
+
+    @property
+    def best(self) -> Settings:
+        return self.settings._replace(epochs=self.result["best_epoch"])
+
+
+def curve(result: dict[str, Any]) -> list[float]:
+    """The number that epochs are ranked by, after each epoch of a result: the mean of the objective's terms."""
+    return [float(np.mean(values)) for values in zip(*(result[term] for term in TERMS if term in result), strict=True)]
+
+
+def limits(finished: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """What the best value so far of a hopeful trial does not exceed after each epoch but the last.
+
+    A trial is hopeless after epoch e when its best value so far is behind the best of all `finished` trials, given as
+    their curves over all epochs, by more than any of those improved its own best value after epoch e. No epoch of a
+    hopeless trial can be the best of its study, for the best one is lower already.
+    """
+    best_so_far = np.minimum.accumulate(np.asarray(finished), axis=1)  # (trials, epochs)
+    made_up = (best_so_far - best_so_far[:, -1:]).max(axis=0)
+    return tuple(float(value) for value in best_so_far[:, -1].min() + made_up[:-1])
+
+
+def stopped_after(values: Sequence[float], limits: Sequence[float]) -> int | None:
+    """The epoch, from 1, after which a trial with these values by epoch is hopeless; None for one that stays within."""
+    best_so_far = np.minimum.accumulate(values) if len(values) else ()
+    return next((epoch for epoch, (value, limit) in enumerate(zip(best_so_far, limits, strict=False), 1)
+                 if value > limit), None)
+
+
+def cut(result: dict[str, Any], epochs: int, limits: Sequence[float]) -> dict[str, Any]:
+    """The result of a trial that was stopped after so many epochs: no best epoch, so that it cannot win."""
+    kept = {term: result[term][:epochs] for term in TERMS if term in result}
+    best = min(curve(kept))
+    return kept | {"curves": [case[:epochs] for case in result["curves"]],
+                   "stopped": f"hopeless after epoch {epochs}: {best:.2f} points at best, more than the limit of "
+                              f"{limits[epochs - 1]:.2f}"}

@@ -1,0 +1,370 @@
+"""A config is complete and right before any work starts; its mistakes come together, one line each."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from amun_ray.attacks import ATTACKS
+from amun_ray.base.errors import UserError
+from amun_ray.config import file as config_file
+from amun_ray.config.schema import Sweep, accesses
+from amun_ray.models import MODELS
+from amun_ray.unlearn import METHODS
+
+SHIPPED = sorted(config_file.REPOSITORY.glob("*.yaml"))
+PLAIN = """
+name: mine
+data: {name: digits, train_size: 300}
+model: {name: small_cnn}
+training: {epochs: 2, lr: 1e-1}
+forget: {fraction: 0.1}
+methods:
+  finetune:
+  amun:
+"""
+
+
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(PLAIN)
+    return path
+
+
+def mistakes(path: Path, *overrides: str) -> list[str]:
+    """The lines of the error that loading `path` raises, without the source that each begins with."""
+    with pytest.raises(UserError) as caught:
+        config_file.load(str(path), list(overrides))
+    return [line.removeprefix("--set: ").removeprefix(f"{path} with --set: ").removeprefix(f"{path}: ")
+            for line in str(caught.value).split("\n")]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_config_loads_by_name_and_says_what_it_does(path):
+    sweep = config_file.load(path.stem)
+    assert sweep.contenders
+    header = path.read_text().partition("\nname:")[0]
+    assert "python amun_ray/sweep.py" in header or "ray submit" in header
+
+
+def test_the_default_is_there_and_is_digits():
+    assert config_file.load("default").data.name == "digits"
+
+
+def test_a_minimal_config_gets_the_defaults_of_the_schema(mine):
+    sweep = config_file.load(str(mine))
+    assert sweep.search.trials == 20
+    assert sweep.training.lr == 0.1  # 1e-1, which YAML 1.1 reads as a text
+    assert sweep.contenders == [("finetune", "retain"), ("amun", "retain"), ("amun", "forget_only")]
+
+
+UNKNOWN_KEYS = [
+    ("serch.trials=3", "serch: unknown key; did you mean 'search'?"),
+    ("search.trails=3", "search.trails: unknown key; did you mean 'trials'?"),
+    ("search.lr.lo=1", "search.lr.lo: unknown key; did you mean 'low'?"),
+    ("training.recpie=fast", "training.recpie: unknown key; did you mean 'recipe'?"),
+    ("training.epoch=1", "training.epoch: unknown key; did you mean 'epochs'?"),
+    ("attack.search.stps=3", "attack.search.stps: unknown key; did you mean 'steps'?"),
+    ("attack.shard_sise=3", "attack.shard_sise: unknown key; did you mean 'shard_size'?"),
+    ("methods.amun.serch=[]", "methods.amun.serch: unknown key; did you mean 'search'?"),
+    ("rmia.gama=3", "rmia.gama: unknown key; did you mean 'gamma'?"),
+    ("data.trian=x", "data.trian: unknown key; did you mean 'train'?"),
+    ("tracking.zzz=x", "tracking.zzz: unknown key. Known: uri, experiment, models"),
+]
+WRONG_TYPES = [
+    ("search.trials=many", "search.trials: must be a valid integer, but got 'many'"),
+    ("search.trials=2.5", "search.trials: must be a valid integer, but got 2.5"),
+    ("search.trials=true", "search.trials: must be a valid integer, but got True"),
+    ("search.trials='3'", "search.trials: must be a valid integer, but got '3'"),
+    ("training=fast", "training: must be a mapping, but got 'fast'"),
+    ("training={recipe: fast, epochs: 2.5}", "training.epochs: must be a valid integer, but got 2.5"),
+    ("training.lr=fast", "training.lr: must be a valid number, but got 'fast'"),
+    ("data.flip=1", "data.flip: must be a valid boolean, but got 1"),
+    ("search.lr=3", "search.lr: must be a mapping, but got 3"),
+    ("model=resnet20", "model: must be a mapping, but got 'resnet20'"),
+    ("methods=[amun]", "methods: must be a mapping, but got ['amun']"),
+    ("methods.amun=3", "methods.amun: must be a mapping, but got 3"),
+    ("methods.amun={access: retain}", "methods.amun.access: must be a list, but got 'retain'"),
+    ("originals.checkpoints=a", "originals.checkpoints: must be a list, but got 'a'"),
+    ("name=7", "name: must be a valid string, but got 7"),
+    ("model.options={width: wide}", "model: model 'small_cnn': the setting 'width' must be int, found 'wide'"),
+    ("forget=", "forget: must be a mapping, but got None"),
+]
+OUT_OF_RANGE = [
+    ("search.trials=0", "search.trials: must be greater than 0, but got 0"),
+    ("training.epochs=0", "training: epochs must be >= 1, but got 0"),
+    ("training.schedule=cosine", "training.schedule: must be 'step' or 'one_cycle', but got 'cosine'"),
+    ("forget.fraction=0", "forget.fraction: must be greater than 0, but got 0"),
+    ("forget.fraction=1.5", "forget.fraction: must be less than 1, but got 1.5"),
+    ("forget.fraction=0.6", "forget.fraction: must be at most 0.5, or every held-out forget set of that size overlaps "
+                            "the final ones, but got 0.6"),
+    ("search.lr={low: 1, high: 0.5}", "search.lr: low <= high must hold, but got low=1, high=0.5"),
+    ("search.schedules=[evry_1]",
+     "search.schedules.0: must be never or every_N (times 0.1 every N epochs), but got 'evry_1'"),
+    ("search.schedules=[]", "search.schedules: at least one is needed, but it is empty"),
+    ("references.count=5", "references.count: must be a multiple of 2, but got 5"),
+    ("references.count=2", "references.count: must be greater than or equal to 4, but got 2"),
+    ("unlearning.batch_size=1", "unlearning.batch_size: must be greater than or equal to 2, but got 1"),
+    ("unlearning.momentum=1", "unlearning.momentum: must be less than 1, but got 1"),
+    ("held_out.originals=3", "held_out: originals (3) must not exceed originals.count (1)"),
+    ("originals.checkpoints=['run:/1/model']", "originals.checkpoints.0: must be a path or an MLflow address "
+     "(runs:/, models:/, mlflow-artifacts:/), but got 'run:/1/model'"),
+    ("originals.checkpoints=[a, b]", "originals: count (1) must be the number of checkpoints (2)"),
+    ("forget={fraction: 0.1, indices: a.csv}", "forget: give either fraction or indices, not both and not neither"),
+    ("forget={}", "forget: give either fraction or indices, not both and not neither"),
+    ("forget={indices: a.csv, sets: 2}", "forget: indices name one forget set, but sets is 2"),
+    ("rmia.gamma=-1", "rmia: gamma must be positive, got -1.0"),
+    ("attack.search={name: pgd_l2, steps: 0}",
+     "attack.search: attack 'pgd_l2': `steps` must be finite and at least 1, found 0"),
+    ("name=a b", "name: must be of letters, digits, _, . and -, but got 'a b'"),
+    ("tracking.models=some", "tracking.models: must be 'all' or 'final', but got 'some'"),
+    ("tracking.uri=''", "tracking.uri: string should have at least 1 character, but got ''"),
+    ("methods={}", "methods: at least one is needed, but it is empty"),
+    ("methods.amun={access: []}", "methods.amun.access: at least one is needed, but it is empty"),
+    ("methods.amun={access: [retain, retain]}",
+     "methods.amun.access: each may stand there once, but got retain, retain"),
+    ("methods.finetune={access: [forget_only]}",
+     "methods.finetune.access: finetune does not exist with 'forget_only', only with retain"),
+    ("methods.amun={access: [retain], settings: {forget_statistics: 1}}",
+     "methods.amun.settings.forget_statistics: 'forget_statistics' has no effect on amun with 'retain' access, only "
+     "with 'forget_only'"),
+    ("methods.salun={access: [retain], search: [mask_ratio, forget_statistics]}",
+     "methods.salun.search: 'forget_statistics' has no effect on salun with 'retain' access, only with 'forget_only'"),
+    ("methods.salun={settings: {mask_ratio: 0}}", "methods.salun.settings.mask_ratio: must be > 0, but got 0.0"),
+    ("methods.salun={settings: {mask_ratio: 1.1}}", "methods.salun.settings.mask_ratio: must be <= 1, but got 1.1"),
+    ("training.lr=0", "training: lr must be > 0 and finite, but got 0.0"),
+    ("search.lr.low=0", "search.lr.low: must be greater than 0, but got 0"),
+    ("search.epochs=0", "search.epochs: must be greater than 0, but got 0"),
+    ("methods.l1_sparse={settings: {alpha: -1}}", "methods.l1_sparse.settings.alpha: must be >= 0, but got -1.0"),
+]
+UNKNOWN_NAMES = [
+    ("methods.amnu=", f"methods.amnu: unknown method 'amnu'; did you mean 'amun'? Known: {', '.join(sorted(METHODS))}"),
+    ("methods={amun: , retrain: }", "methods.retrain: 'retrain' is no method to ask for: every sweep makes these "
+     "models, and every table has their row; remove this line"),
+    ("training={recipe: fsat}", "training: unknown recipe 'fsat'; did you mean 'fast'? Known: fast, paper"),
+    ("model.name=smal_cnn", "model.name: unknown model 'smal_cnn'; did you mean 'small_cnn'? "
+                            f"Known: {', '.join(sorted(MODELS))}"),
+    ("data.name=digist", "data.name: unknown dataset 'digist'; did you mean 'digits'? "
+                         "Known: cifar10, cifar100, digits, parquet"),
+    ("attack.search.name=pgd_l3", "attack.search: unknown attack 'pgd_l3'; did you mean 'pgd_l2'? "
+                                  f"Known: {', '.join(sorted(ATTACKS))}"),
+    ("model.name=zzz", f"model.name: unknown model 'zzz'. Known: {', '.join(sorted(MODELS))}"),
+    ("model.options={widht: 3}",
+     "model: model 'small_cnn' has no setting 'widht'; did you mean 'width'? Its settings: width"),
+    ("data.train=x",
+     "data: dataset 'digits' has no setting 'train'; did you mean 'train_size'? Its settings: train_size, seed"),
+    ("methods.l1_sparse={search: [alpah]}", "methods.l1_sparse.search: l1_sparse has no setting 'alpah'; did you mean "
+                                            "'alpha'? Its settings: alpha, decay_epochs"),
+    ("methods={'nowhere:METHOD': }", "methods.nowhere:METHOD: method 'nowhere:METHOD': module 'nowhere' cannot be "
+     "imported: No module named 'nowhere'; install it, or put its folder on PYTHONPATH"),
+    ("methods={'os.path:join': }", "methods.os.path:join: method 'os.path:join': an amun_ray.unlearn.Method is "
+     "expected, found function"),
+    ("model.name=os:nothing", "model.name: model 'os:nothing': module 'os' has no 'nothing'"),
+]
+
+
+WRONG_POINTS = [
+    ("search.points=[{lr: 0.5, schedule: never}]",
+     "search.points.0.lr: outside the search space: must be from 1e-06 to 0.1, but got 0.5"),
+    ("search.points=[{lr: 0.1, schedule: never}, {lr: 0.1, schedule: every_2}]",
+     "search.points.1.schedule: outside the search space: must be one of never, every_1, every_5, but got 'every_2'"),
+    ("methods.salun={search: [mask_ratio], points: [{lr: 0.01, schedule: never, settings: {mask_ratio: 0.95}}]}",
+     "methods.salun.points.0.settings.mask_ratio: outside the search space: must be from 0.1 to 0.9, but got 0.95"),
+    ("methods.salun={points: [{lr: 0.01, schedule: never, settings: {mask_ratio: 0.5}}]}",
+     "methods.salun.points.0.settings.mask_ratio: is not searched for salun, whose space is lr, schedule; "
+     "name it in methods.salun.search"),
+    ("search.points=[{lr: 0.01, schedule: never}, {lr: 0.01, schedule: never}]", "search.points.1: stands there twice"),
+    ("search={trials: 1, points: [{lr: 0.01, schedule: never}, {lr: 0.02, schedule: never}]}",
+     "search.trials: must be at least 2, the number of known-good points of a method, but got 1"),
+    ("search.points=[{schedule: never}]", "search.points.0.lr: this key is required"),
+    ("search.points=[{lr: 0.01, schedule: never, epoch: 3}]",
+     "search.points.0.epoch: unknown key. Known: lr, schedule, settings"),
+    ("search.sampler=tpee", "search.sampler: must be 'tpe', 'random' or 'grid', but got 'tpee'"),
+    ("search.objective=gap", "search.objective: must be 'average_gap', 'proxy' or 'both', but got 'gap'"),
+    ("search.grid.lr=0", "search.grid.lr: must be greater than 0, but got 0"),
+    ("resources.gpus=half", "resources.gpus: must be a number of at least 0, or auto, but got 'half'"),
+    ("resources.gpus=true", "resources.gpus: must be a number of at least 0, or auto, but got True"),
+    ("resources.gpus=-1", "resources.gpus: must be a number of at least 0, or auto, but got -1"),
+    ("search.concurrent=0", "search.concurrent: must be greater than 0, but got 0"),
+]
+
+
+@pytest.mark.parametrize(("override", "line"), UNKNOWN_KEYS + WRONG_POINTS + WRONG_TYPES + OUT_OF_RANGE + UNKNOWN_NAMES)
+def test_a_mistake_is_named_with_its_rule_and_what_came(mine, override, line):
+    assert mistakes(mine, override) == [line]
+
+
+@pytest.mark.parametrize("key", ["name", "data", "model", "training", "forget", "methods", "training.lr", "model.name"])
+def test_a_key_that_must_be_there_is_asked_for(mine, key):
+    content = yaml.load(PLAIN, config_file.Loader)
+    first, _, second = key.partition(".")
+    del (content[first] if second else content)[second or first]
+    mine.write_text(yaml.safe_dump(content))
+    assert mistakes(mine) == [f"{key}: this key is required"]
+
+
+def test_all_mistakes_of_a_file_come_in_one_message(mine):
+    mine.write_text("""
+name: mine
+data: {name: digist}
+model: {name: resnet21, opptions: {}}
+training: {epochs: 2, lr: 0.1, lerning_rate: 3}
+forget: {fraction: 0.7}
+held_out: {originals: 9}
+methods:
+  amnu:
+  amun: {access: [nothing]}
+  finetune: {access: [forget_only]}
+search: {trials: 0, epochs: many}
+serch: 3
+""")
+    found = [line.partition(": ")[0] for line in mistakes(mine)]
+    assert sorted(found) == sorted([
+        "data.name", "model.name", "model.opptions", "training.lerning_rate", "forget.fraction", "held_out",
+        "methods.amnu", "methods.amun.access.0", "methods.finetune.access", "search.trials", "search.epochs", "serch"])
+
+
+@pytest.mark.parametrize(("content", "line"), [
+    ("here = nothing", "cannot be imported: NameError: name 'nothing' is not defined"),
+    ("here = (", "cannot be imported: SyntaxError: '(' was never closed (broken.py, line 1)"),
+    ("import os\nos.nothing", "cannot be imported: AttributeError: module 'os' has no attribute 'nothing'"),
+    ("METHODE = 1", "has no 'METHOD'; did you mean 'METHODE'?"),
+])
+def test_a_module_that_breaks_is_one_line(mine, tmp_path, monkeypatch, content, line):
+    (tmp_path / "broken.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    assert mistakes(mine, "methods={'broken:METHOD': }") == [
+        f"methods.broken:METHOD: method 'broken:METHOD': module 'broken' {line}"]
+
+
+@pytest.mark.parametrize("name", ["broken:", ":METHOD", ".broken:METHOD", "a b:METHOD"])
+def test_a_name_of_another_form_is_one_line(mine, name):
+    assert mistakes(mine, f"methods={{'{name}': }}") == [
+        f"methods.{name}: method {name!r}: a name of the form package.module:NAME is expected"]
+
+
+def test_several_wrong_settings_of_one_row_are_all_named(mine):
+    assert mistakes(mine, "data={name: parquet, flip: true, options: {x: 1}}") == [
+        "data: dataset 'parquet' has no setting 'x'. Its settings: train, test, image_column, label_column, classes, "
+        "train_size, test_size, seed",
+        "data: dataset 'parquet' needs the setting 'train'", "data: dataset 'parquet' needs the setting 'test'"]
+    assert mistakes(mine, "model.name=os.path:basename") == [
+        f"model: model 'os.path:basename' {rule}" for rule in (
+            "must take the keyword 'channels'", "must take the keyword 'classes'", "must take the keyword 'size'",
+            "needs the setting 'p'")]
+
+
+@pytest.mark.parametrize(("text", "line"), [
+    ("name: [", "cannot be read as YAML: while parsing a flow node"),
+    ("", "a mapping of settings is expected, found NoneType"),
+    ("- a\n- b", "a mapping of settings is expected, found list"),
+    ("name: a\nname: b", "cannot be read as YAML: the key 'name' stands twice"),
+    ("name: \x00", "cannot be read as YAML: unacceptable character"),
+])
+def test_a_file_that_is_no_config_is_one_line(mine, text, line):
+    mine.write_text(text)
+    found = mistakes(mine)
+    assert len(found) == 1
+    assert found[0].startswith(line)
+
+
+def test_names_and_paths_resolve(mine, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # a name does not depend on the folder that the command is given in
+    assert config_file.resolve("default").is_file()
+    assert config_file.resolve("mine.yaml") == Path("mine.yaml")
+    assert config_file.resolve(str(mine)) == mine
+    with pytest.raises(UserError, match=r"config 'defualt': no such name; did you mean 'default'\? Known: .*default"):
+        config_file.resolve("defualt")
+    with pytest.raises(UserError, match=r"config 'nothing.yaml': no such file"):
+        config_file.resolve("nothing.yaml")
+
+
+def test_a_named_recipe_is_what_it_stands_for(mine):
+    def training(text):
+        return config_file.load(str(mine), [f"training={text}"]).training
+    written = "{lr: 0.1, epochs: 200, batch_size: 128, momentum: 0.9, weight_decay: 5e-4, decay_every: 40}"
+    assert training("{recipe: paper}") == training(written)
+    assert training("{recipe: fast, epochs: 8}") == training("{lr: 0.1, epochs: 8, schedule: one_cycle}")
+
+
+def test_overrides_change_one_key_and_are_read_as_yaml(mine):
+    sweep = config_file.load(str(mine), ["search.trials=3", "search.lr.low=1e-4", "search.schedules=[never, every_2]",
+                                         "methods.amun.access=[retain]", "search.trials=4", "storage=s3://a=b"])
+    assert (sweep.search.trials, sweep.search.lr.low, sweep.search.lr.high) == (4, 1e-4, 0.1)
+    assert sweep.search.schedules == ("never", "every_2")
+    assert sweep.contenders == [("finetune", "retain"), ("amun", "retain")]
+    assert sweep.storage == "s3://a=b"
+
+
+@pytest.mark.parametrize("override", ["search.trials", "=3", "search.trials=["])
+def test_an_override_that_cannot_be_read_is_shown(mine, override):
+    with pytest.raises(UserError, match="--set"):
+        config_file.load(str(mine), [override])
+
+
+def test_a_mistake_says_where_it_was_written(mine):
+    with pytest.raises(UserError, match=r"^--set: search.trials: "):
+        config_file.load(str(mine), ["search.trials=0"])
+    with pytest.raises(UserError, match=r"mine.yaml with --set: search.lr: low <= high"):
+        config_file.load(str(mine), ["search.lr.low=5"])
+    mine.write_text(PLAIN + "search: {trials: 0}")
+    with pytest.raises(UserError, match=r"mine.yaml: search.trials: "):
+        config_file.load(str(mine))
+
+
+def test_a_config_is_frozen_and_its_dump_loads_again(mine, tmp_path):
+    sweep = config_file.load(str(mine))
+    with pytest.raises(ValueError, match="frozen"):
+        sweep.seed = 3
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(sweep.model_dump(mode="json")))
+    assert config_file.load(str(again)) == sweep
+    assert isinstance(sweep, Sweep)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_one_line_of_a_config(mine, name):
+    sweep = config_file.load(str(mine), [f"methods={{{name}: }}"])
+    assert sweep.contenders == [(name, access) for access in accesses(name)]
+    assert all(sweep.method_settings(name, access) == {} for access in accesses(name))
+
+
+def test_a_setting_is_given_and_searched_where_it_counts(mine):
+    sweep = config_file.load(str(mine), [
+        "methods={amun_salun: {settings: {forget_statistics: 1}, search: [mask_ratio]},"
+        "gradient_ascent: {search: [forget_statistics]}, salun: {search: [forget_statistics, mask_ratio]}}"])
+    assert sweep.method_settings("amun_salun", "retain") == {}
+    assert sweep.method_settings("amun_salun", "forget_only") == {"forget_statistics": 1}
+    assert {name: list(sweep.space(*name))[2:] for name in sweep.contenders} == {
+        ("amun_salun", "retain"): ["mask_ratio"], ("amun_salun", "forget_only"): ["mask_ratio"],
+        ("gradient_ascent", "retain"): ["forget_statistics"], ("gradient_ascent", "forget_only"): ["forget_statistics"],
+        ("salun", "retain"): ["mask_ratio"], ("salun", "forget_only"): ["forget_statistics", "mask_ratio"]}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].settings])
+def test_every_setting_of_a_method_can_be_given_and_searched(mine, name):
+    keys, row = list(METHODS[name].settings), METHODS[name].settings
+    given = ", ".join(f"{key}: {row[key].default}" for key in keys)
+    sweep = config_file.load(str(mine), [f"methods={{{name}: {{settings: {{{given}}}, search: [{', '.join(keys)}]}}}}"])
+    assert sweep.methods[name].search == tuple(keys)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_is_one_line_of_a_config(mine, name):
+    assert config_file.load(str(mine), [f"attack.search.name={name}"]).attack.search.name == name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_one_line_of_a_config(mine, name):
+    assert config_file.load(str(mine), [f"model.name={name}"]).model.name == name
+
+
+def test_a_point_leaves_out_what_does_not_count_with_an_access(mine):
+    point = "{lr: 0.01, schedule: never, settings: {forget_statistics: 1}}"
+    sweep = config_file.load(str(mine), [f"methods={{amun: {{search: [forget_statistics], points: [{point}]}}}}"])
+    for access in ("retain", "forget_only"):
+        (given,) = sweep.given("amun", access)
+        assert given.keys() == {"lr", "schedule", "forget_statistics"} & sweep.space("amun", access).keys()

@@ -1,0 +1,20 @@
+"""A Ray of two CPUs for the tests of a folder, whose workers find the modules beside this file and of `stages`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # by default a busy machine starves them, at 15
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(HERE), str(HERE / "stages"), str(HERE.parent), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(scope="package")
+def local_ray():
+    import ray
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray
+    ray.shutdown()

@@ -1,0 +1,124 @@
+"""The paper's numbers as the paper prints them, and a sweep's results beside them."""
+
+import pytest
+
+from amun_ray import data
+from amun_ray.base.errors import UserError
+from amun_ray.config import file as config_file
+from amun_ray.reporting.paper import TABLES, TERMS, beside, find, keep_rows, kept_rows
+from amun_ray.reporting.tables import grid, results_table
+from amun_ray.storage.store import Store
+from amun_ray.work.plan import Plan
+
+TABLE_1 = """
+Retrain 94.49 100.00 94.33 50.00 0.00 92.09 100.00 91.85 50.01 0.00
+FT 95.16 96.64 92.21 52.08 2.06 94.24 95.82 91.21 51.74 2.17
+RL 95.54 97.47 92.17 51.33 1.74 94.83 99.79 90.08 50.78 1.38
+GA 98.94 99.22 93.39 60.96 4.28 100.00 100.00 94.65 63.39 4.62
+BS 99.14 99.89 93.04 57.85 3.48 55.24 55.67 50.16 55.19 32.01
+l1 94.29 95.63 91.55 51.21 2.16 98.00 98.71 92.79 54.44 2.67
+SalUn 96.25 98.14 93.06 50.88 1.44 96.68 99.89 91.97 50.86 1.36
+AMUN 95.45 99.57 93.45 50.18 0.62 93.50 99.71 92.39 49.99 0.33
+AMUN+SalUn 95.02 99.58 93.29 50.72 0.68 93.56 99.72 92.52 49.81 0.36
+"""
+TABLE_2 = """
+Retrain 94.49 100.00 94.33 50.00 0.00 92.09 100.00 91.85 50.01 0.00
+RL 100.00 100.00 94.45 61.85 4.31 100.00 100.00 94.57 61.99 4.29
+GA 4.77 5.07 5.09 49.78 68.53 100.00 100.00 92.65 63.41 5.13
+BS 100.00 100.00 94.48 61.41 4.20 100.00 100.00 94.58 62.43 4.40
+SalUn 100.00 100.00 94.47 61.09 4.11 100.00 100.00 94.59 62.45 4.40
+AMUN 94.28 97.47 91.67 52.24 1.94 92.77 95.66 89.43 52.60 2.51
+AMUN+SalUn 94.19 97.71 91.79 51.93 1.77 91.90 96.59 89.98 52.32 2.00
+"""
+NAMES = {"Retrain": "retrain", "FT": "finetune", "RL": "random_label", "GA": "gradient_ascent", "BS": "boundary_shrink",
+         "l1": "l1_sparse", "SalUn": "salun", "AMUN": "amun", "AMUN+SalUn": "amun_salun"}
+
+
+@pytest.mark.parametrize(("name", "printed"), [("paper_table1", TABLE_1), ("paper_table2", TABLE_2)])
+def test_the_numbers_are_those_of_the_paper(name, printed):
+    lines = [line.split() for line in printed.split("\n") if line]
+    for fraction, columns in ((0.1, slice(1, 6)), (0.5, slice(6, 11))):
+        assert TABLES[name].rows[fraction] == {
+            NAMES[line[0]]: tuple(float(cell) for cell in line[columns]) for line in lines}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_average_gap_at_10_percent_follows_from_the_columns(name):
+    rows = TABLES[name].rows[0.1]
+    for method, numbers in rows.items():
+        mean = sum(abs(one - goal) for one, goal in zip(numbers[:4], rows["retrain"][:4], strict=True)) / 4
+        assert numbers[4] == pytest.approx(mean, abs=0.08), method  # the mean of gaps is not quite the gap of means
+
+
+def test_an_unknown_table_suggests_a_known_one():
+    with pytest.raises(UserError, match=r"--compare: unknown table 'paper_tabel1'; did you mean 'paper_table1'\?"):
+        find("paper_tabel1")
+    with pytest.raises(UserError, match=r"Known: paper_table1, paper_table2"):
+        find("x")
+
+
+@pytest.fixture
+def plan(tmp_path) -> Plan:
+    path = tmp_path / "mine.yaml"
+    path.write_text("{name: mine, data: {name: digits, train_size: 300}, model: {name: small_cnn}, "
+                    "training: {epochs: 200, lr: 0.1}, forget: {fraction: 0.4}, methods: {amun: , scrub: }}")
+    sweep = config_file.load(str(path))
+    return Plan(sweep, data.load(sweep.data.name, **sweep.data.settings))
+
+
+def row(method: str, access: str | None, *means: float) -> dict:
+    return {"method": method, "access": access, "mlflow_run_ids": ["a run"],
+            **{term: {"mean": mean, "std": 0.5, "n": 2} for term, mean in zip(TERMS, means, strict=True)}}
+
+
+ROWS = [row("retrain", None, 90.0, 100.0, 91.0, 50.0, 0.0), row("amun", "retain", 91.0, 99.0, 90.0, 51.0, 1.0),
+        row("amun", "forget_only", 92.0, 98.0, 89.0, 52.0, 2.0), row("scrub", "retain", 93.0, 97.0, 88.0, 53.0, 3.0)]
+
+
+def test_results_stand_beside_the_nearest_column_of_the_table_of_their_access(plan):
+    text = beside(["paper_table2"], ROWS, plan)
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+             for line in text.splitlines() if line.startswith("|")}
+    assert cells["amun"] == ["92.00 ± 0.50", "92.77", "98.00 ± 0.50", "95.66", "89.00 ± 0.50", "89.43", "52.00 ± 0.50",
+                             "52.60", "2.00 ± 0.50", "2.51"]
+    assert cells["retrain"][:2] == ["90.00 ± 0.50", "92.09"]
+    assert cells["salun"] == ["", "100.00", "", "100.00", "", "94.59", "", "62.45", "", "4.40"]  # not run here
+    assert "scrub" not in cells  # another access
+    assert "Table 2" in text
+    assert "50% forgotten, only D_F" in text
+
+
+def test_what_is_not_in_the_paper_stands_alone(plan):
+    line = next(line for line in beside(["paper_table1"], ROWS, plan).splitlines() if line.startswith("| scrub"))
+    assert [cell.strip() for cell in line.split("|")[2:6]] == ["93.00 ± 0.50", "", "97.00 ± 0.50", ""]
+
+
+def test_every_difference_to_the_protocol_is_named(plan):
+    last = beside(["paper_table1"], ROWS, plan).splitlines()[-1]
+    assert last == ("Otherwise than in the paper: forgotten: 40.0% (paper: 50%); data: digits (paper: cifar10); "
+                    "training images: 300 (paper: 50000); network: small_cnn (paper: resnet18); "
+                    "original models: 1 (paper: 3); forget sets: 1 (paper: 3); reference models: 8 (paper: 128); "
+                    "attack: nearest (paper: pgd_l2).")
+
+
+def test_rows_are_found_by_the_same_sweep_alone(plan, tmp_path):
+    store = Store(str(tmp_path / "store"))
+    assert kept_rows(plan, store) is None
+    keep_rows(plan, store, ROWS)
+    assert kept_rows(plan, store) == [{key: value for key, value in one.items() if key != "mlflow_run_ids"}
+                                      for one in ROWS]
+    assert kept_rows(Plan(plan.sweep.model_copy(update={"seed": 1}), plan.dataset), store) is None
+    assert kept_rows(Plan(plan.sweep.model_copy(update={"storage": "elsewhere"}), plan.dataset), store) is not None
+
+
+def test_markdown_is_aligned_and_escaped():
+    assert grid(["a", "method"], [["|x|", "y"]]) == ("| a     | method |\n"
+                                                     "|-------|--------|\n"
+                                                     "| \\|x\\| | y      |")
+
+
+def test_the_table_to_be_pasted_marks_the_least_gap():
+    text = results_table(ROWS, ["", "n = 2"])
+    assert [line for line in text.splitlines() if "**" in line] == [
+        "| amun    | with D_R | 91.00 ± 0.50 | 99.00 ± 0.50  | 90.00 ± 0.50 | 51.00 ± 0.50 | **1.00 ± 0.50** |"]
+    assert text.endswith("\n- n = 2\n")

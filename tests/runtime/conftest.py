@@ -1,0 +1,1 @@
+from raying import local_ray  # noqa: F401

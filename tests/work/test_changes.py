@@ -1,0 +1,39 @@
+"""A start in a folder that was used before says what is different."""
+
+from searching import sweep
+
+from amun_ray.config import file as config_file
+from amun_ray.work.changes import changes
+
+
+def test_the_settings_that_differ_are_named_with_what_follows(tmp_path):
+    first = sweep({"trials": 4})
+    assert changes(first, tmp_path) == []
+    assert changes(first, tmp_path) == []
+    said = changes(sweep({"trials": 6, "lr": {"low": 1e-3, "high": 1.0}}), tmp_path)
+    assert said == ["changed since the last start in this folder:", "  search.trials: 4 -> 6",
+                    "  search.lr.low: 0.0001 -> 0.001",
+                    "  what depends on these gets a new digest and is made anew; the rest is taken from the store"]
+    assert changes(first, tmp_path)[1:3] == ["  search.trials: 6 -> 4", "  search.lr.low: 0.001 -> 0.0001"]
+
+
+def test_where_it_runs_changes_no_result(tmp_path):
+    first = sweep({})
+    changes(first, tmp_path)
+    moved = first.model_copy(update={"storage": "s3://bucket"})
+    assert changes(moved, tmp_path) == ["changed since the last start in this folder, without effect on any result:",
+                                        "  storage: None -> s3://bucket"]
+
+
+def test_a_method_that_came_or_went_is_named(tmp_path):
+    changes(sweep({}, {"amun": None, "finetune": None}), tmp_path)
+    assert changes(sweep({}, {"amun": None, "salun": None}), tmp_path)[1:3] == [
+        "  methods.finetune: None -> not there", "  methods.salun: not there -> None"]
+
+
+def test_the_file_that_is_left_is_a_config(tmp_path):
+    changes(sweep({"trials": 4}, {"amun": None}), tmp_path)
+    assert config_file.load(str(tmp_path / "config.yaml")) == sweep({"trials": 4}, {"amun": None})
+    (tmp_path / "config.yaml").write_text("a: [")
+    assert changes(sweep({}), tmp_path) == []  # nothing to compare with
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

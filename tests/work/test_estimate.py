@@ -1,0 +1,128 @@
+"""The estimate of a plan, by hand; and that a calibration measures what the estimate divides by."""
+
+import pytest
+import torch
+from torch import nn
+
+from amun_ray import data
+from amun_ray.config import file as config_file
+from amun_ray.storage.store import Store
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.parts import Part
+from amun_ray.training.recipe import Recipe
+from amun_ray.unlearn import METHODS, Report, Sets, unlearn
+from amun_ray.work import calibrate, estimate
+from amun_ray.work.estimate import Pieces, Work, passes, pieces, run_work, works
+from amun_ray.work.plan import Plan
+
+CONFIG = """
+name: mine
+data: {name: digits, train_size: 300}
+model: {name: small_cnn, options: {width: 4}}
+training: {epochs: 6, lr: 0.1, batch_size: 64}
+originals: {count: 1}
+forget: {fraction: 0.1, sets: 2}
+references: {count: 4}
+attack: {search: {name: nearest}, shard_size: 12}
+methods: {finetune: , amun: }
+unlearning: {batch_size: 32}
+search: {trials: 3, epochs: 2}
+final: {runs: 2}
+resources: {cpus: 2}
+"""
+RATES = Work(trained=1000, unlearned=500, predicted=2000, attacked=10, scored=5)
+
+
+@pytest.fixture
+def plan(tmp_path) -> Plan:
+    path = tmp_path / "mine.yaml"
+    path.write_text(CONFIG)
+    sweep = config_file.load(str(path))
+    return Plan(sweep, data.load(sweep.data.name, **sweep.data.settings))
+
+
+def test_the_pieces_of_a_plan(plan):
+    # 300 training and 1,497 test images; 30 are forgotten; a reference model is trained on half of all 1,797
+    found = pieces(plan)
+    assert found.trainings == (300, 270, 270, 270, 898, 899, 898, 899)
+    assert found.attacked == 3 * 30
+    contenders = [("finetune", "retain"), ("amun", "retain"), ("amun", "forget_only")]
+    assert found.trials == dict.fromkeys(contenders, 3)
+    assert found.final == dict.fromkeys(contenders, 2 * 2)
+
+
+def test_the_work_and_the_hours_of_a_plan(plan):
+    assert run_work(plan, ("finetune", "retain")) == Work(unlearned=2 * 270, predicted=2 * 1797, scored=2)
+    assert run_work(plan, ("amun", "retain")) == Work(unlearned=2 * (270 + 30 + 30), predicted=2 * 1797, scored=2)
+    assert run_work(plan, ("amun", "forget_only")) == Work(unlearned=2 * (30 + 30), predicted=2 * 1797, scored=2)
+    runs = {contender: run_work(plan, contender) for contender in plan.sweep.contenders}
+    found = works(plan, pieces(plan), runs)
+    assert found == {
+        "models": Work(trained=6 * 4704, predicted=8 * 1797),
+        "adversaries": Work(attacked=90),
+        "search": Work(unlearned=3 * 1320, predicted=9 * 3594, scored=18),
+        "final": Work(unlearned=4 * 1320, predicted=12 * 3594, scored=24),
+    }
+    seconds = {stage: work.seconds(RATES) for stage, work in found.items()}
+    assert seconds == pytest.approx({"models": 35.412, "adversaries": 9, "search": 27.693, "final": 36.924})
+    left = Pieces((898,), 0, dict.fromkeys(runs, 0), dict.fromkeys(runs, 1))
+    assert sum(work.seconds(RATES) for work in works(plan, left, runs).values()) == pytest.approx(6.2865 + 9.231)
+    # two cores a worker: 109.029 s are 0.0606 core-hours
+    line = estimate.describe(plan, ("CPU of a test", RATES), left)
+    assert "core-hours of the device that was calibrated, CPU of a test: models 0.0197, adversaries 0.005, " in line
+    assert line.endswith("search 0.0154, final at most 0.0205; in all 0.0606, 0.00862 of them left to do")
+
+
+def test_without_a_calibration_there_is_no_estimate(plan):
+    assert "--calibrate" in estimate.describe(plan, None, None)
+
+
+@pytest.mark.parametrize(("method", "access"), [(name, access) for name, row in METHODS.items()
+                                                for access in sorted(row.access)])
+def test_the_passes_of_a_method_are_those_of_a_run(plan, method, access):
+    """At sizes that are none of those that `passes` runs itself."""
+    retain, forget, batch = 160, 96, plan.sweep.unlearning.batch_size
+
+    def part(count: int) -> Part:
+        return Part(torch.rand(count, 1, 8, 8), torch.arange(count) % 10, augment=False)
+
+    report, network = Report(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    sets = Sets(retain=part(retain) if access == "retain" else None, forget=part(forget), adversarial=part(forget))
+    epochs = [*unlearn(method, network, sets, recipe=Recipe(lr=1e-4, epochs=2, batch_size=batch), report=report,
+                       augmentation=Augmentation(), generator=torch.Generator().manual_seed(0))]
+    sweep = plan.sweep.model_copy(update={"methods": {method: None}})
+    found = passes(sweep, (method, access), retain=retain, forget=forget, classes=10)
+    assert found.gradients == pytest.approx(report.backward)
+    assert found.forwards == pytest.approx(max(0, report.forward - report.backward))
+    assert found.epochs == len(epochs)
+
+
+def test_a_calibration_is_found_by_plans_of_the_same_work_alone(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "ENOUGH_SECONDS", 0.02)
+    store = Store(str(tmp_path / "store"))
+    assert calibrate.calibrated(plan, store) is None
+    calibrate.calibrate(plan, store)
+    device, rates = calibrate.calibrated(plan, store)
+    assert device == calibrate.device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    assert min(rates) > 0
+    assert rates.predicted > rates.trained  # a prediction is the first third of a training step
+    assert rates.predicted > rates.attacked
+
+    def changed(section: str, **update) -> Plan:
+        settings = getattr(plan.sweep, section).model_copy(update=update)
+        return Plan(plan.sweep.model_copy(update={section: settings}), plan.dataset)
+
+    assert calibrate.calibrated(changed("final", runs=9), store) == (device, rates)
+    assert calibrate.calibrated(changed("resources", threads=2), store) is None
+
+
+def test_a_rate_is_that_of_runs_that_last_long_enough(monkeypatch):
+    """Work that costs the clock 10 ms a call and 1 ms a unit."""
+    now = [0.0]
+
+    def work(count: int) -> None:
+        now[0] += 0.010 + 0.001 * count
+
+    monkeypatch.setattr(calibrate, "ENOUGH_SECONDS", 1.0)
+    assert calibrate._per_second(work, 1, clock=lambda: now[0]) == pytest.approx(1024 / 1.034)
+    assert calibrate._per_second(work, 1, 8, clock=lambda: now[0]) == pytest.approx(8 / 0.018)
