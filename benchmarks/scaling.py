@@ -48,12 +48,13 @@ import torch
 from amun_ray.attacks import Prepared
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
-from amun_ray.runtime.bench import Workspace
+from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.queue import ActorQueue
-from amun_ray.stages.adversaries import Crafter, Shard, Target, craft_shard
-from amun_ray.stages.originals import Trained, store_weights
+from amun_ray.stages.adversaries import Crafter, craft_shard
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.parts import Part, place
+from amun_ray.work.artifacts import store_weights
+from amun_ray.work.units import Shard, Target, Trained
 
 SHARD_SIZE, SIZE, CLASSES = 256, 32, 10
 NODES, PROCESSES, THREADS = 4, 16, 16  # of the simulation
@@ -69,15 +70,15 @@ def make_dataset(count: int) -> Dataset:
                    rng.integers(0, CLASSES, count + 1), count, CLASSES)
 
 
-def make_workspace(folder: str, dataset: Dataset) -> Workspace:
+def make_workspace(folder: str, dataset: Dataset) -> SharedWorkspace:
     """The workspace of a sweep that does nothing but attack a ResNet-20."""
     sweep = Sweep(name="scaling", data={"name": "digits"}, model={"name": "resnet20"}, forget={"fraction": 0.1},
                   training={"lr": 0.1, "epochs": 1}, methods={"amun": None},
                   attack={"search": {"name": "nearest", "precision": "float32"}, "shard_size": SHARD_SIZE})
-    return Workspace.open(sweep, Store(folder), dataset)
+    return SharedWorkspace.open(sweep, Store(folder), dataset)
 
 
-def plain(workspace: Workspace, dataset: Dataset, shards: list[Shard], pipe: Any) -> None:
+def plain(workspace: SharedWorkspace, dataset: Dataset, shards: list[Shard], pipe: Any) -> None:
     """The body of a process without Ray: at every message one pass over its shards; answers with its CPU seconds."""
     torch.set_num_threads(1)
     model = Prepared(workspace.new_model(0), workspace.sweep.attack.search)
@@ -97,7 +98,7 @@ def plain(workspace: Workspace, dataset: Dataset, shards: list[Shard], pipe: Any
 
 
 @contextmanager
-def processes(workspace: Workspace, dataset: Dataset, halves: list[list[Shard]]) -> Iterator[Callable[[], float]]:
+def processes(workspace: SharedWorkspace, dataset: Dataset, halves: list[list[Shard]]) -> Iterator[Callable[[], float]]:
     """A process for each list of shards. The function makes all of them work through their list once; its result is
     the mean CPU time of a process, in seconds."""
     context, pipes, started = multiprocessing.get_context("spawn"), [], []
@@ -121,7 +122,7 @@ def processes(workspace: Workspace, dataset: Dataset, halves: list[list[Shard]])
 
 
 @contextmanager
-def workers(workspace: Workspace, shards: list[Shard], count: int) -> Iterator[Callable[[], None]]:
+def workers(workspace: SharedWorkspace, shards: list[Shard], count: int) -> Iterator[Callable[[], None]]:
     """`count` actors of the stage, started and warm; the function works through `shards` once."""
     shared, state = ray.put(workspace), [ray.put({key: value.numpy() for key, value in
                                                   workspace.new_model(0).state_dict().items()})]

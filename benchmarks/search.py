@@ -42,12 +42,13 @@ from amun_ray.base.seeds import generator
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import GAP_TERMS, score
-from amun_ray.runtime.bench import Workspace, bench, load_state
-from amun_ray.stages.cases import Case, Contender, Settings, recipe, run_case, split
-from amun_ray.stages.originals import cpu_state
+from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
+from amun_ray.stages.cases import OpenCase, recipe, run_case
 from amun_ray.stages.search import best_settings
 from amun_ray.storage.store import Store
-from amun_ray.unlearn import Sets, unlearn
+from amun_ray.unlearn import Contender, Sets, unlearn
+from amun_ray.work.artifacts import cpu_state
+from amun_ray.work.units import Settings
 
 SWEEP = Path(__file__).resolve().parents[1] / "amun_ray" / "sweep.py"
 FURTHER = 12  # trials
@@ -72,11 +73,11 @@ def noise(train: int, test: int) -> Dataset:
                    rng.integers(0, 10, train + test), train, 10)
 
 
-def make_case(workspace: Workspace) -> Case:
+def make_case(workspace: SharedWorkspace) -> OpenCase:
     """A held-out case with a network of random weights and a made-up target."""
     state = {key: value.numpy() for key, value in cpu_state(workspace.new_model(0)).items()}
     pixels, labels = ray.get(list(workspace.samples))
-    return Case(0, "held_out 0", np.arange(workspace.train_size // 10), dict.fromkeys(GAP_TERMS, 50.0), 50.0,
+    return OpenCase(0, "held_out 0", np.arange(workspace.train_size // 10), dict.fromkeys(GAP_TERMS, 50.0), 50.0,
                 {"made by": "benchmarks/search.py"}, (ray.put(state),),
                 (ray.put((pixels[:1] / 255).astype(np.float32)), ray.put(labels[:1])),
                 (ray.put(np.full(workspace.size, 0.1, np.float32)),))
@@ -85,7 +86,8 @@ def make_case(workspace: Workspace) -> Case:
 def search(dataset: Dataset, trials: int, *, workers: int, epochs: int = 1) -> tuple[float, float]:
     """Search in an empty store; returns the wall time, and the seconds that the trials themselves took."""
     with tempfile.TemporaryDirectory() as folder:
-        workspace, inside, begun = Workspace.open(make_sweep(trials, epochs), Store(folder), dataset), [], time.time()
+        workspace, inside = SharedWorkspace.open(make_sweep(trials, epochs), Store(folder), dataset), []
+        begun = time.time()
         best_settings(workspace, [make_case(workspace)], OPTIONS, workers,
                       lambda trial, stored: inside.append(trial))
         return time.time() - begun, sum(trial.result["seconds"] for trial in inside)
@@ -156,7 +158,7 @@ def memory() -> tuple[float, float]:
 def epoch_costs() -> tuple[float, float]:
     """(seconds of one run that scores each of its epochs, seconds of a run for each number of epochs)."""
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace.open(make_sweep(1, EPOCHS), Store(folder), noise(2000, 400))
+        workspace = SharedWorkspace.open(make_sweep(1, EPOCHS), Store(folder), noise(2000, 400))
         case = make_case(workspace)
 
         def once(epochs: int) -> float:
@@ -170,10 +172,10 @@ def epoch_costs() -> tuple[float, float]:
         return min(scored), _grid_seconds(workspace, case)
 
 
-def _grid_seconds(workspace: Workspace, case: Case) -> float:
+def _grid_seconds(workspace: SharedWorkspace, case: OpenCase) -> float:
     """Runs of 1, 2, ... EPOCHS epochs, each scored at its end alone."""
     begun, here = time.perf_counter(), bench(workspace)
-    (mean,), parts = ray.get(list(case.reference_mean)), split(workspace, case.rows)
+    (mean,), parts = ray.get(list(case.reference_mean)), workspace.split(case.rows)
     for epochs in range(1, EPOCHS + 1):
         model = load_state(workspace.new_model(0), ray.get(case.state[0]))
         for _ in unlearn("finetune", model, Sets(retain=here.part(parts.retain), forget=here.part(case.rows)),

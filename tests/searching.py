@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import GAP_TERMS
-from amun_ray.runtime.bench import Workspace
-from amun_ray.stages.cases import Case
+from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.stages.cases import OpenCase
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Method, Setting, Task
+from amun_ray.work.units import Workspace
 
 RANKS, BEST_LR, BEST_EPOCH = 50, 1e-2, 2
 FORGET = np.arange(RANKS)
@@ -98,13 +99,11 @@ def sweep(search: dict[str, Any], methods: dict[str, Any] | None = None, gate: s
 
 def without_ray(settings: Sweep, folder: Path) -> Workspace:
     """A workspace that no worker can use: enough to ask a study for trials."""
-    data = ranked()
-    return Workspace(settings, Store(str(folder)), data.digest, data.pixels.shape[1:], data.classes, len(data),
-                     data.train_size, *data.statistics, samples=None)
+    return Workspace.of(settings, Store(str(folder)), ranked())
 
 
 def case(name: str = "held_out 0", original: int = 0, put: Any = lambda array: None,
-         perfect: float = 100.0) -> Case:
+         perfect: float = 100.0) -> OpenCase:
     """A case whose retrained models score `perfect` in all accuracies, and whose original is the perfect model."""
     data, target = ranked(), dict.fromkeys(GAP_TERMS, perfect) | {"forget_test_auc": 50.0}
     lineage = {"original": f"original {original}", "forget": name, "adversarial": "none", "references": "none",
@@ -112,7 +111,7 @@ def case(name: str = "held_out 0", original: int = 0, put: Any = lambda array: N
     state = {"net.wrong": np.zeros((), np.float32)} | {
         f"normalize.{key}": value.numpy() for key, value in normalization(data).items()}
     images = (data.pixels[:1] / 255).astype(np.float32)
-    return Case(original, name, FORGET, target, 100.0, lineage, (put(state),), (put(images), put(data.labels[:1])),
+    return OpenCase(original, name, FORGET, target, 100.0, lineage, (put(state),), (put(images), put(data.labels[:1])),
                 (put(np.full(len(data), 0.5, np.float32)),))
 
 
@@ -123,10 +122,10 @@ def normalization(data: Dataset) -> dict[str, Tensor]:
     return dict(model.normalize.state_dict())
 
 
-def with_ray(settings: Sweep, folder: Path) -> Workspace:
-    return Workspace.open(settings, Store(str(folder)), ranked())
+def with_ray(settings: Sweep, folder: Path) -> SharedWorkspace:
+    return SharedWorkspace.open(settings, Store(str(folder)), ranked())
 
 
-def cases(count: int = 1) -> list[Case]:
+def cases(count: int = 1) -> list[OpenCase]:
     """`count` cases for the workers of a Ray; the k-th one's retrained models are 10 k points worse."""
     return [case(f"held_out {k}", k, ray.put, 100.0 - 10 * k) for k in range(count)]

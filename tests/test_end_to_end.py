@@ -14,7 +14,7 @@ from sweeping import CONFIG, Sweep, finished, logged, numbers, results, runs_of,
 from amun_ray import data
 from amun_ray.config import file as config_file
 from amun_ray.metrics import accuracy, predict
-from amun_ray.reporting.rows import ATTACKS
+from amun_ray.reporting.columns import ATTACKS
 from amun_ray.sweep import main
 from amun_ray.tracking import load_model
 

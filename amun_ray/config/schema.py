@@ -17,15 +17,14 @@ from pydantic import (
 from amun_ray import data, models
 from amun_ray.attacks import AttackSettings
 from amun_ray.base.names import lookup
-from amun_ray.base.seeds import derive
 from amun_ray.base.space import Space
-from amun_ray.config.fields import Access, Fraction, Name, Natural, Share, Source, StorageUri, Strict, not_empty
+from amun_ray.config.fields import Fraction, Name, Natural, Share, Source, StorageUri, Strict, not_empty
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search
 from amun_ray.metrics import RmiaSettings
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe, named
-from amun_ray.unlearn import find
+from amun_ray.unlearn import Contender, find
 
 
 class Data(Strict):
@@ -246,17 +245,18 @@ class Sweep(Strict):
         return held_out
 
     @property
-    def contenders(self) -> list[tuple[str, Access]]:
+    def contenders(self) -> list[Contender]:
         """Every (method, access) of the sweep, in the order of the file."""
-        return [(name, access) for name, method in self.methods.items()
+        return [Contender(name, access) for name, method in self.methods.items()
                 for access in (method and method.access) or accesses(name)]
 
     @model_validator(mode="after")
     def _points_inside(self) -> "Sweep":
         errors = [{"type": "value_error", "loc": place, "input": None, "ctx": {"error": problem}}
-                  for name, access in self.contenders
-                  for place, problem in self.search.point_problems(name, self.space(name, access),
-                                                                   self.chosen(name).points, self.chosen(name).search)]
+                  for contender in self.contenders
+                  for place, problem in self.search.point_problems(
+                      contender.method, self.space(contender), self.chosen(contender.method).points,
+                      self.chosen(contender.method).search)]
         if errors:
             unique = {(error["loc"], error["ctx"]["error"]): error for error in errors}
             raise ValidationError.from_exception_data(type(self).__name__, list(unique.values()))
@@ -266,21 +266,13 @@ class Sweep(Strict):
         """What the file says about the method `name`."""
         return self.methods[name] or Method()
 
-    def space(self, name: str, access: Access) -> Space:
-        """What is searched for a method with an access: only what it has, and of its own settings only those named."""
-        counting = find(name).settings_in(access)
-        return self.search.space({key: counting[key].axis for key in self.chosen(name).search if key in counting})
+    def space(self, contender: Contender) -> Space:
+        """What is searched for a contender: only what it has, and of its own settings only those named."""
+        counting = find(contender.method).settings_in(contender.access)
+        return self.search.space({key: counting[key].axis for key in self.chosen(contender.method).search
+                                  if key in counting})
 
-    def given(self, name: str, access: Access) -> list[dict[str, Any]]:
-        """What is tried of a method with an access before a sampler is asked: its known-good points, then a grid."""
-        return self.search.given(self.space(name, access), self.chosen(name).points,
-                                 seed=derive(self.seed, "grid", name, access))
-
-    def trials(self, name: str, access: Access) -> int:
-        """How many trials a method gets with an access; a grid may have fewer points than it is allowed."""
-        return len(self.given(name, access)) if self.search.sampler == "grid" else self.search.trials
-
-    def method_settings(self, name: str, access: str) -> dict[str, float]:
+    def method_settings(self, contender: Contender) -> dict[str, float]:
         """The method's own settings in the file, those that count with this access."""
-        counting = find(name).settings_in(access)
-        return {key: value for key, value in self.chosen(name).settings.items() if key in counting}
+        counting = find(contender.method).settings_in(contender.access)
+        return {key: value for key, value in self.chosen(contender.method).settings.items() if key in counting}

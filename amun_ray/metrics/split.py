@@ -14,6 +14,12 @@ class Split(NamedTuple):
     forget: np.ndarray  # D_F, trained on and to be forgotten
     test: np.ndarray  # D_T, never trained on
 
+    @classmethod
+    def of(cls, forget: np.ndarray, *, train_size: int, size: int) -> "Split":
+        """The split of a stack of `size` rows, the first `train_size` of them for training, for one forget set."""
+        rows = np.arange(size, dtype=np.int64)
+        return cls(np.setdiff1d(rows[:train_size], forget), forget, rows[train_size:])
+
 
 def check_split(rows: Split, count: int) -> None:
     """Raise UserError unless the three sets are not empty, disjoint, and lie in [0, count)."""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from amun_ray.base.errors import UserError
-from amun_ray.plots.style import COLOURS, METRICS, TARGET, panels, row_name
+from amun_ray.plots.style import COLOURS, METRICS, TARGET, mean_and_std, panels, row_name
 
 Row = Mapping[str, Any]
 SHOWN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
@@ -54,7 +54,7 @@ def results_table(rows: Sequence[Row], metrics: Sequence[str] = SHOWN) -> Figure
     figure, (axis,) = panels(1, width=2.8 + 1.4 * len(metrics), height=0.9 + 0.3 * (len(rows) + 1))
     axis.set_axis_off()
     names = [row_name(row) + (f" ({row['note']})" if row.get("note") else "") for row in rows]
-    cells = [[name, *(_cell(row[metric]) for metric in metrics)] for name, row in zip(names, rows, strict=True)]
+    cells = [[name, *(mean_and_std(row[metric]) for metric in metrics)] for name, row in zip(names, rows, strict=True)]
     head = ["Method", *(f"{METRICS.get(m, m)}\n({'points' if m == 'average_gap' else '%'})" for m in metrics)]
     share = 0.24
     widths = [share, *[(1 - share) / len(metrics)] * len(metrics)]
@@ -95,10 +95,6 @@ def _limits(axis: Axes, values: Sequence[Mapping[str, float]], goal: float | Non
     axis.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= 100]))
     if start:
         axis.set_xlabel(f"{axis.get_xlabel()} (axis from {start:g})")
-
-
-def _cell(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.2f} ± {value['std']:.2f}"
 
 
 def _best(rows: Sequence[Row]) -> int | None:

@@ -59,6 +59,11 @@ def row_name(row: Mapping[str, Any], separator: str = " ") -> str:
     return f"{method}{separator}{ACCESS.get(access, access)}"
 
 
+def mean_and_std(summary: Mapping[str, float]) -> str:
+    """`mean ± std` of an entry of results.json, both with two digits."""
+    return f"{summary['mean']:.2f} ± {summary['std']:.2f}"
+
+
 def row_styles(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """A colour and a marker for every distinct row name, in the order in which the names occur."""
     names = dict.fromkeys(row_name(row) for row in rows)

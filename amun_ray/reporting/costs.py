@@ -7,23 +7,17 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Costs:
-    """Device-seconds are the seconds that a worker spent on a piece of work, times the devices that a worker holds now:
-    GPUs (or its share of one) where the cluster has any, CPU cores elsewhere. Work that an earlier start had finished
-    counts too, by itself. A saliency mask is part of the trial or final model that it was made for."""
+    """Device-seconds are the seconds that a worker spent on a piece of work, times the devices that such a worker holds
+    now: GPUs (or its share of one) where the cluster has any, CPU cores elsewhere. Work that an earlier start had
+    finished counts too, by itself. A saliency mask is part of the trial or final model that it was made for."""
 
-    devices: float
     stages: dict[str, float] = field(default_factory=dict)  # wall seconds, of this start alone
     made: Counter = field(default_factory=Counter)          # kind of work -> device-seconds of this start
     reused: Counter = field(default_factory=Counter)        # the same of earlier starts
 
-    @classmethod
-    def of(cls, worker: Mapping[str, float]) -> "Costs":
-        """`worker`: `num_cpus` and `num_gpus` of one."""
-        return cls(worker["num_gpus"] or worker["num_cpus"])
-
-    def add(self, work: str, seconds: float, *, reused: bool) -> None:
-        """Count a finished piece of work."""
-        (self.reused if reused else self.made)[work] += seconds * self.devices
+    def add(self, work: str, seconds: float, worker: Mapping[str, float], *, reused: bool) -> None:
+        """Count a finished piece of work; `worker`: `num_cpus` and `num_gpus` of the one that does such work."""
+        (self.reused if reused else self.made)[work] += seconds * (worker["num_gpus"] or worker["num_cpus"])
 
     @property
     def works(self) -> Iterable[str]:

@@ -10,10 +10,11 @@ from amun_ray.base.status import Status
 from amun_ray.metrics import logit_scaled, roc
 from amun_ray.metrics.rmia import scores as rmia_scores
 from amun_ray.reporting.rows import Row, marks
-from amun_ray.stages.cases import Contender, Evidence, split
-from amun_ray.stages.final import Unlearned
-from amun_ray.stages.originals import Trained, read_logits
+from amun_ray.unlearn import Contender
+from amun_ray.work.artifacts import read_logits
+from amun_ray.work.evidence import Evidence
 from amun_ray.work.trials import TERMS, Trial, curve
+from amun_ray.work.units import Trained, Unlearned
 
 OBJECTIVE = {("average_gap",): plots.GAP, ("proxy",): plots.PROXY, TERMS: f"mean of {plots.GAP} and {plots.PROXY}"}
 
@@ -81,7 +82,7 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
     Shown are the original, the retrained model, and for each access the method with the least Avg. Gap.
     """
     case, workspace = made[0].run.case, evidence.workspace
-    parts, labels = split(workspace, case.rows), evidence.labels
+    parts, labels = workspace.split(case.rows), evidence.labels
     first = {one.run.contender: one for one in made
              if one.run.case is case and one.run.number == 0 and "failed" not in one.result}
     chosen = {contender: plots.row_name({"method": contender.method, "access": contender.access})

@@ -7,8 +7,9 @@ from pathlib import Path
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
 from amun_ray.reporting.costs import Costs
-from amun_ray.reporting.rows import ACCESS, ATTACKS, COLUMNS, Row, marks, notes
+from amun_ray.reporting.rows import Row, marks, notes
 from amun_ray.work.plan import Plan
 
 TEMPLATE = Path(__file__).with_name("page.html")

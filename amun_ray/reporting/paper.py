@@ -7,8 +7,9 @@ from typing import Any
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import suggestion
-from amun_ray.reporting.rows import COLUMNS
-from amun_ray.reporting.tables import grid, mean_and_std
+from amun_ray.plots import mean_and_std
+from amun_ray.reporting.columns import COLUMNS
+from amun_ray.reporting.tables import grid
 from amun_ray.storage.store import Store, Unit
 from amun_ray.work.plan import Plan
 

@@ -7,15 +7,22 @@ from typing import Any
 
 from amun_ray.metrics import GAP_TERMS
 from amun_ray.reporting.costs import Costs
-from amun_ray.runtime.bench import Workspace
-from amun_ray.stages.adversaries import AdversarialSet, Target
-from amun_ray.stages.cases import Case, Contender, Settings
-from amun_ray.stages.final import Unlearned
-from amun_ray.stages.originals import WEIGHTS, Trained
 from amun_ray.storage.store import Unit
 from amun_ray.tracking import Event, Tracker, model_files, registered_name, saved_model
+from amun_ray.unlearn import Contender
 from amun_ray.work.changes import flat
 from amun_ray.work.trials import TERMS, Trial
+from amun_ray.work.units import (
+    WEIGHTS,
+    AdversarialSet,
+    Case,
+    Settings,
+    Target,
+    Trained,
+    Unlearned,
+    Workspace,
+    case_weights,
+)
 
 TABLE = "final_table.json"
 
@@ -76,7 +83,7 @@ class Record:
             metrics += [("best_epoch", result["best_epoch"], 0), ("seconds", result["seconds"], 0)]
         tags = _tags("trial", trial.contender, ", ".join(case.name for case in cases),
                      ", ".join(str(case.original) for case in cases))
-        weights = [f"weights-{place}.safetensors" for place in range(len(cases))] if result.get("weights") else []
+        weights = [case_weights(place) for place in range(len(cases))] if result.get("weights") else []
         return self._child(
             key=trial.unit.digest + ("" if result.get("kept", True) else ":failed"),
             name=f"trial {trial.contender} {trial.number}", failed="failed" in result,

@@ -1,15 +1,13 @@
-"""Stage 5: runs into one table - printed, written as results.json - and what its numbers support."""
+"""Runs into the rows of one table, with what their numbers support."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amun_ray.base.files import write_whole
 from amun_ray.base.seeds import generator
 from amun_ray.metrics import (
     GAP_TERMS,
@@ -21,33 +19,10 @@ from amun_ray.metrics import (
     keeps_accuracies,
     summarize,
 )
-from amun_ray.stages.cases import Settings
+from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
+from amun_ray.work.units import Settings
 
-COLUMNS = {"unlearn_accuracy": "Unlearn", "retain_accuracy": "Retain", "test_accuracy": "Test",
-           "forget_test_auc": "FT AUC", "average_gap": "Avg. Gap"}
-# What the other columns are: name, the value of a model that has forgotten, and what it says
-ATTACKS = {
-    "mis": ("MIS", "as retrained", "forgotten samples that a support vector classifier of confidences calls unseen"),
-    "average_gap_mis": ("Avg. Gap (MIS)", "0", "Avg. Gap with MIS in the place of FT AUC"),
-    "forget_retain_auc": ("FR AUC", "as retrained", "RMIA: retained told from forgotten"),
-    "retain_test_auc": ("RT AUC", "as retrained", "RMIA: retained told from unseen, the most that the attack can"),
-    "rmia_forget_test_tpr_at_1pct_fpr": ("RMIA TPR@1%", "1", "forgotten samples found while 1 % of unseen are accused"),
-    "rmia_forget_test_tpr_at_0.1pct_fpr": ("RMIA TPR@0.1%", "0.1", "the same while 0.1 % of unseen are accused"),
-    "lira_forget_test_auc": ("LiRA AUC", "50", "LiRA: forgotten told from unseen"),
-    "lira_forget_test_tpr_at_1pct_fpr": ("LiRA TPR@1%", "1", "forgotten samples found while 1 % of unseen are accused"),
-    "lira_forget_test_tpr_at_0.1pct_fpr": ("LiRA TPR@0.1%", "0.1", "the same while 0.1 % of unseen are accused"),
-    "lira_forget_called_member": ("U-LiRA", "as retrained", "forgotten samples likelier trained on than never seen"),
-    **{f"{signal}_forget_{kind}": (f"{title} {suffix}", good, meaning)
-       for signal, title in {"loss": "Loss", "confidence": "Confidence", "entropy": "Entropy",
-                             "modified_entropy": "Modified entropy"}.items()
-       for kind, suffix, good, meaning in (
-           ("test_auc", "AUC", "50", "forgotten told from unseen by this number alone"),
-           ("called_member", "threshold", "as retrained", "forgotten samples above their class's best threshold"))},
-}
-SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
-         "lira_forget_test_auc", "modified_entropy_forget_test_auc")  # of these, below the table of the command
 ENOUGH_CASES = 6  # fewer pairs give the exact Wilcoxon test no p-value below 5 %: 2 / 2**5 = 0.0625
-ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}
 
 
 @dataclass(frozen=True)
@@ -144,45 +119,6 @@ def data_frame(rows: Sequence[Row]) -> dict[str, list]:
     return {"columns": columns, "data": data}
 
 
-def write_results(rows: Sequence[Row], folder: Path) -> Path:
-    """Write `results.json`, whole or not at all; returns its path."""
-    content = json.dumps([row.as_json() for row in rows], indent=1, allow_nan=False)
-    return write_whole(folder / "results.json", content.encode())
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text, each number mean +- standard deviation in percent; the retrained row is the target. Below it
-    the other attacks, where there are any."""
-    said = marks(rows)
-    text = _aligned([["method", "access", *COLUMNS.values(), "lr, schedule, epochs", ""]] + [
-        [row.method, ACCESS[row.access], *(_cell(row, term) for term in COLUMNS), _settings(row),
-         said.get(row.name, "")] for row in rows])
-    shown = [term for term in SHOWN if term in rows[0].summary]
-    if shown:
-        text += ["", *_aligned([["other attacks", "", *(ATTACKS[term][0] for term in shown)],
-                                ["a good value", "", *(ATTACKS[term][1] for term in shown)]] + [
-            [row.method, ACCESS[row.access], *(_cell(row, term) for term in shown)] for row in rows], heads=2)]
-    return "\n".join(text + notes(rows))
-
-
-def _cell(row: Row, term: str) -> str:
-    return f"{row.summary[term].mean:.2f} +- {row.summary[term].std:.2f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]], heads: int = 1) -> list[str]:
-    """Lines of cells as lines of text, the first `heads` of them above a rule."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    ruled = [*lines[:heads], ["-" * width for width in widths], *lines[heads:]]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in ruled]
-
-
-def _settings(row: Row) -> str:
-    if row.settings is None:
-        return "<- the target" if row.method == "retrain" else ""
-    own = "".join(f", {key}={value:.3g}" for key, value in row.settings.own.items())
-    return f"{row.settings.lr:.2e}, {row.settings.schedule}, {row.settings.epochs}{own}"
-
-
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader must not miss: n, the targets, methods that did nothing, differences that are noise."""
     lines = ["", "percent, mean +- standard deviation over originals x forget sets x runs "
@@ -207,3 +143,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
                      + (", ".join(same) or "none"))
         lines.append(line)
     return lines
+
+
+def results_json(rows: Sequence[Row]) -> bytes:
+    """The content of `results.json`."""
+    return json.dumps([row.as_json() for row in rows], indent=1, allow_nan=False).encode()

@@ -1,9 +1,11 @@
-"""Tables as Markdown that can be read as it stands: columns are padded to one width."""
+"""The table of a sweep as text for a terminal, and as Markdown that can be read as it stands."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amun_ray.reporting.rows import ACCESS, COLUMNS
+from amun_ray.plots import mean_and_std
+from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, SHOWN
+from amun_ray.reporting.rows import Row, marks, notes
 
 
 def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -15,13 +17,8 @@ def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join([first, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *others])
 
 
-def mean_and_std(summary: Mapping[str, float]) -> str:
-    """`mean ± std` of an entry of results.json, both with two digits."""
-    return f"{summary['mean']:.2f} ± {summary['std']:.2f}"
-
-
-def results_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
-    """The table of a sweep, ready to be pasted: the least Avg. Gap of the methods in bold, `notes` as a list below.
+def markdown_table(rows: Sequence[Mapping[str, Any]], remarks: Sequence[str]) -> str:
+    """The table of a sweep, ready to be pasted: the least Avg. Gap of the methods in bold, `remarks` as a list below.
 
     Args:
         rows: as in results.json, in its order.
@@ -34,4 +31,37 @@ def results_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> st
             cells[-1] = f"**{cells[-1]}**"
         body.append([row["method"], ACCESS[row["access"]], *cells])
     text = grid(["method", "access", *COLUMNS.values()], body)
-    return "\n".join([text, "", *(f"- {note}" for note in notes if note), ""])
+    return "\n".join([text, "", *(f"- {remark}" for remark in remarks if remark), ""])
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """The rows as text, each number mean +- standard deviation in percent; the retrained row is the target. Below it
+    the other attacks, where there are any."""
+    notes_by_row = marks(rows)
+    text = _aligned([["method", "access", *COLUMNS.values(), "lr, schedule, epochs", ""]] + [
+        [row.method, ACCESS[row.access], *(_cell(row, term) for term in COLUMNS), _settings(row),
+         notes_by_row.get(row.name, "")] for row in rows])
+    shown = [term for term in SHOWN if term in rows[0].summary]
+    if shown:
+        text += ["", *_aligned([["other attacks", "", *(ATTACKS[term][0] for term in shown)],
+                                ["a good value", "", *(ATTACKS[term][1] for term in shown)]] + [
+            [row.method, ACCESS[row.access], *(_cell(row, term) for term in shown)] for row in rows], heads=2)]
+    return "\n".join(text + notes(rows))
+
+
+def _cell(row: Row, term: str) -> str:
+    return mean_and_std(row.summary[term]._asdict()).replace("±", "+-")  # a terminal may know ASCII alone
+
+
+def _aligned(lines: Sequence[Sequence[str]], heads: int = 1) -> list[str]:
+    """Lines of cells as lines of text, the first `heads` of them above a rule."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    ruled = [*lines[:heads], ["-" * width for width in widths], *lines[heads:]]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in ruled]
+
+
+def _settings(row: Row) -> str:
+    if row.settings is None:
+        return "<- the target" if row.method == "retrain" else ""
+    own = "".join(f", {key}={value:.3g}" for key, value in row.settings.own.items())
+    return f"{row.settings.lr:.2e}, {row.settings.schedule}, {row.settings.epochs}{own}"

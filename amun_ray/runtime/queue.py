@@ -1,10 +1,10 @@
 """How work is handed out: bounded, pulled by whoever is free, whether workers die or hosts join meanwhile."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import (
@@ -17,8 +17,11 @@ from ray.exceptions import (
 )
 
 from amun_ray.base.errors import Diverged, UserError
-from amun_ray.base.progress import say
+from amun_ray.base.progress import bar, say
+from amun_ray.storage.sharing import make_all
+from amun_ray.storage.store import Store, Unit
 
+T = TypeVar("T")
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError)  # the worker is gone
 TRIES = 3
 IN_FLIGHT = 1000  # tasks that Ray has at once: more than any cluster runs, few enough to keep account of
@@ -52,6 +55,22 @@ def run_tasks(submit: Callable[[Any], ray.ObjectRef], items: Iterable[Any], *,
             return
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         yield running.pop(done), result_of(done)
+
+
+def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit], submit: Callable[[T], ray.ObjectRef], *,
+                 label: str, noun: str) -> set[str]:
+    """Make the units that `store` lacks, one task each; returns the digests of those that were made here.
+
+    `submit` starts the task of an item, which answers whether it made the unit (see `sharing.make_once`).
+    """
+    pending = {unit(item).digest: item for item in items if not store.has(unit(item))}
+    new: set[str] = set()
+    with bar(label, len(pending), noun) as progress:
+        for item, made in make_all(store, list(pending.values()), unit, lambda some: run_tasks(submit, some)):
+            new |= {unit(item).digest} if made else set()
+            progress.stored += not made
+            progress.update()
+    return new
 
 
 class ActorQueue:

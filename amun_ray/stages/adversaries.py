@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,103 +22,29 @@ from amun_ray.attacks import Capacity, Cost, Prepared, calibrate, craft, report
 from amun_ray.base.errors import UserError
 from amun_ray.base.progress import Notes, bar, say
 from amun_ray.base.seeds import generator
-from amun_ray.base.status import Status
 from amun_ray.base.tensors import to_unit
 from amun_ray.data import shards
-from amun_ray.runtime.bench import Workspace, bench, load_state, numpy_state
+from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
 from amun_ray.runtime.queue import ActorQueue
-from amun_ray.stages.originals import WEIGHTS, Trained, rows_digest
 from amun_ray.storage.sharing import claimed
-from amun_ray.storage.store import Store, Unit
+from amun_ray.storage.store import Store
 from amun_ray.training.parts import Part
+from amun_ray.work.artifacts import columns, numpy_state
+from amun_ray.work.units import RADIUS, WEIGHTS, AdversarialSet, Shard, Target
 
 CALIBRATION_SAMPLES = 100
 SECONDS = "seconds"  # in the result of a finished set, beside its report
-RADIUS = "eps_init"  # metadata key of a shard: the first radius of its set, where the attack has one
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
-    """One adversarial set to build: the samples `rows` of the forget set `name`, against the model `original`."""
-
-    original: Trained
-    name: str
-    rows: np.ndarray
-
-    def unit(self, workspace: Workspace) -> Unit:
-        attack = workspace.sweep.model_dump()["attack"]
-        return Unit("adversarial_sets", {"original": self.original.weights, "dataset": workspace.data_digest,
-                                         "rows": rows_digest(self.rows), "attack": attack})
-
-    def shards(self, workspace: Workspace) -> list["Shard"]:
-        """The rows in ascending order, cut by the config alone.
-
-        Raises:
-            UserError: no rows, or rows that are not distinct training rows.
-        """
-        rows = np.sort(self.rows)
-        place = f"forget set {self.name!r}"
-        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-            raise UserError(f"{place}: rows must be integers (N,), found {rows.dtype} {rows.shape}")
-        if not len(rows):
-            raise UserError(f"{place}: it is empty; an adversarial set needs at least one row")
-        if rows[0] < 0 or rows[-1] >= workspace.train_size:
-            wrong = rows[0] if rows[0] < 0 else rows[-1]
-            raise UserError(f"{place}: row {wrong} is outside the training rows 0..{workspace.train_size - 1}")
-        if (twice := rows[1:][rows[1:] == rows[:-1]]).size:
-            raise UserError(f"{place}: row {twice[0]} is there more than once")
-        unit, size = self.unit(workspace), workspace.sweep.attack.shard_size
-        return [Shard(f"{self.original.name}, {self.name}", self.original, unit, number, rows[start:start + size])
-                for number, start in enumerate(range(0, len(rows), size))]
+Task = Callable[[SharedWorkspace, Part, Prepared, Shard], Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Shard:
-    """One piece of work: some rows of a set. `radius` is None until the set is calibrated, or if it need not be."""
-
-    title: str
-    original: Trained
-    unit: Unit
-    number: int
-    rows: np.ndarray
-    radius: float | None = None
-
-    def __str__(self) -> str:
-        return f"shard {self.number} of {self.title}"
-
-    @property
-    def name(self) -> str:
-        return shard_name(self.number)
-
-    @property
-    def lineage(self) -> dict[str, str]:
-        """What the shard's own metadata must say for it to be this shard."""
-        found = {"set": self.unit.digest, "rows": rows_digest(self.rows),
-                 **{key: self.unit.inputs[key] for key in ("original", "dataset")}}
-        return found if self.radius is None else found | {RADIUS: repr(self.radius)}
-
-
-@dataclass(frozen=True)
-class AdversarialSet:
-    """A finished set: where it is, how many shards it has, its report, the time of workers in it (where a start was
-    interrupted, since then), and whether an earlier start made it."""
-
-    unit: Unit
-    shards: int
-    report: dict
-    seconds: float = field(default=0.0, compare=False)
-    reused: bool = field(default=False, compare=False)
-
-
-Task = Callable[[Workspace, Part, Prepared, Shard], Any]
-
-
-def calibrate_set(workspace: Workspace, part: Part, model: Prepared, _: Shard) -> float:
+def calibrate_set(workspace: SharedWorkspace, part: Part, model: Prepared, _: Shard) -> float:
     """The first radius of a set, from a sample of it, `part`."""
     return calibrate(model, to_unit(part.own_images), part.labels, settings=workspace.sweep.attack.search)
 
 
-def craft_shard(workspace: Workspace, part: Part, model: Prepared, shard: Shard) -> None:
+def craft_shard(workspace: SharedWorkspace, part: Part, model: Prepared, shard: Shard) -> None:
     """Attack the samples of a shard, `part`, and write it into the store."""
     settings = workspace.sweep.attack.search
     if shard.radius is not None:
@@ -133,7 +59,7 @@ class Crafter:
     """One device, what it has room for, and the last model it attacked. The thinking is in functions that know
     nothing of Ray."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: SharedWorkspace) -> None:
         self.workspace, self.prepared, self.loaded = workspace, None, None
         self.capacity = Capacity(workspace.sweep.attack.search.batch_size)
         self.notes = Notes(logging.WARNING)
@@ -153,7 +79,7 @@ class Crafter:
         return result, self.notes.take(), time.monotonic() - started
 
 
-def adversarial_sets(workspace: Workspace, targets: Sequence[Target], options: dict,
+def adversarial_sets(workspace: SharedWorkspace, targets: Sequence[Target], options: dict,
                      workers: int) -> list[AdversarialSet]:
     """Build what is missing of the sets of `targets`; the result is in their order.
 
@@ -177,7 +103,7 @@ def adversarial_sets(workspace: Workspace, targets: Sequence[Target], options: d
     return [finished[target.unit(workspace).digest] for target in targets]
 
 
-def _complete(workspace: Workspace, sets: Mapping[str, Sequence[Shard]], options: dict,
+def _complete(workspace: SharedWorkspace, sets: Mapping[str, Sequence[Shard]], options: dict,
               workers: int) -> Mapping[str, float]:
     """Build the shards that `sets` lack; returns the seconds that workers spent on each set that lacked any."""
     if not (missing := [shard for pieces in sets.values() for shard in _missing(workspace, pieces)]):
@@ -216,7 +142,7 @@ def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard]
     return spent
 
 
-def _missing(workspace: Workspace, pieces: Sequence[Shard]) -> list[Shard]:
+def _missing(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> list[Shard]:
     """The shards of one set that must be built; a bad one is named and removed.
 
     A set that is half done keeps its first radius, which its shards know: all of them must know the same.
@@ -237,12 +163,12 @@ def _missing(workspace: Workspace, pieces: Sequence[Shard]) -> list[Shard]:
     return [replace(shard, radius=radius) for shard in missing]
 
 
-def _uncalibrated(workspace: Workspace, shard: Shard) -> bool:
+def _uncalibrated(workspace: SharedWorkspace, shard: Shard) -> bool:
     """Whether the attack has a first radius, the config leaves it to calibration, and that is still to be done."""
     return shard.radius is None and workspace.sweep.attack.search.values.get("eps_init", 1.0) is None
 
 
-def _sample(workspace: Workspace, pieces: Sequence[Shard]) -> Shard:
+def _sample(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> Shard:
     """The rows that the set of `pieces` is calibrated on: a random few of all of them."""
     rows = np.concatenate([shard.rows for shard in pieces])
     order = torch.randperm(len(rows), generator=generator(workspace.sweep.seed, "calibration")).numpy()
@@ -259,34 +185,9 @@ def _finished(store: Store, pieces: Sequence[Shard], seconds: float | None) -> A
     if found is None:
         metadata = [shards.decode(store.read(unit, shard.name))[1] for shard in pieces]
         cost = sum((Cost(*(int(one[key]) for key in Cost._fields)) for one in metadata), Cost())
-        found = report(_columns(store, unit, len(pieces), ("status", "eps", "l2")), cost)
+        found = report(columns(store, unit, len(pieces), ("status", "eps", "l2")), cost)
         if RADIUS in metadata[0]:
             found[RADIUS] = float(metadata[0][RADIUS])
         store.finish(unit, found | {SECONDS: seconds or 0.0})
     earlier = found.pop(SECONDS, 0.0)
     return AdversarialSet(unit, len(pieces), found, earlier if seconds is None else seconds, seconds is None)
-
-
-def numbers(store: Store, made: AdversarialSet) -> dict[str, np.ndarray]:
-    """`status`, `eps` and `l2` of every row of a set, each (N,)."""
-    return _columns(store, made.unit, made.shards, ("status", "eps", "l2"))
-
-
-def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np.ndarray]:
-    """The adversarial images (M, C, H, W) float32 in [0, 1] and their labels (M,) int64; failed rows are left out."""
-    rows = _columns(store, made.unit, made.shards, ("status", "image", "label"))
-    kept = rows["status"] != Status.FAILED
-    return rows["image"][kept], rows["label"][kept]
-
-
-def _columns(store: Store, unit: Unit, count: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a whole set, read shard by shard."""
-    read = []
-    for number in range(count):
-        rows, _ = shards.decode(store.read(unit, shard_name(number)))
-        read.append({key: rows[key] for key in keys})
-    return {key: np.concatenate([rows[key] for rows in read]) for key in keys}
-
-
-def shard_name(number: int) -> str:
-    return f"shard-{number:05d}.parquet"

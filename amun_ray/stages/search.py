@@ -23,12 +23,16 @@ from ray.exceptions import RayError
 from amun_ray.base.errors import Diverged, UserError, in_words
 from amun_ray.base.progress import bar
 from amun_ray.metrics import proxy
-from amun_ray.runtime.bench import Workspace
+from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import gpu_share
-from amun_ray.stages.cases import Case, Contender, Epoch, Settings, run_case
-from amun_ray.stages.originals import cpu_state, store_weights
+from amun_ray.stages.cases import Epoch, OpenCase, run_case
 from amun_ray.stages.studies import BROKEN, FAILED, Studies
+from amun_ray.storage.sharing import overtaken
+from amun_ray.unlearn import Contender
+from amun_ray.work.artifacts import cpu_state, store_weights
+from amun_ray.work.plan import trial_count
 from amun_ray.work.trials import Job, Trial, curve, cut, stopped_after
+from amun_ray.work.units import Case, Settings, case_weights
 
 LOST_WORKERS = 2  # how often a trial is tried again when its worker is lost
 
@@ -41,7 +45,7 @@ class Found:
     fronts: dict[Contender, list[Trial]]
 
 
-def best_settings(workspace: Workspace, cases: Sequence[Case], options: dict, workers: int,
+def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict, at_once: int,
                   on_trial: Callable[[Trial, bool], None]) -> Found:
     """Search; `on_trial` is called with each trial that is over, and whether the store held it before.
 
@@ -49,7 +53,7 @@ def best_settings(workspace: Workspace, cases: Sequence[Case], options: dict, wo
         UserError: a method has no successful trial, the reason of its first one is in the message; or the store takes
             no more results.
     """
-    total = sum(workspace.sweep.trials(*contender) for contender in workspace.sweep.contenders)
+    total = sum(trial_count(workspace.sweep, contender) for contender in workspace.sweep.contenders)
     with bar("search", total, "trials") as progress:
         def over(trial: Trial, stored: bool) -> None:
             progress.update()
@@ -57,11 +61,11 @@ def best_settings(workspace: Workspace, cases: Sequence[Case], options: dict, wo
             on_trial(trial, stored)
         studies = Studies(workspace, cases, over)
         if studies.unfinished:
-            _run_tune(workspace, cases, studies, options, workers)
+            _run_tune(workspace, cases, studies, options, at_once)
     return Found(studies.winners(), studies.fronts())
 
 
-def packed(workspace: Workspace, cases: Sequence[Case], options: dict) -> dict:
+def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict) -> dict:
     """The options of a trial's worker: with `resources.gpus: auto`, the part of a GPU that a first trial needed.
 
     That trial is the first one that the store does not hold. It is made alone, on a whole GPU, and kept.
@@ -72,7 +76,7 @@ def packed(workspace: Workspace, cases: Sequence[Case], options: dict) -> dict:
     return options if seen is None else options | {"num_gpus": gpu_share(*seen)}
 
 
-def measure_first(workspace: Workspace, cases: Sequence[Case], options: dict) -> tuple[int, int] | None:
+def measure_first(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict) -> tuple[int, int] | None:
     """Make the first trial that the store does not hold; returns the peak of its GPU memory and all there is, in bytes.
     None where there is no such trial, it failed, or its worker has no GPU."""
     studies = Studies(workspace, cases, lambda trial, stored: None)
@@ -82,7 +86,7 @@ def measure_first(workspace: Workspace, cases: Sequence[Case], options: dict) ->
 
 
 @ray.remote(max_calls=1)  # the process ends with the trial, and gives back what it holds of the GPU
-def _measure(workspace: Workspace, cases: Sequence[Case], job: Job) -> tuple[int, int] | None:
+def _measure(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job) -> tuple[int, int] | None:
     try:
         score_trial(workspace, cases, job, report=lambda metrics: None)
     except Exception:
@@ -90,7 +94,8 @@ def _measure(workspace: Workspace, cases: Sequence[Case], job: Job) -> tuple[int
     return (torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
 
 
-def _run_tune(workspace: Workspace, cases: Sequence[Case], studies: Studies, options: dict, workers: int) -> None:
+def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: Studies, options: dict,
+              at_once: int) -> None:
     """One Tune experiment for the trials that the store does not hold.
 
     Its files are of no further use, and it stays silent: a sweep speaks with one voice.
@@ -103,7 +108,7 @@ def _run_tune(workspace: Workspace, cases: Sequence[Case], studies: Studies, opt
     with workspace.store.scratch() as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         tune.Tuner(trainable,
                    tune_config=tune.TuneConfig(search_alg=studies, num_samples=studies.total, reuse_actors=True,
-                                               max_concurrent_trials=workers),
+                                               max_concurrent_trials=at_once),
                    run_config=tune.RunConfig(verbose=0, name="search", storage_path=folder,
                                              failure_config=tune.FailureConfig(max_failures=LOST_WORKERS))).fit()
     if studies.broken:
@@ -133,7 +138,7 @@ def run_trial(config: dict[str, Any], shared: list[ray.ObjectRef]) -> None:
         tune.report({FAILED: in_words(error)})
 
 
-def score_trial(workspace: Workspace, cases: Sequence[Case], job: Job,
+def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
                 report: Callable[[dict[str, float]], None] = tune.report) -> None:
     """Unlearn every case in step, `report` each epoch's score, keep each model's best state, and store the result.
 
@@ -158,9 +163,9 @@ def score_trial(workspace: Workspace, cases: Sequence[Case], job: Job,
     except Diverged as error:
         store.finish(job.whole, {"failed": f"epoch {len(result[terms[0]]) + 1}: {error}"} | result | spent(started))
         return
-    if store.has(job.whole):  # by another sweep, which took this one for dead
+    if overtaken(store, job.whole):
         return
-    weights = [store_weights(store, job.whole, state, f"weights-{place}.safetensors")
+    weights = [store_weights(store, job.whole, state, case_weights(place))
                for place, state in enumerate(best)] if workspace.sweep.tracking.models == "all" else []
     at = int(np.argmin(values))
     store.finish(job.whole, {f"best_{term}": result[term][at] for term in terms} | result | {

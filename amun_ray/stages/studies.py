@@ -15,11 +15,12 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from amun_ray.base.errors import UserError
-from amun_ray.runtime.bench import Workspace
-from amun_ray.stages.cases import Case, Contender
+from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.study import Study
 from amun_ray.storage.leases import claim, release
 from amun_ray.storage.sharing import LOOK_SECONDS
+from amun_ray.unlearn import Contender
 from amun_ray.work.trials import Job, Trial
 
 LOST = "its worker was lost, and again each time it was tried"
@@ -29,11 +30,12 @@ FAILED, BROKEN = "failed", "broken"  # what a worker tells of a trial without a 
 class Studies(Searcher):
     """What Tune asks for trials. `on_trial` is called with each that is over, and whether the store held it before."""
 
-    def __init__(self, workspace: Workspace, cases: Sequence[Case], on_trial: Callable[[Trial, bool], None]) -> None:
+    def __init__(self, workspace: SharedWorkspace, cases: Sequence[OpenCase],
+                 on_trial: Callable[[Trial, bool], None]) -> None:
         super().__init__()
         self._workspace, self._cases, self._on_trial = workspace, cases, on_trial
         self._studies = {contender: Study(workspace.sweep, contender)
-                         for contender in (Contender(*names) for names in workspace.sweep.contenders)}
+                         for contender in workspace.sweep.contenders}
         self.total = sum(study.total for study in self._studies.values())
         self.broken: str | None = None  # why no trial can be finished any more
         self._ready: deque[Job] = deque()

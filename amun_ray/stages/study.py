@@ -13,8 +13,10 @@ import optuna
 from amun_ray.base.names import lookup
 from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
-from amun_ray.stages.cases import Contender, Settings
+from amun_ray.unlearn import Contender
+from amun_ray.work.plan import given_points, trial_count
 from amun_ray.work.trials import Trial, curve, limits
+from amun_ray.work.units import Settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -35,13 +37,13 @@ class Study:
     """The trials of one (method, access), the known-good points and those of a grid first."""
 
     def __init__(self, sweep: Sweep, contender: Contender) -> None:
-        self._search, self._space = sweep.search, sweep.space(*contender)
-        self.total, self.finished = sweep.trials(*contender), []
+        self._search, self._space = sweep.search, sweep.space(contender)
+        self.total, self.finished = trial_count(sweep, contender), []
         self._asked: list[optuna.Trial] = []
         self._round: dict[int, Trial] = {}
         sampler = SeededByNumber(self._search.sampler, sweep.seed, str(contender), startup=self._search.startup)
         self._optuna = optuna.create_study(directions=["minimize"] * len(self._search.terms), sampler=sampler)
-        for point in sweep.given(*contender):
+        for point in given_points(sweep, contender):
             self._optuna.enqueue_trial(point)
 
     def next_settings(self) -> tuple[int, Settings] | None:

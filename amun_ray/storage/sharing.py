@@ -26,6 +26,11 @@ def make_once(store: Store, unit: Unit, make: Callable[[], Any]) -> bool:
     return missing
 
 
+def overtaken(store: Store, unit: Unit) -> bool:
+    """In a worker, when `unit` is made: whether another sweep, which took this one for dead, has finished it before."""
+    return store.has(unit)
+
+
 def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
              run: Callable[[Iterable[T]], Iterator[tuple[T, bool]]]) -> Iterator[tuple[T, bool]]:
     """On the driver: `(item, made here)` of every item as its unit is finished, here or by another sweep.

@@ -15,11 +15,11 @@ from amun_ray.training.loop import train
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import plans
 from amun_ray.unlearn.certified import CERTIFIED, certified
-from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Method, Report, Sets, Setting, Task
+from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Method, Report, Sets, Setting, Task
 from amun_ray.unlearn.saliency import SALIENCY, salient
 
-__all__ = ["BASELINES", "METHODS", "Certificate", "Method", "Report", "Sets", "Setting", "Task", "copy_model", "find",
-           "unlearn"]
+__all__ = ["BASELINES", "METHODS", "Certificate", "Contender", "Method", "Report", "Sets", "Setting", "Task",
+           "copy_model", "find", "unlearn"]
 
 AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True, settings=plans.JOINT_STATISTICS)
 RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label, settings=plans.JOINT_STATISTICS)

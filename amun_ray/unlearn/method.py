@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,6 +21,16 @@ from amun_ray.training.recipe import Recipe
 RETAIN = frozenset({"retain"})
 FORGET_ONLY = frozenset({"forget_only"})
 EITHER = RETAIN | FORGET_ONLY
+
+
+class Contender(NamedTuple):
+    """One row of the table: a method, and whether it sees D_R (`retain`) or D_F alone (`forget_only`)."""
+
+    method: str
+    access: str
+
+    def __str__(self) -> str:
+        return f"{self.method} ({self.access})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Stage 5: every attack on every model of the table, from predictions that are stored; no model is asked again.
+"""Every attack on every model of the table, from predictions that are stored; no model is asked again.
 
 Cost, on the driver, with N samples: one pass over the reference predictions for LiRA, then for each model O(N log N)
 for RMIA, LiRA and the thresholds, and the support vector classifier of MIS, quadratic in its at most 2,000 samples per
@@ -12,8 +12,9 @@ import numpy as np
 
 from amun_ray.base.seeds import generator
 from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, audit, average_gap, lira
-from amun_ray.stages.cases import Evidence, split
-from amun_ray.stages.originals import Trained, stream_logits
+from amun_ray.work.artifacts import stream_logits
+from amun_ray.work.evidence import Evidence
+from amun_ray.work.units import Trained
 
 Scores = dict[str, float]
 
@@ -54,7 +55,7 @@ class Audit:
     def _attacked(self, logits: np.ndarray, name: str) -> Scores:
         evidence, forget = self.evidence, self.sets[name]
         workspace = evidence.workspace
-        attacks = audit(logits, evidence.labels, split(workspace, forget), evidence.mean, normals=self.normals,
+        attacks = audit(logits, evidence.labels, workspace.split(forget), evidence.mean, normals=self.normals,
                         settings=workspace.sweep.rmia, generator=generator(workspace.sweep.seed, "audit", name))
         del attacks["rmia_forget_test_auc"]  # it is FT AUC
         return evidence.scores(logits, forget) | attacks

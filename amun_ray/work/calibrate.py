@@ -13,8 +13,7 @@ from amun_ray.attacks import craft
 from amun_ray.base.device import device_name
 from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import to_unit
-from amun_ray.metrics import predict, score
-from amun_ray.metrics.split import Split
+from amun_ray.metrics import Split, predict, score
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.loop import fit
 from amun_ray.training.parts import Part
@@ -123,6 +122,6 @@ def _score(plan: Plan, count: int) -> None:
     dataset, rng = plan.dataset, np.random.default_rng(0)
     logits = rng.standard_normal((len(dataset), dataset.classes), dtype=np.float32)
     forget = plan.sets.final[0]
-    rows = Split(np.setdiff1d(dataset.train_rows, forget), forget, dataset.test_rows)
+    rows = Split.of(forget, train_size=dataset.train_size, size=len(dataset))
     for _ in range(count):
         score(logits, dataset.labels, rows, np.full(len(dataset), 0.1), settings=plan.sweep.rmia)

@@ -25,15 +25,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from amun_ray.config.fields import Access
 from amun_ray.config.schema import Sweep
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import Report, Sets, unlearn
-from amun_ray.work.plan import Plan
-
-Contender = tuple[str, Access]
+from amun_ray.unlearn import Contender, Report, Sets, unlearn
+from amun_ray.work.plan import Plan, trial_count
 
 
 class Work(NamedTuple):
@@ -73,19 +70,19 @@ class Pieces:
 def pieces(plan: Plan) -> Pieces:
     """Everything that a plan asks for."""
     sweep, train_size = plan.sweep, plan.dataset.train_size
-    sets = {name: len(rows) for _, name, rows in [*plan.held_out, *plan.final]}
+    sets = {case.name: len(case.rows) for case in plan.cases}
     originals = [0 if sweep.originals.checkpoints else train_size] * sweep.originals.count
     retrained = [train_size - sets[name] for name, count in plan.retrained.items() for _ in range(count)]
     halves = [len(plan.dataset) // 2, len(plan.dataset) - len(plan.dataset) // 2] * (sweep.references.count // 2)
-    return Pieces((*originals, *retrained, *halves), sum(len(rows) for _, _, rows in [*plan.held_out, *plan.final]),
-                  {contender: sweep.trials(*contender) for contender in sweep.contenders},
-                  dict.fromkeys(sweep.contenders, len([*plan.final]) * sweep.final.runs))
+    return Pieces((*originals, *retrained, *halves), sum(len(case.rows) for case in plan.cases),
+                  {contender: trial_count(sweep, contender) for contender in sweep.contenders},
+                  dict.fromkeys(sweep.contenders, len(plan.final) * sweep.final.runs))
 
 
 def works(plan: Plan, todo: Pieces, runs: Mapping[Contender, Work]) -> dict[str, Work]:
     """What the pieces `todo` of `plan` ask of the devices, stage by stage (formulas at the top of this file); `runs` is
     `run_work` of each contender."""
-    samples, cases = len(plan.dataset), len([*plan.held_out])
+    samples, cases = len(plan.dataset), len(plan.held_out)
     search, final = Work(), Work()
     for contender, run in runs.items():
         search = search.plus(run, todo.trials[contender] * cases)
@@ -135,7 +132,7 @@ def _count(sweep: Sweep, contender: Contender, *, retain: int, forget: int, clas
     recipe = Recipe(lr=1e-6, epochs=sweep.search.epochs, **sweep.unlearning.model_dump())
     sets = Sets(retain=part(retain) if access == "retain" else None, forget=part(forget), adversarial=part(forget))
     scored = len([*unlearn(method, network, sets, recipe=recipe, augmentation=Augmentation(), report=report,
-                           generator=torch.Generator().manual_seed(0), settings=sweep.method_settings(*contender))])
+                           generator=torch.Generator().manual_seed(0), settings=sweep.method_settings(contender))])
     return Passes(report.backward, max(0, report.forward - report.backward), scored)
 
 

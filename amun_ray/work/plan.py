@@ -1,24 +1,24 @@
 """What a sweep will do, counted before any worker is asked for."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from amun_ray import models
+from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.indices import read_indices
 from amun_ray.data.splits import ForgetSets, random_forget_sets, requested_forget_sets
 from amun_ray.models import checkpoint
 from amun_ray.storage.store import Store
+from amun_ray.unlearn import Contender
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
+from amun_ray.work.units import ForgetCase, Workspace
 
 ELSEWHERE = ("storage", "tracking", "resources")  # where it runs and where it writes: no result depends on these
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
@@ -48,29 +48,32 @@ class Plan:
                                   seed=seed)
 
     @property
-    def held_out(self) -> Iterator[tuple[int, str, np.ndarray]]:
-        """`(original, name, rows)` of every case that the search may see."""
-        for original in range(self.sweep.held_out.originals):
-            for number, rows in enumerate(self.sets.held_out):
-                yield original, f"held_out {number}", rows
+    def held_out(self) -> list[ForgetCase]:
+        """Every case that the search may see."""
+        return [ForgetCase(original, f"held_out {number}", rows) for original in range(self.sweep.held_out.originals)
+                for number, rows in enumerate(self.sets.held_out)]
 
     @property
-    def final(self) -> Iterator[tuple[int, str, np.ndarray]]:
-        """`(original, name, rows)` of every case that the results count on."""
-        for original in range(self.sweep.originals.count):
-            for number, rows in enumerate(self.sets.final):
-                yield original, f"final {number}", rows
+    def final(self) -> list[ForgetCase]:
+        """Every case that the results count on."""
+        return [ForgetCase(original, f"final {number}", rows) for original in range(self.sweep.originals.count)
+                for number, rows in enumerate(self.sets.final)]
+
+    @property
+    def cases(self) -> list[ForgetCase]:
+        """All of them, the held-out ones first."""
+        return [*self.held_out, *self.final]
 
     @property
     def retrained(self) -> dict[str, int]:
         """How many models are retrained without each forget set, by its name: one for each original that forgets it."""
         cases = [*(self.held_out if self.sweep.search.needs_retrained else ()), *self.final]
-        return Counter(name for _, name, _ in cases)
+        return Counter(case.name for case in cases)
 
     @property
     def searched(self) -> str:
         """By what and on which sets the settings were chosen, for those who read the results."""
-        names = ", ".join(dict.fromkeys(name for _, name, _ in self.held_out))
+        names = ", ".join(dict.fromkeys(case.name for case in self.held_out))
         return (f"Settings were searched by {OBJECTIVES[self.sweep.search.objective]}, mean over the forget set(s) "
                 f"{names} of {self.sweep.held_out.originals} original(s); these share no sample with the final ones.")
 
@@ -93,12 +96,13 @@ class Plan:
         """The originals that are loaded, not trained; UserError as `read_checkpoint`."""
         return [read_checkpoint(source, self.sweep.tracking.uri) for source in self.sweep.originals.checkpoints or ()]
 
+    def workspace(self, store: Store) -> Workspace:
+        """What every piece of work of the sweep needs to know."""
+        return Workspace.of(self.sweep, store, self.dataset)
+
     def new_model(self) -> nn.Module:
         """The sweep's network on the CPU, initialised from the sweep's seed, normalisation in front."""
-        mean, std = self.dataset.statistics
-        return models.build(self.sweep.model.name, channels=self.dataset.channels, classes=self.dataset.classes,
-                            size=self.dataset.size, mean=mean, std=std, seed=self.sweep.seed,
-                            options=self.sweep.model.options)
+        return self.workspace(self.store(Path())).new_model(self.sweep.seed)
 
     def check(self) -> None:
         """Draw the forget sets, build the network, load the checkpoints into it: here, before any worker is asked for.
@@ -113,10 +117,10 @@ class Plan:
 
     def __str__(self) -> str:
         sweep, sets = self.sweep, self.sets
-        cases = [*self.held_out, *self.final]
+        cases = self.cases
         retrained = sum(self.retrained.values())
-        shards = sum(ceil(len(rows) / sweep.attack.shard_size) for _, _, rows in cases)
-        contenders, trials = len(sweep.contenders), [sweep.trials(*contender) for contender in sweep.contenders]
+        shards = sum(ceil(len(case.rows) / sweep.attack.shard_size) for case in cases)
+        contenders, trials = len(sweep.contenders), [trial_count(sweep, contender) for contender in sweep.contenders]
         where = "" if sweep.resources.needs_gpu else ", where the cluster has any,"
         each = f"{sweep.resources.cpus:g} CPU and{where} {sweep.resources.whole_gpus:g} GPU each"
         return "\n".join([
@@ -126,10 +130,21 @@ class Plan:
             f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
             f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "
             f"{sweep.training.epochs} epochs; {each}",
-            f"  adversaries {sum(len(rows) for _, _, rows in cases)} images in {shards} shards "
+            f"  adversaries {sum(len(case.rows) for case in cases)} images in {shards} shards "
             f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
             f"  search      {sum(trials)} trials ({contenders} methods and accesses x "
             f"{'-'.join(map(str, dict.fromkeys([min(trials), max(trials)])))}), {sweep.search.epochs} epochs on "
-            f"{len([*self.held_out])} held-out case(s), by {OBJECTIVES[sweep.search.objective]}; {each}",
-            f"  final       {contenders * len([*self.final]) * sweep.final.runs} unlearned models "
-            f"({contenders} x {len([*self.final])} cases x {sweep.final.runs} runs); {each}"])
+            f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}; {each}",
+            f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
+            f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}"])
+
+
+def given_points(sweep: Sweep, contender: Contender) -> list[dict[str, Any]]:
+    """What is tried of a contender before a sampler is asked: its known-good points, then a grid."""
+    return sweep.search.given(sweep.space(contender), sweep.chosen(contender.method).points,
+                              seed=derive(sweep.seed, "grid", *contender))
+
+
+def trial_count(sweep: Sweep, contender: Contender) -> int:
+    """How many trials a contender gets; a grid may have fewer points than it is allowed."""
+    return len(given_points(sweep, contender)) if sweep.search.sampler == "grid" else sweep.search.trials

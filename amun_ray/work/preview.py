@@ -4,7 +4,7 @@ from pathlib import Path
 
 from amun_ray.base.progress import say
 from amun_ray.data.torchvision_sets import NOT_HERE
-from amun_ray.work import estimate
+from amun_ray.work import estimate, reuse
 from amun_ray.work.calibrate import calibrate, calibrated
 from amun_ray.work.plan import Plan
 
@@ -20,8 +20,6 @@ def show(plan: Plan, output: Path, *, measure: bool) -> None:
     if measure:
         calibrate(plan, store)
     if store.exists() and not plan.dataset.name.endswith(NOT_HERE):  # what is there is known by its images
-        from amun_ray.work import reuse  # seconds of Ray
-
         todo = reuse.left(plan, store)
         say(reuse.describe(plan, todo, store))
     say(estimate.describe(plan, calibrated(plan, store), todo))

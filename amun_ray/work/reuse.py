@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from amun_ray.metrics import reference_mean
-from amun_ray.runtime.bench import Workspace
-from amun_ray.stages.adversaries import Target
-from amun_ray.stages.cases import Contender, Settings, case_inputs
-from amun_ray.stages.originals import Trained, Wanted, rows_digest, stream_logits, wanted_trainings
-from amun_ray.storage.store import Store, digest
+from amun_ray.storage.store import Store
+from amun_ray.unlearn import Contender
 from amun_ray.work.estimate import Pieces, pieces
+from amun_ray.work.evidence import Evidence
 from amun_ray.work.plan import Plan
+from amun_ray.work.trainings import Wanted, wanted_trainings
+from amun_ray.work.units import Settings, Target, Trained, Workspace, case_inputs, rows_digest
 
 Lineage = Mapping[str, Any]  # of a case, as units have it: as much of it as is known
 Known = dict[tuple[int, str], Lineage]  # by original and name of the forget set
@@ -24,21 +23,19 @@ def left(plan: Plan, store: Store) -> Pieces:
     but its searched settings agrees: which those are, only the search itself will say again.
     """
     whole = pieces(plan)
-    mean, std = plan.dataset.statistics
-    workspace = Workspace(plan.sweep, store, plan.dataset.digest, plan.dataset.pixels.shape[1:], plan.dataset.classes,
-                          len(plan.dataset), plan.dataset.train_size, mean, std, samples=())
+    workspace = plan.workspace(store)
     wanted = wanted_trainings(workspace, plan)
     have = [store.has(one.unit(workspace)) for one in wanted.every]
     trainings = tuple(rows for rows, there in zip(whole.trainings, have, strict=True) if not there)
     originals = {k: Trained(one.name, one.unit(workspace), result["weights"], result["seconds"])
                  for k, one in enumerate(wanted.originals) if (result := store.result(one.unit(workspace))) is not None}
-    targets = {(k, name): Target(originals[k], name, rows) for k, name, rows in [*plan.held_out, *plan.final]
-               if k in originals}
+    targets = {case.key: Target(originals[case.original], case.name, case.rows) for case in plan.cases
+               if case.original in originals}
     attacked = whole.attacked - sum(_made(workspace, target) for target in targets.values())
     cases = _lineages(plan, workspace, wanted, targets) if not trainings else {}
-    search = [cases[k, name] for k, name, _ in plan.held_out] if cases else []
+    search = [cases[case.key] for case in plan.held_out] if cases else []
     return Pieces(trainings, attacked, _minus(whole.trials, _trials(workspace, search)),
-                  _minus(whole.final, _final(workspace, [cases[k, name] for k, name, _ in plan.final if cases])))
+                  _minus(whole.final, _final(workspace, [cases[case.key] for case in plan.final if cases])))
 
 
 def describe(plan: Plan, todo: Pieces, store: Store) -> str:
@@ -60,8 +57,7 @@ def _made(workspace: Workspace, target: Target) -> int:
 def _lineages(plan: Plan, workspace: Workspace, wanted: Wanted, targets: Mapping[tuple[int, str], Target]) -> Known:
     """What a unit says of each case where every model is at hand."""
     references = [Trained(one.name, one.unit(workspace), None, 0.0) for one in wanted.references]
-    mean = digest(reference_mean(stream_logits(workspace, references), plan.dataset.labels,
-                                 settings=plan.sweep.rmia).tobytes())
+    mean = Evidence.of(workspace, plan.dataset.labels, references).digest
     return {key: {"original": target.original.weights, "forget": rows_digest(target.rows),
                   "adversarial": target.unit(workspace).digest, "references": mean} for key, target in targets.items()}
 
@@ -85,15 +81,15 @@ def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter:
     return counted
 
 
-def _alike(workspace: Workspace, kind: str) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+def _alike(workspace: Workspace, kind: str) -> Iterator[tuple[Contender, dict[str, Any]]]:
     """The contender and the inputs of every unit of a kind that was made as this sweep makes them."""
     sweep = workspace.sweep
     for inputs in workspace.store.inputs(kind):
-        contender = tuple(inputs["contender"])
+        contender = Contender(*inputs["contender"])
         if contender not in sweep.contenders:
             continue
-        wanted = case_inputs(workspace, Contender(*contender), Settings(0.0, "never", 0, {}), [], run=0)
-        fixed = wanted["settings"]["own"].keys() - set(sweep.chosen(contender[0]).search)
+        wanted = case_inputs(workspace, contender, Settings(0.0, "never", 0, {}), [], run=0)
+        fixed = wanted["settings"]["own"].keys() - set(sweep.chosen(contender.method).search)
         if all(inputs[key] == value for key, value in wanted.items() if key not in ("settings", "cases")) and all(
                 inputs["settings"]["own"].get(key) == wanted["settings"]["own"][key] for key in fixed):
             yield contender, inputs
@@ -105,5 +101,5 @@ def _are(cases: Sequence[Lineage], found: Sequence[Lineage]) -> bool:
                                             for key, value in case.items())
 
 
-def _minus(whole: Mapping[tuple[str, str], int], done: Counter) -> dict[tuple[str, str], int]:
+def _minus(whole: Mapping[Contender, int], done: Counter) -> dict[Contender, int]:
     return {contender: max(0, count - done[contender]) for contender, count in whole.items()}

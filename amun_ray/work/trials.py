@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from amun_ray.runtime.bench import Workspace
-from amun_ray.stages.cases import Case, Contender, Settings, case_inputs
 from amun_ray.storage.store import Store, Unit
+from amun_ray.unlearn import Contender
+from amun_ray.work.units import Case, Settings, Workspace, case_inputs
 
 TERMS = ("average_gap", "proxy")  # what a search may minimise, in percentage points
 

@@ -11,7 +11,8 @@ from amun_ray.base.errors import UserError
 from amun_ray.config import file as config_file
 from amun_ray.config.schema import Sweep, accesses
 from amun_ray.models import MODELS
-from amun_ray.unlearn import METHODS
+from amun_ray.unlearn import METHODS, Contender
+from amun_ray.work.plan import given_points
 
 SHIPPED = sorted(config_file.REPOSITORY.glob("*.yaml"))
 PLAIN = """
@@ -329,16 +330,16 @@ def test_a_config_is_frozen_and_its_dump_loads_again(mine, tmp_path):
 def test_every_method_is_one_line_of_a_config(mine, name):
     sweep = config_file.load(str(mine), [f"methods={{{name}: }}"])
     assert sweep.contenders == [(name, access) for access in accesses(name)]
-    assert all(sweep.method_settings(name, access) == {} for access in accesses(name))
+    assert all(sweep.method_settings(contender) == {} for contender in sweep.contenders)
 
 
 def test_a_setting_is_given_and_searched_where_it_counts(mine):
     sweep = config_file.load(str(mine), [
         "methods={amun_salun: {settings: {forget_statistics: 1}, search: [mask_ratio]},"
         "gradient_ascent: {search: [forget_statistics]}, salun: {search: [forget_statistics, mask_ratio]}}"])
-    assert sweep.method_settings("amun_salun", "retain") == {}
-    assert sweep.method_settings("amun_salun", "forget_only") == {"forget_statistics": 1}
-    assert {name: list(sweep.space(*name))[2:] for name in sweep.contenders} == {
+    assert sweep.method_settings(Contender("amun_salun", "retain")) == {}
+    assert sweep.method_settings(Contender("amun_salun", "forget_only")) == {"forget_statistics": 1}
+    assert {name: list(sweep.space(name))[2:] for name in sweep.contenders} == {
         ("amun_salun", "retain"): ["mask_ratio"], ("amun_salun", "forget_only"): ["mask_ratio"],
         ("gradient_ascent", "retain"): ["forget_statistics"], ("gradient_ascent", "forget_only"): ["forget_statistics"],
         ("salun", "retain"): ["mask_ratio"], ("salun", "forget_only"): ["forget_statistics", "mask_ratio"]}
@@ -366,5 +367,5 @@ def test_a_point_leaves_out_what_does_not_count_with_an_access(mine):
     point = "{lr: 0.01, schedule: never, settings: {forget_statistics: 1}}"
     sweep = config_file.load(str(mine), [f"methods={{amun: {{search: [forget_statistics], points: [{point}]}}}}"])
     for access in ("retain", "forget_only"):
-        (given,) = sweep.given("amun", access)
-        assert given.keys() == {"lr", "schedule", "forget_statistics"} & sweep.space("amun", access).keys()
+        (given,) = given_points(sweep, Contender("amun", access))
+        assert given.keys() == {"lr", "schedule", "forget_statistics"} & sweep.space(Contender("amun", access)).keys()

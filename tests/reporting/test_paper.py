@@ -6,7 +6,7 @@ from amun_ray import data
 from amun_ray.base.errors import UserError
 from amun_ray.config import file as config_file
 from amun_ray.reporting.paper import TABLES, TERMS, beside, find, keep_rows, kept_rows
-from amun_ray.reporting.tables import grid, results_table
+from amun_ray.reporting.tables import grid, markdown_table
 from amun_ray.storage.store import Store
 from amun_ray.work.plan import Plan
 
@@ -118,7 +118,7 @@ def test_markdown_is_aligned_and_escaped():
 
 
 def test_the_table_to_be_pasted_marks_the_least_gap():
-    text = results_table(ROWS, ["", "n = 2"])
+    text = markdown_table(ROWS, ["", "n = 2"])
     assert [line for line in text.splitlines() if "**" in line] == [
         "| amun    | with D_R | 91.00 ± 0.50 | 99.00 ± 0.50  | 90.00 ± 0.50 | 51.00 ± 0.50 | **1.00 ± 0.50** |"]
     assert text.endswith("\n- n = 2\n")

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from amun_ray.reporting.rows import COLUMNS, Row, comparisons, marks, notes, table, write_results
-from amun_ray.stages.cases import Settings
+from amun_ray.reporting.columns import COLUMNS
+from amun_ray.reporting.rows import Row, comparisons, marks, notes, results_json
+from amun_ray.reporting.tables import text_table
+from amun_ray.work.units import Settings
 
 CASES = [(0, "final 0"), (0, "final 0"), (1, "final 0"), (1, "final 0")]
 
@@ -17,14 +19,13 @@ def row(method, gaps, *, access="retain", unlearn=95.0, auc=90.0, cases=None):
     return Row(method, access, settings, scores, cases or CASES[:len(gaps)], [f"run-{k}" for k in range(len(gaps))])
 
 
-def test_a_row_in_json_is_what_results_json_promises(tmp_path):
-    made = json.loads(write_results([row("amun", [1.0, 3.0, 5.0, 7.0])], tmp_path).read_text())[0]
+def test_a_row_in_json_is_what_results_json_promises():
+    made = json.loads(results_json([row("amun", [1.0, 3.0, 5.0, 7.0])]))[0]
     assert made["method"] == "amun"
     assert made["access"] == "retain"
     assert (made["lr"], made["schedule"], made["epochs"], made["settings"]) == (0.01, "every_5", 3, {"mask_ratio": 0.5})
     assert made["average_gap"] == {"mean": 4.0, "std": pytest.approx((20 / 3) ** 0.5), "n": 4}
     assert made["mlflow_run_ids"] == ["run-0", "run-1", "run-2", "run-3"]
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_runs_of_one_case_count_as_one():
@@ -37,7 +38,7 @@ def test_the_interval_of_equal_values_is_that_value():
 
 
 def test_the_table_shows_mean_and_deviation_and_marks_the_target():
-    text = table([row("retrain", [0.0], access=None), row("amun", [1.0, 3.0], access="forget_only")])
+    text = text_table([row("retrain", [0.0], access=None), row("amun", [1.0, 3.0], access="forget_only")])
     assert "<- the target" in text
     assert "2.00 +- 1.41" in text
     assert "only D_F" in text

@@ -22,13 +22,14 @@ from amun_ray import data
 from amun_ray.base.seeds import generator
 from amun_ray.config.schema import Sweep
 from amun_ray.models import MODELS, build
-from amun_ray.runtime.bench import Workspace
-from amun_ray.stages.adversaries import AdversarialSet, Target, adversarial_sets
-from amun_ray.stages.originals import Trained, cpu_state, store_weights
+from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.stages.adversaries import adversarial_sets
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import fit
 from amun_ray.training.parts import place
+from amun_ray.work.artifacts import cpu_state, store_weights
+from amun_ray.work.units import AdversarialSet, Target, Trained
 
 ORIGINAL = Unit("models", {"made by": "tests"})
 BROKEN = Unit("models", {"made by": "tests, with NaN among its weights"})
@@ -122,7 +123,7 @@ def run(folder: Path, gate: Path, *, workers: int = 2, rows: np.ndarray = ROWS,
         unit: Unit = ORIGINAL, cpus: float = 0.5) -> AdversarialSet:
     """The stage, with Ray already there."""
     store = Store(str(folder))
-    workspace = Workspace.open(sweep(gate), store, data.load("digits", train_size=200))
+    workspace = SharedWorkspace.open(sweep(gate), store, data.load("digits", train_size=200))
     original = Trained("original 0", unit, store.result(unit)["weights"], 0.0)
     target, options = Target(original, "final 0", rows), {"num_cpus": cpus, "num_gpus": 0}
     (made,) = adversarial_sets(workspace, [target], options, workers)

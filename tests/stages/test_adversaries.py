@@ -14,8 +14,8 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.status import Status
 from amun_ray.data import shards
 from amun_ray.stages import adversaries
-from amun_ray.stages.adversaries import numbers, read_adversaries
 from amun_ray.storage.store import Store, Unit
+from amun_ray.work.artifacts import numbers, read_adversaries
 
 TIMEOUT_SECONDS = 300  # of a driver in a process of its own; it takes 20 on an idle machine
 

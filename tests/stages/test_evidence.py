@@ -9,15 +9,17 @@ import pytest
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import generator
-from amun_ray.metrics import GAP_TERMS_MIS, RmiaSettings, audit, lira, reference_mean, score
+from amun_ray.metrics import GAP_TERMS_MIS, RmiaSettings, audit, lira, score
+from amun_ray.reporting.columns import ATTACKS, COLUMNS
 from amun_ray.reporting.costs import Costs
-from amun_ray.reporting.rows import ATTACKS, COLUMNS, Row
+from amun_ray.reporting.rows import Row
 from amun_ray.runtime import environment
 from amun_ray.stages import originals
-from amun_ray.stages.cases import Evidence, split
-from amun_ray.stages.originals import LOGITS, Trained, read_logits, store_logits
 from amun_ray.storage.store import Store, Unit
+from amun_ray.work.artifacts import read_logits, store_logits
 from amun_ray.work.audit import Audit
+from amun_ray.work.evidence import Evidence
+from amun_ray.work.units import LOGITS, Trained, Workspace
 
 TRAIN, SIZE, CLASSES, MODELS = 200, 400, 5, 8
 FORGET = np.arange(40)
@@ -26,8 +28,8 @@ FORGET = np.arange(40)
 @pytest.fixture
 def space(tmp_path):
     """What of a workspace is asked of predictions and of attacks."""
-    return SimpleNamespace(store=Store(str(tmp_path / "store")), size=SIZE, train_size=TRAIN, classes=CLASSES,
-                           sweep=SimpleNamespace(seed=0, rmia=RmiaSettings()))
+    return Workspace(SimpleNamespace(seed=0, rmia=RmiaSettings()), Store(str(tmp_path / "store")), "", (1, 1, 1),
+                     CLASSES, SIZE, TRAIN, (), ())
 
 
 def logits_of(seen: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
@@ -57,14 +59,13 @@ def bank(space):
 @pytest.fixture
 def attacks(space, bank):
     labels, halves, references, retrained = bank
-    mean = reference_mean(originals.stream_logits(space, references), labels, members=halves)
-    return Audit.open(Evidence(space, labels, mean, None, ""), references, halves, sets={"final 0": FORGET},
+    return Audit.open(Evidence.of(space, labels, references, halves), references, halves, sets={"final 0": FORGET},
                       retrained={"final 0": retrained})
 
 
 def test_an_audit_is_score_and_audit_with_the_distance_to_the_retrained_models(space, bank, attacks):
     labels, halves, references, retrained = bank
-    logits, parts = logits_of(np.arange(SIZE) < TRAIN, labels, 50), split(space, FORGET)
+    logits, parts = logits_of(np.arange(SIZE) < TRAIN, labels, 50), space.split(FORGET)
     stack = [read_logits(space, one.unit, one.name) for one in references]
 
     def every(one: np.ndarray) -> dict[str, float]:
@@ -120,10 +121,10 @@ def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, ba
 
 
 def test_costs_are_seconds_times_devices_and_know_what_was_made_before():
-    costs = Costs.of({"num_cpus": 2, "num_gpus": 0.25})
-    costs.add("references", 8.0, reused=True)
-    costs.add("references", 4.0, reused=False)
-    costs.add("search", 2.0, reused=False)
+    costs, worker = Costs(), {"num_cpus": 2, "num_gpus": 0.25}
+    costs.add("references", 8.0, worker, reused=True)
+    costs.add("references", 4.0, worker, reused=False)
+    costs.add("search", 2.0, worker, reused=False)
     costs.stages["models"] = 3.0
     assert costs.metrics() == {
         "seconds.models": 3.0, "device_seconds.references": 3.0, "device_seconds.search": 0.5,

@@ -11,6 +11,7 @@ from amun_ray.reporting.costs import Costs
 from amun_ray.runtime.cluster import Cluster
 from amun_ray.stages.experiment import Experiment
 from amun_ray.stages.search import best_settings, measure_first, packed
+from amun_ray.work.units import ForgetCase
 
 OPTIONS = {"num_cpus": 1, "num_gpus": 0}
 PLAIN = {"searching:PLAIN": {"access": ["retain"]}}
@@ -140,7 +141,7 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
     opened, settings = [], sweep({"trials": 1})
 
     class Plan:
-        sweep, held_out = settings, [(0, "held_out 0", np.arange(50))]
+        sweep, held_out = settings, [ForgetCase(0, "held_out 0", np.arange(50))]
 
         @property
         def final(self):
@@ -148,14 +149,14 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
 
         sets = final
 
-    def open_case(number, attacked, made, retrained, evidence):
-        opened.append((number, attacked.name, made, retrained))
+    def open_case(case, models, made, reference):
+        opened.append((case.original, case.name, made, models.retrained[case.name]))
         return cases()[0]
-    monkeypatch.setattr("amun_ray.stages.experiment.Case.open", open_case)
+    monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
     record = SimpleNamespace(trial=lambda trial, cases: None, files=lambda files: None)
     experiment = Experiment(Plan(), tmp_path, with_ray(settings, tmp_path / "store"), record, OPTIONS, 1,
-                            Cluster(((2.0, 0.0),), "test"), Costs.of(OPTIONS))
-    models = SimpleNamespace(originals=["original"], evidence=None,
+                            Cluster(((2.0, 0.0),), "test"), Costs())
+    models = SimpleNamespace(originals=["original"], evidence=SimpleNamespace(mean=0),
                              retrained=Untouchable({"held_out 0": ["r0"], "final 0": ["r1"]}))
     sets = Untouchable({(0, "held_out 0"): "adversaries", (0, "final 0"): "never"})
     assert experiment.search(models, sets)

@@ -1,0 +1,111 @@
+"""All that a sweep found, gathered into rows, files and figures, and told to MLflow.
+
+Cost, on the driver: every attack on every final model, from predictions that are stored (see `work.audit`), and a dozen
+figures, whatever the number of devices.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import yaml
+
+from amun_ray.reporting import figures
+from amun_ray.reporting.columns import NO_GAP
+from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.page import page
+from amun_ray.reporting.record import Record
+from amun_ray.reporting.rows import Row, data_frame, notes, results_json
+from amun_ray.reporting.tables import markdown_table, text_table
+from amun_ray.unlearn import Contender
+from amun_ray.work.artifacts import numbers, read_logits, stream_logits
+from amun_ray.work.audit import Audit
+from amun_ray.work.evidence import Models
+from amun_ray.work.plan import Plan
+from amun_ray.work.trials import Trial
+from amun_ray.work.units import AdversarialSet, Unlearned
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the stages before the report have made, and the record of it."""
+
+    plan: Plan
+    models: Models
+    sets: Mapping[tuple[int, str], AdversarialSet]
+    trials: Sequence[Trial]
+    unlearned: Sequence[Unlearned]
+    record: Record
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The rows of the table; making them logs every final model in MLflow."""
+        attacks = Audit.open(self.models.evidence, self.models.references, self.models.halves,
+                             retrained=self.models.retrained, sets={case.name: case.rows for case in self.plan.final})
+        return [*self._baselines(attacks), *self._contenders(attacks)]
+
+    @property
+    def text(self) -> str:
+        """The table as the command prints it."""
+        return f"{text_table(self.rows)}\n{self.plan.searched}"
+
+    def files(self, costs: Costs) -> dict[str, bytes]:
+        """Everything to be kept, by its name: tables, page, config and figures."""
+        drawn = dict(self._figures())
+        html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment)
+        markdown = markdown_table([row.as_json() for row in self.rows], notes(self.rows))
+        return {"results.json": results_json(self.rows), "table.txt": self.text.encode(),
+                "table.md": markdown.encode(), "report.html": html,
+                "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode()} | drawn
+
+    def log(self, files: Mapping[str, bytes], costs: Costs) -> None:
+        """Tell MLflow's run of the sweep of the table, the files and the costs."""
+        self.record.results(data_frame(self.rows), files)
+        self.record.cost(costs)
+
+    def _baselines(self, attacks: Audit) -> Iterator[Row]:
+        """The retrained row, which is the target, and the original row, which shows what doing nothing scores."""
+        models, workspace = self.models, self.models.evidence.workspace
+        cases = [(k, name) for name in attacks.sets for k in range(len(models.originals))]
+        logits = list(stream_logits(workspace, models.originals))
+        scored: dict[str, list[dict[str, float]]] = {
+            "retrain": [attacks.retrained[name][k] | NO_GAP for k, name in cases],
+            "original": [attacks.scores(logits[k], name) for k, name in cases]}
+        for method, scores in scored.items():
+            scratch = [models.retrained[name][k] if method == "retrain" else models.originals[k] for k, name in cases]
+            run_ids = [self.record.scratch_model(model, method, case, score)
+                       for model, case, score in zip(scratch, cases, scores, strict=True)]
+            yield Row(method, None, None, scores, cases, _known(run_ids))
+
+    def _contenders(self, attacks: Audit) -> Iterator[Row]:
+        """One row for each (method, access): the scores of its runs, and where MLflow has them."""
+        workspace = self.models.evidence.workspace
+        groups: dict[Contender, list[Unlearned]] = {}
+        for model in self.unlearned:
+            groups.setdefault(model.run.contender, []).append(model)
+        for contender, runs in groups.items():
+            scores = {model.run.unit.digest: attacks.scores(
+                read_logits(workspace, model.run.unit, str(contender)), model.run.case.name)
+                for model in runs if "failed" not in model.result}
+            best = min(scores, key=lambda digest: scores[digest]["average_gap"])
+            run_ids = [self.record.unlearned(model, scores.get(model.run.unit.digest),
+                                             best=model.run.unit.digest == best) for model in runs]
+            yield Row(*contender, runs[0].run.settings, list(scores.values()),
+                      [model.run.case.key for model in runs if model.run.unit.digest in scores], _known(run_ids))
+
+    def _figures(self) -> Iterator[tuple[str, bytes]]:
+        models, store = self.models, self.models.evidence.workspace.store
+        yield from figures.result_figures(self.rows)
+        yield from figures.search_figures(self.trials, self.rows)
+        read = [numbers(store, made) for made in self.sets.values()]
+        yield from figures.attack_figures({key: np.concatenate([one[key] for one in read]) for key in read[0]})
+        first = self.unlearned[0].run.case
+        yield from figures.evidence_figures(models.evidence, models.originals[first.original],
+                                            models.retrained[first.name][first.original], self.unlearned, self.rows)
+
+
+def _known(run_ids: Sequence[Any]) -> list[str]:
+    """Those that MLflow has given; a run that waits in the spool has none yet."""
+    return [run for run in run_ids if run is not None]

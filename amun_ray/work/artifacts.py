@@ -1,0 +1,87 @@
+"""What the store holds of a model and of an adversarial set: weights, predictions, columns."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import safetensors.numpy
+from torch import Tensor, nn
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.status import Status
+from amun_ray.data import shards
+from amun_ray.models import checkpoint
+from amun_ray.storage.store import Store, Unit
+from amun_ray.work.units import LOGITS, WEIGHTS, AdversarialSet, Trained, Workspace, shard_name
+
+
+def cpu_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights and buffers of `model`, on the CPU."""
+    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+def store_weights(store: Store, unit: Unit, state: dict[str, Tensor], name: str = WEIGHTS) -> str:
+    """Write a state dict; returns its digest."""
+    weights = checkpoint.digest(state)
+    store.write(unit, name, checkpoint.save(state, {"digest": weights}))
+    return weights
+
+
+def numpy_state(store: Store, unit: Unit, name: str) -> dict[str, np.ndarray]:
+    """The weights of a finished model as arrays, the form that the object store shares without a copy."""
+    return safetensors.numpy.load(store.read(unit, name).to_pybytes())
+
+
+def store_logits(store: Store, unit: Unit, logits: np.ndarray) -> None:
+    """Write logits (N, classes) float32."""
+    buffer = pa.BufferOutputStream()
+    np.lib.format.write_array(buffer, logits, allow_pickle=False)
+    store.write(unit, LOGITS, buffer.getvalue().to_pybytes())
+
+
+def read_logits(workspace: Workspace, unit: Unit, name: str) -> np.ndarray:
+    """The logits (N, classes) float32 of a finished model, `name` in messages.
+
+    Raises:
+        UserError: what is stored cannot be read, is not of this sweep's samples and classes, or is not finite.
+    """
+    store, wanted = workspace.store, (workspace.size, workspace.classes)
+    place = f"{name}: {store.path(unit, LOGITS)}"
+    again = "delete its folder, and the same command makes it again"
+    try:
+        logits = np.lib.format.read_array(pa.BufferReader(store.read(unit, LOGITS)), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: cannot be read as predictions ({error}); {again}") from error
+    if logits.shape != wanted:
+        raise UserError(f"{place}: predictions of shape {logits.shape}, this sweep has {wanted[0]} samples and "
+                        f"{wanted[1]} classes; {again}")
+    if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
+        raise UserError(f"{place}: the predictions of {broken} of {len(logits)} samples are not finite; {again}")
+    return logits
+
+
+def stream_logits(workspace: Workspace, models: Sequence[Trained]) -> Iterator[np.ndarray]:
+    """The logits of `models`, one array in memory at a time."""
+    for model in models:
+        yield read_logits(workspace, model.unit, model.name)
+
+
+def numbers(store: Store, made: AdversarialSet) -> dict[str, np.ndarray]:
+    """`status`, `eps` and `l2` of every row of a set, each (N,)."""
+    return columns(store, made.unit, made.shards, ("status", "eps", "l2"))
+
+
+def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np.ndarray]:
+    """The adversarial images (M, C, H, W) float32 in [0, 1] and their labels (M,) int64; failed rows are left out."""
+    rows = columns(store, made.unit, made.shards, ("status", "image", "label"))
+    kept = rows["status"] != Status.FAILED
+    return rows["image"][kept], rows["label"][kept]
+
+
+def columns(store: Store, unit: Unit, count: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a whole set, read shard by shard."""
+    read = []
+    for number in range(count):
+        rows, _ = shards.decode(store.read(unit, shard_name(number)))
+        read.append({key: rows[key] for key in keys})
+    return {key: np.concatenate([rows[key] for rows in read]) for key in keys}

@@ -1,0 +1,44 @@
+"""What models are judged by: everything that was trained from scratch, and the reference bank's mean confidence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from amun_ray.metrics import reference_mean, score
+from amun_ray.storage.store import digest
+from amun_ray.work.artifacts import stream_logits
+from amun_ray.work.units import Trained, Workspace
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The reference models' mean confidence in every sample, and its digest."""
+
+    workspace: Workspace
+    labels: np.ndarray  # (N,) int64
+    mean: np.ndarray    # (N,) float64
+    digest: str
+
+    @classmethod
+    def of(cls, workspace: Workspace, labels: np.ndarray, references: Sequence[Trained],
+           halves: np.ndarray | None = None) -> "Evidence":
+        """Read the predictions of `references`; `halves` (models, N) bool: on which samples each was trained."""
+        mean = reference_mean(stream_logits(workspace, references), labels, settings=workspace.sweep.rmia,
+                              members=halves)
+        return cls(workspace, labels, mean, digest(mean.tobytes()))
+
+    def scores(self, logits: np.ndarray, forget: np.ndarray) -> dict[str, float]:
+        """Every metric of one model, in percent, for the forget set `forget`."""
+        return score(logits, self.labels, self.workspace.split(forget), self.mean, settings=self.workspace.sweep.rmia)
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everything trained from scratch, and the evidence that rests on it."""
+
+    originals: list[Trained]
+    retrained: dict[str, list[Trained]]  # by forget set
+    references: list[Trained]
+    halves: np.ndarray  # (references, N) bool: on which samples each was trained
+    evidence: Evidence

@@ -1,0 +1,57 @@
+"""Which models a sweep trains from scratch, or loads: originals, retrained models, references."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from amun_ray.base.seeds import derive
+from amun_ray.data.splits import reference_halves
+from amun_ray.work.checkpoints import Checkpoint
+from amun_ray.work.plan import Plan
+from amun_ray.work.units import Training, Workspace
+
+
+def original_trainings(workspace: Workspace, checkpoints: Sequence[Checkpoint]) -> list[Training]:
+    """The models that must forget: those of `checkpoints`, or where there are none, trained on D."""
+    rows = np.arange(workspace.train_size, dtype=np.int64)
+    return [Training(f"original {k}", rows, derive(workspace.sweep.seed, "original", k),
+                     checkpoint=checkpoints[k] if checkpoints else None)
+            for k in range(workspace.sweep.originals.count)]
+
+
+def retrained_trainings(workspace: Workspace, name: str, forget: np.ndarray, count: int) -> list[Training]:
+    """`count` models that never saw the rows `forget`: the target of unlearning them."""
+    rows = np.setdiff1d(np.arange(workspace.train_size, dtype=np.int64), forget)
+    return [Training(f"retrained without {name}, {k}", rows, derive(workspace.sweep.seed, "retrained", k))
+            for k in range(count)]
+
+
+def reference_trainings(workspace: Workspace, halves: np.ndarray) -> list[Training]:
+    """One model per row of `halves` (models, N), on the samples marked there: the RMIA reference bank."""
+    return [Training(f"reference {k}", np.flatnonzero(half), derive(workspace.sweep.seed, "reference", k),
+                     keep_weights=False) for k, half in enumerate(halves)]
+
+
+class Wanted(NamedTuple):
+    """Every training of a sweep; `halves` (references, N) bool: what each reference model is trained on."""
+
+    originals: list[Training]
+    retrained: dict[str, list[Training]]  # by forget set
+    references: list[Training]
+    halves: np.ndarray
+
+    @property
+    def every(self) -> list[Training]:
+        return [*self.originals, *chain.from_iterable(self.retrained.values()), *self.references]
+
+
+def wanted_trainings(workspace: Workspace, plan: Plan) -> Wanted:
+    """The models that a sweep asks for, whether the store holds them or not."""
+    sets = {case.name: case.rows for case in plan.cases}
+    halves = reference_halves(workspace.size, plan.sweep.references.count, plan.sweep.seed)
+    retrained = {name: retrained_trainings(workspace, name, sets[name], count)
+                 for name, count in plan.retrained.items()}
+    return Wanted(original_trainings(workspace, plan.checkpoints), retrained,
+                  reference_trainings(workspace, halves), halves)

@@ -1,0 +1,258 @@
+"""What each piece of work is: what it is made from, and the address of its result in the store. Nothing works here.
+
+A training is identified by its rows, seed and recipe; an adversarial set by the weights it attacks, its rows and the
+attack; a trial or an unlearned model by its settings and the lineage of its cases.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from torch import nn
+
+from amun_ray import models
+from amun_ray.base.errors import UserError
+from amun_ray.base.seeds import derive
+from amun_ray.config.schema import Sweep
+from amun_ray.data.dataset import Dataset
+from amun_ray.metrics import Split
+from amun_ray.storage.store import Store, Unit, digest
+from amun_ray.unlearn import Contender, find
+from amun_ray.work.checkpoints import Checkpoint
+
+WEIGHTS, LOGITS = "weights.safetensors", "logits.npy"
+RADIUS = "eps_init"  # metadata key of a shard: the first radius of its set, where the attack has one
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every piece of work of a sweep needs to know, without the pixels: small enough to travel with each."""
+
+    sweep: Sweep
+    store: Store
+    data_digest: str
+    shape: tuple[int, int, int]  # channels, height, width
+    classes: int
+    size: int  # N, training and test samples together
+    train_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, sweep: Sweep, store: Store, dataset: Dataset, *more: Any) -> Self:
+        """The facts of `dataset`, and what a subclass adds to them."""
+        mean, std = dataset.statistics
+        return cls(sweep, store, dataset.digest, dataset.pixels.shape[1:], dataset.classes, len(dataset),
+                   dataset.train_size, mean, std, *more)
+
+    @property
+    def model_inputs(self) -> dict:
+        """What a model depends on beside the rows and the seed it is trained with."""
+        return {"dataset": self.data_digest, "model": self.sweep.model.model_dump(),
+                "recipe": self.sweep.model_dump()["training"], "augmentation": list(self.sweep.data.augmentation)}
+
+    @property
+    def model_shape(self) -> dict[str, Any]:
+        """What the network learns from the dataset: the arguments of `models.build` that no config can choose."""
+        return {"channels": self.shape[0], "classes": self.classes, "size": min(self.shape[1:]),
+                "mean": self.mean, "std": self.std}
+
+    def split(self, forget: np.ndarray) -> Split:
+        """D_R, D_F and D_T for a forget set."""
+        return Split.of(forget, train_size=self.train_size, size=self.size)
+
+    def new_model(self, seed: int) -> nn.Module:
+        """The sweep's network on the CPU, initialised from `seed`, normalisation in front."""
+        return models.build(self.sweep.model.name, seed=seed, options=self.sweep.model.options, **self.model_shape)
+
+
+def case_weights(place: int) -> str:
+    """The weights file of a trial for the case at `place` among its cases."""
+    return f"weights-{place}.safetensors"
+
+
+def rows_digest(rows: np.ndarray) -> str:
+    """The digest of a set of rows; their order does not matter."""
+    return digest(np.sort(rows).astype("<i8").tobytes())
+
+
+@dataclass(frozen=True, eq=False)
+class ForgetCase:
+    """One original model that is to forget one set: the number of the original, the set's name, and its rows."""
+
+    original: int
+    name: str
+    rows: np.ndarray  # training rows, int64
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.original, self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One model to train from scratch on `rows`, or the one of `checkpoint`; of references only logits are kept."""
+
+    name: str
+    rows: np.ndarray
+    seed: int
+    keep_weights: bool = True
+    checkpoint: Checkpoint | None = None
+
+    def unit(self, workspace: Workspace) -> Unit:
+        if self.checkpoint is not None:
+            return Unit("imported", {"file": self.checkpoint.digest, "dataset": workspace.data_digest,
+                                     "model": workspace.sweep.model.model_dump()})
+        return Unit("models", workspace.model_inputs | {"rows": rows_digest(self.rows), "seed": self.seed,
+                                                        "weights": self.keep_weights})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished model: where it is, the digest of its weights (None where only logits were kept), what it cost, and
+    whether an earlier start paid for it."""
+
+    name: str
+    unit: Unit
+    weights: str | None
+    seconds: float
+    reused: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One adversarial set to build: the samples `rows` of the forget set `name`, against the model `original`."""
+
+    original: Trained
+    name: str
+    rows: np.ndarray
+
+    def unit(self, workspace: Workspace) -> Unit:
+        attack = workspace.sweep.model_dump()["attack"]
+        return Unit("adversarial_sets", {"original": self.original.weights, "dataset": workspace.data_digest,
+                                         "rows": rows_digest(self.rows), "attack": attack})
+
+    def shards(self, workspace: Workspace) -> list["Shard"]:
+        """The rows in ascending order, cut by the config alone.
+
+        Raises:
+            UserError: no rows, or rows that are not distinct training rows.
+        """
+        rows = np.sort(self.rows)
+        place = f"forget set {self.name!r}"
+        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+            raise UserError(f"{place}: rows must be integers (N,), found {rows.dtype} {rows.shape}")
+        if not len(rows):
+            raise UserError(f"{place}: it is empty; an adversarial set needs at least one row")
+        if rows[0] < 0 or rows[-1] >= workspace.train_size:
+            wrong = rows[0] if rows[0] < 0 else rows[-1]
+            raise UserError(f"{place}: row {wrong} is outside the training rows 0..{workspace.train_size - 1}")
+        if (twice := rows[1:][rows[1:] == rows[:-1]]).size:
+            raise UserError(f"{place}: row {twice[0]} is there more than once")
+        unit, size = self.unit(workspace), workspace.sweep.attack.shard_size
+        return [Shard(f"{self.original.name}, {self.name}", self.original, unit, number, rows[start:start + size])
+                for number, start in enumerate(range(0, len(rows), size))]
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One piece of work: some rows of a set. `radius` is None until the set is calibrated, or if it need not be."""
+
+    title: str
+    original: Trained
+    unit: Unit
+    number: int
+    rows: np.ndarray
+    radius: float | None = None
+
+    def __str__(self) -> str:
+        return f"shard {self.number} of {self.title}"
+
+    @property
+    def name(self) -> str:
+        return shard_name(self.number)
+
+    @property
+    def lineage(self) -> dict[str, str]:
+        """What the shard's own metadata must say for it to be this shard."""
+        found = {"set": self.unit.digest, "rows": rows_digest(self.rows),
+                 **{key: self.unit.inputs[key] for key in ("original", "dataset")}}
+        return found if self.radius is None else found | {RADIUS: repr(self.radius)}
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class AdversarialSet:
+    """A finished set: where it is, how many shards it has, its report, the time of workers in it (where a start was
+    interrupted, since then), and whether an earlier start made it."""
+
+    unit: Unit
+    shards: int
+    report: dict
+    seconds: float = field(default=0.0, compare=False)
+    reused: bool = field(default=False, compare=False)
+
+
+class Settings(NamedTuple):
+    """What a trial tries: learning rate, schedule (`never`, or `every_N` epochs times 0.1), number of epochs, and those
+    of the method's own settings that are searched."""
+
+    lr: float
+    schedule: str
+    epochs: int
+    own: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Case(ForgetCase):
+    """A forget case with what its unlearned models are measured against, and what it was made from."""
+
+    target: dict[str, float] | None  # the retrained models' mean scores; None where there are no such models
+    original_test_accuracy: float    # percent
+    lineage: dict[str, Any]
+
+    def seed(self, workspace: Workspace, run: int) -> int:
+        """The same for every method and setting: runs differ by what they do, not by the luck of the draw."""
+        return derive(workspace.sweep.seed, "unlearn", self.original, self.name, run)
+
+
+def case_inputs(workspace: Workspace, contender: Contender, settings: Settings, cases: Sequence[Case],
+                run: int) -> dict:
+    """Everything that the scores of unlearning `cases` depend on, for the address of the result."""
+    sweep, chosen = workspace.sweep, settings._asdict()
+    given = sweep.method_settings(contender) | settings.own
+    chosen["own"] = find(contender.method).complete(*contender, given)
+    return {"contender": list(contender), "settings": chosen, "unlearning": sweep.unlearning.model_dump(),
+            "augmentation": list(sweep.data.augmentation), "rmia": sweep.model_dump()["rmia"],
+            "dataset": workspace.data_digest, "model": sweep.model.model_dump(),
+            "cases": [case.lineage | {"seed": case.seed(workspace, run)} for case in cases]}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One unlearned model to make: which method, with what, on which case, with which seed."""
+
+    contender: Contender
+    settings: Settings
+    case: Case
+    number: int
+    unit: Unit
+
+    @classmethod
+    def of(cls, workspace: Workspace, contender: Contender, settings: Settings, case: Case, number: int) -> "Run":
+        return cls(contender, settings, case, number,
+                   Unit("unlearned", case_inputs(workspace, contender, settings, [case], number)))
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """One unlearned model: the run it came from, its stored result (`failed`: the reason), and whether an earlier start
+    made it."""
+
+    run: Run
+    result: dict[str, Any]
+    reused: bool = False
