@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from amun_ray.attacks.checks import check_batch
+from amun_ray.attacks.checks import check_batch, check_settings
 from amun_ray.attacks.frozen import frozen
 from amun_ray.attacks.look import Capacity, Looker, flat, unflat
 from amun_ray.attacks.slots import Attack, run
@@ -30,7 +30,11 @@ def attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -
     Args:
         images: (N, C, H, W) float32 in [0, 1], on the model's device.
         labels: (N,) int64, the true ones.
+
+    Raises:
+        UserError: a batch that does not fit the model, or a setting of the attack that is not allowed.
     """
+    check_settings(vars(attack))
     model = frozen(model)
     check_batch(model, images, labels)
     look = Looker(model, tuple(images.shape[1:]), Capacity(CHUNK))
@@ -49,7 +53,3 @@ def check_radius(radius: float | Tensor, count: int) -> None:
         raise UserError(f"radius: must be positive, found {values.min().item():g}")
 
 
-def check_at_least(name: str, value: float, low: float) -> None:
-    """Raise UserError unless `value` is at least `low`."""
-    if not value >= low:
-        raise UserError(f"{name}: must be at least {low:g}, found {value:g}")

@@ -1,12 +1,33 @@
-"""What a model and a batch must be before an attack starts: every mistake is one UserError that names the argument."""
+"""What settings, a model and a batch must be before an attack starts; an error names the argument."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from amun_ray.attacks.look import OBJECTIVES
 from amun_ray.base.errors import UserError
+from amun_ray.base.space import Allowed
 from amun_ray.base.tensors import check_unit_range
 
+RULES = {  # of every setting that some attack has
+    "steps": Allowed(whole=True, at_least=1), "step_ratio": Allowed(above=0), "eps_init": Allowed(above=0),
+    "doublings": Allowed(whole=True, at_least=0), "shrink": Allowed(whole=True, at_least=0),
+    "kappa": Allowed(at_least=0), "polish": Allowed(whole=True, at_least=0), "gamma": Allowed(above=0, below=1),
+    "batch_size": Allowed(whole=True, at_least=1), "start": Allowed(choices=("clean", "warm")),
+    "stop": Allowed(choices=("full", "first_flip")), "objective": Allowed(choices=tuple(OBJECTIVES)),
+    "precision": Allowed(choices=("float32", "bfloat16", "auto")),
+}
 PROBES = 2  # images that a model is asked about first
+
+
+def check_settings(settings: Mapping[str, Any], where: str = "") -> None:
+    """Raise UserError for a value that RULES does not allow; None, a default yet to be chosen, and tensors pass."""
+    for name, value in settings.items():
+        known = name in RULES and value is not None and not isinstance(value, Tensor)
+        if known and (problem := RULES[name].problem(value)) is not None:
+            raise UserError(f"{where}{name} {problem}")
 
 
 def check_batch(model: nn.Module, images: Tensor, labels: Tensor) -> None:

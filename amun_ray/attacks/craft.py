@@ -1,4 +1,5 @@
-"""`craft`: from clean images to verified adversarial rows. `calibrate`: the first radius for all of them."""
+"""`craft`: from clean images to verified adversarial rows. `calibrate`: the first radius for all of them. Both take a
+model, or what was made of one beforehand, once, however many batches follow: `Prepared`."""
 
 import logging
 from dataclasses import replace
@@ -8,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.attacks.checks import check_batch
-from amun_ray.attacks.look import Looker, flat, unflat
-from amun_ray.attacks.prepared import Prepared, prepared
+from amun_ray.attacks.frozen import folded, frozen
+from amun_ray.attacks.look import Capacity, Looker, flat, unflat
 from amun_ray.attacks.rows import AdversarialRows, Cost
 from amun_ray.attacks.settings import AttackSettings
-from amun_ray.attacks.shrink import shrink
 from amun_ray.attacks.slots import Found, run
-from amun_ray.attacks.verify import verify
+from amun_ray.attacks.verify import shrink, verify
 from amun_ray.base.device import uses_bfloat16
 from amun_ray.base.errors import UserError
 from amun_ray.base.status import Status
@@ -24,6 +24,39 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION_SHARE = 0.95  # of the samples must have an adversarial example within the first radius (paper, section 3)
 CALIBRATION_DOUBLINGS = 20
+
+
+class Prepared:
+    """A model as `craft` and `calibrate` use it; give it to every call in the place of the model.
+
+    It keeps what costs time: the frozen copy, the folded one, what the compiler makes of that, and how many images the
+    GPU has room for. Results are the same as with the model itself.
+
+    Args:
+        model: as in `craft`. It is copied: what becomes of it later does not matter.
+        settings: whose `compile` counts, and `batch_size` where no capacity is given.
+        capacity: that of the device, as an earlier model has found it out.
+    """
+
+    def __init__(self, model: nn.Module, settings: AttackSettings, capacity: Capacity | None = None) -> None:
+        self.original = frozen(model)
+        self.capacity = capacity or Capacity(settings.batch_size)
+        self.compiled = settings.compile
+        self._fast: nn.Module | None = None
+
+    def fast(self, example: Tensor) -> nn.Module:
+        """The copy to search on, made at the first call with one or a few images (N, C, H, W) in [0, 1]."""
+        if self._fast is None:
+            self._fast = folded(self.original, example)
+            if self.compiled:
+                mode = "reduce-overhead" if example.is_cuda else "default"
+                self._fast = torch.compile(self._fast, dynamic=False, mode=mode)
+        return self._fast
+
+
+def prepared(model: nn.Module | Prepared, settings: AttackSettings) -> Prepared:
+    """`model`, prepared if it is not yet."""
+    return model if isinstance(model, Prepared) else Prepared(model, settings)
 
 
 def craft(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, settings: AttackSettings,
@@ -60,8 +93,7 @@ def craft(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, settin
                      again=lambda *rows: run(settings.attack(), original, *rows, slots=settings.batch_size).best)
     stored = unflat(verdict.image, look.shape).contiguous()
     distance = l2(stored - images)
-    # without a radius of its own, a row's radius is its distance
-    eps = found.eps if settings.row.smallest or settings.name == "fast_fgsm" else distance
+    eps = found.eps if settings.row.has_radius else distance
     status = torch.full_like(labels, Status.FAILED, dtype=torch.int8)
     status[verdict.flipped], status[verdict.already_wrong] = Status.FLIPPED, Status.ALREADY_WRONG
     cost = Cost(len(images), look.forward, look.backward, original.forward)

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from amun_ray.attacks.adversarial import Adversarial, attacked, check_at_least, check_radius
+from amun_ray.attacks.adversarial import Adversarial, attacked
 from amun_ray.attacks.look import Look, fooled
-from amun_ray.attacks.slots import Rows, fresh
+from amun_ray.attacks.slots import Rows
 
 TINY = 1e-30
 STEP_LAST = 0.01  # of the first step's length
+
+
+@dataclass
+class DdnRows(Rows):
+    """`eps` is the norm of the best."""
+
+    ball: Tensor  # (N,) the current norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,50 +29,46 @@ class Ddn:
     `eps_init=1`; there is no quantisation to 256 levels, since rows are stored in float32.
     """
 
-    steps: int
-    eps_init: float
-    gamma: float
+    steps: int = 100
+    eps_init: float = 0.1
+    gamma: float = 0.05
     objective: str = "margin"
 
-    def begin(self, clean: Tensor, label: Tensor) -> Rows:
-        """A column of its own: `ball`, the current norm; `eps` is the norm of the best."""
-        rows = fresh(clean, label)
-        rows["eps"].fill_(torch.inf)
-        rows["ball"] = torch.full_like(rows["eps"], self.eps_init)
+    def begin(self, clean: Tensor, label: Tensor) -> DdnRows:
+        rows = DdnRows.fresh(clean, label, ball=clean.new_full((len(clean),), self.eps_init))
+        rows.eps.fill_(torch.inf)
         return rows
 
-    def advance(self, rows: Rows, look: Look) -> Tensor:
+    def advance(self, rows: DdnRows, look: Look) -> Tensor:
         """One step along the gradient, then onto the sphere of the new norm, then into the box."""
-        looks = rows["looks"]
-        step = rows["point"] - rows["clean"]
+        looks = rows.looks
+        step = rows.point - rows.clean
         distance = torch.linalg.vector_norm(step, dim=1)
-        wrong = fooled(look, rows["label"]) | ((looks == 1) & (look.predicted != rows["label"]))
-        better = wrong & (distance < rows["eps"])
-        rows["eps"] = torch.where(better, distance, rows["eps"])
-        rows["flipped"] |= wrong
-        done = (looks > self.steps) | (rows["eps"] == 0)
+        wrong = fooled(look, rows.label) | ((looks == 1) & (look.predicted != rows.label))
+        better = wrong & (distance < rows.eps)
+        rows.eps = torch.where(better, distance, rows.eps)
+        rows.flipped |= wrong
+        done = (looks > self.steps) | (rows.eps == 0)
         # a sample that never flipped keeps its last attempt
-        shown = better | (done & ~rows["flipped"])
-        rows["best"] = torch.where(shown[:, None], rows["point"], rows["best"])
-        rows["wants"] = looks < self.steps
-        rows["ball"] = rows["ball"] * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
+        shown = better | (done & ~rows.flipped)
+        rows.best = torch.where(shown[:, None], rows.point, rows.best)
+        rows.wants = looks < self.steps
+        rows.ball = rows.ball * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
         turn = torch.cos((looks - 1) * (math.pi / self.steps)).to(step.dtype)
         length = self.eps_init * (STEP_LAST + (1 - STEP_LAST) * (1 + turn) / 2)
         norm = torch.linalg.vector_norm(look.gradient, dim=1).clamp_min(TINY)
         step = step - (length / norm)[:, None] * look.gradient
         size = torch.linalg.vector_norm(step, dim=1).clamp_min(TINY)
-        rows["point"] = (rows["clean"] + step * (rows["ball"] / size)[:, None]).clamp_(0, 1)
+        rows.point = (rows.clean + step * (rows.ball / size)[:, None]).clamp_(0, 1)
         return done
 
 
-def ddn(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 100, eps_init: float = 0.1,
-        gamma: float = 0.05) -> Adversarial:
+def ddn(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = Ddn.steps,
+        eps_init: float = Ddn.eps_init, gamma: float = Ddn.gamma) -> Adversarial:
     """Find the nearest adversarial image of each of `images` (N, C, H, W) in `steps` steps.
 
     Args:
         eps_init: the first norm, in pixel units.
         gamma: the share by which the norm shrinks or grows at each step.
     """
-    check_at_least("steps", steps, 1)
-    check_radius(eps_init, 1)
     return attacked(Ddn(steps=steps, eps_init=eps_init, gamma=gamma), model, images, labels)

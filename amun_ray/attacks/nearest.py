@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from amun_ray.attacks.adversarial import Adversarial, attacked, check_at_least
+from amun_ray.attacks.adversarial import Adversarial, attacked
 from amun_ray.attacks.look import Look, fooled
-from amun_ray.attacks.slots import Rows, fresh
+from amun_ray.attacks.slots import Rows
 
 TAU_FIRST, TAU_LAST = 0.7, 0.1
 OVERSHOOT = 0.01  # of the distance
@@ -30,56 +30,61 @@ SETTLED = 1e-5  # of its length, within which a step needs no further update
 TINY = 1e-30
 
 
+@dataclass
+class NearestRows(Rows):
+    """`eps` is the norm of the best."""
+
+    polished: Tensor  # (N,) polishing steps taken, -1 until the first flip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
     """The search as rows of a batch (see slots.Attack). `steps` caps the looks, polishing included."""
 
-    steps: int
-    polish: int
-    kappa: float
+    steps: int = 60
+    polish: int = 4
+    kappa: float = 0.0
     objective: str = "margin"
 
-    def begin(self, clean: Tensor, label: Tensor) -> Rows:
-        """A column of its own: polishing steps taken, -1 until the first flip; `eps` is the norm of the best."""
-        rows = fresh(clean, label)
-        rows["eps"].fill_(torch.inf)
-        rows["polished"] = torch.full_like(label, -1)
+    def begin(self, clean: Tensor, label: Tensor) -> NearestRows:
+        rows = NearestRows.fresh(clean, label, polished=torch.full_like(label, -1))
+        rows.eps.fill_(torch.inf)
         return rows
 
-    def advance(self, rows: Rows, look: Look) -> Tensor:
+    def advance(self, rows: NearestRows, look: Look) -> Tensor:
         """Keep the point just seen if it is the best so far, and take the next step."""
-        step = rows["point"] - rows["clean"]
+        step = rows.point - rows.clean
         distance = torch.linalg.vector_norm(step, dim=1)
-        wrong = fooled(look, rows["label"], self.kappa)
-        wrong |= (rows["looks"] == 1) & (look.predicted != rows["label"])
-        better = wrong & (distance < rows["eps"])
-        rows["eps"] = torch.where(better, distance, rows["eps"])
-        rows["flipped"] |= wrong
-        rows["polished"] += rows["flipped"]
-        done = (rows["polished"] >= self.polish) | (rows["looks"] > self.steps) | (rows["eps"] == 0)
+        wrong = fooled(look, rows.label, self.kappa)
+        wrong |= (rows.looks == 1) & (look.predicted != rows.label)
+        better = wrong & (distance < rows.eps)
+        rows.eps = torch.where(better, distance, rows.eps)
+        rows.flipped |= wrong
+        rows.polished += rows.flipped
+        done = (rows.polished >= self.polish) | (rows.looks > self.steps) | (rows.eps == 0)
         # a sample that never flipped keeps its last attempt
-        shown = better | (done & ~rows["flipped"])
-        torch.where(shown[:, None], rows["point"], rows["best"], out=rows["best"])
+        shown = better | (done & ~rows.flipped)
+        torch.where(shown[:, None], rows.point, rows.best, out=rows.best)
         # the last point is only judged
-        rows["wants"] = ~rows["flipped"] | (rows["polished"] < self.polish - 1)
+        rows.wants = ~rows.flipped | (rows.polished < self.polish - 1)
         self._move(rows, look, step)
         return done
 
-    def _move(self, rows: Rows, look: Look, step: Tensor) -> None:
-        """Put `rows["point"]` where to look next; it is at `step` (N, D), which is overwritten, from the clean image.
+    def _move(self, rows: NearestRows, look: Look, step: Tensor) -> None:
+        """Put `rows.point` where to look next; it is at `step` (N, D), which is overwritten, from the clean image.
 
         On a processor all this is bound by memory, so nothing is made anew that can be overwritten.
         """
-        polished, gradient, clean = rows["polished"], look.gradient, rows["clean"]
+        polished, gradient, clean = rows.polished, look.gradient, rows.clean
         share = (polished / max(self.polish - 1, 1)).clamp(0, 1)
         tau = torch.where(polished >= 0, TAU_FIRST + (TAU_LAST - TAU_FIRST) * share, 0.0)
-        scratch = torch.empty_like(step), rows["point"]
+        scratch = torch.empty_like(step), rows.point
         along = torch.mul(gradient, step, out=scratch[0]).sum(1)
         target = along - (look.margin + self.kappa)  # what g d' must become
         start = step.mul_((1 - tau)[:, None]).add_(clean)
         length = _length_in_box(_Line(start, clean, gradient, gradient.square(), target), along * (1 - tau), scratch)
         start.addcmul_(gradient, length[:, None], value=-1)
-        torch.lerp(clean, start, 1 + OVERSHOOT, out=rows["point"]).clamp_(0, 1)
+        torch.lerp(clean, start, 1 + OVERSHOOT, out=rows.point).clamp_(0, 1)
 
 
 class _Line(NamedTuple):
@@ -120,8 +125,8 @@ def _length_in_box(line: _Line, along: Tensor, scratch: tuple[Tensor, Tensor]) -
     return length
 
 
-def nearest(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 60, polish: int = 4,
-            kappa: float = 0.0) -> Adversarial:
+def nearest(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = Nearest.steps,
+            polish: int = Nearest.polish, kappa: float = Nearest.kappa) -> Adversarial:
     """Find the nearest adversarial image of each of `images` (N, C, H, W) float32 in [0, 1].
 
     Args:
@@ -130,7 +135,4 @@ def nearest(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 60
         polish: steps along the boundary after the first flip.
         kappa: the margin, in logits, by which the wrong class must lead.
     """
-    check_at_least("steps", steps, 1)
-    check_at_least("polish", polish, 0)
-    check_at_least("kappa", kappa, 0)
     return attacked(Nearest(steps=steps, polish=polish, kappa=kappa), model, images, labels)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from amun_ray.attacks.adversarial import Adversarial, attacked, check_at_least, check_radius
+from amun_ray.attacks.adversarial import Adversarial, attacked, check_radius
 from amun_ray.attacks.radius import RadiusSearch
 
 TINY = 1e-30
@@ -19,9 +19,9 @@ def move_l2(clean: Tensor, point: Tensor, gradient: Tensor, radius: Tensor, step
     return (clean + step * (radius / length).clamp_max(1)[:, None]).clamp_(0, 1)
 
 
-def pgd_l2(model: nn.Module, images: Tensor, labels: Tensor, *, radius: float | Tensor, steps: int = 50,
-           step_ratio: float = 0.1, stop: Literal["full", "first_flip"] = "full",
-           objective: str = "margin") -> Adversarial:
+def pgd_l2(model: nn.Module, images: Tensor, labels: Tensor, *, radius: float | Tensor,
+           steps: int = RadiusSearch.steps, step_ratio: float = RadiusSearch.step_ratio,
+           stop: Literal["full", "first_flip"] = "full", objective: str = "margin") -> Adversarial:
     """Attack each image within `radius`, one number or (N,), in pixel units.
 
     Args:
@@ -32,7 +32,6 @@ def pgd_l2(model: nn.Module, images: Tensor, labels: Tensor, *, radius: float | 
         objective: a row of look.OBJECTIVES.
     """
     check_radius(radius, len(images))
-    check_at_least("steps", steps, 1)
     search = RadiusSearch(move=move_l2, eps_init=radius, doublings=0, steps=steps, step_ratio=step_ratio, stop=stop,
                           objective=objective)
     return attacked(search, model, images, labels)

@@ -1,21 +1,15 @@
 """AttackSettings: which attack, and how; checked once, when they are made."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from amun_ray.attacks.look import OBJECTIVES
+from amun_ray.attacks.checks import check_settings
 from amun_ray.attacks.slots import Attack
 from amun_ray.attacks.table import ATTACKS, Row
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import lookup, suggestion
 
 GENERAL = ("name", "batch_size", "precision", "compile")
-# setting -> smallest value allowed, and whether that value itself is
-LIMITS = {"steps": (1, True), "step_ratio": (0, False), "eps_init": (0, False), "doublings": (0, True),
-          "shrink": (0, True), "kappa": (0, True), "polish": (0, True), "gamma": (0, False), "batch_size": (1, True)}
-WHOLE = ("steps", "doublings", "shrink", "polish", "batch_size")
-CHOICES = {"start": ("clean", "warm"), "stop": ("full", "first_flip"), "objective": tuple(OBJECTIVES),
-           "precision": ("float32", "bfloat16", "auto")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +40,12 @@ class AttackSettings:
     compile: bool = False  # torch.compile at one fixed batch shape; CUDA graphs on a GPU
 
     def __post_init__(self) -> None:
-        row = self.row
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None:
-                continue
-            if field.name not in GENERAL and field.name not in row.settings:
-                raise UserError(f"attack {self.name!r} has no setting {field.name!r}"
-                                f"{suggestion(field.name, row.settings)} Its settings: {', '.join(row.settings)}")
-            _check_value(self.name, field.name, value)
-        if "gamma" in row.settings and self.gamma is not None and self.gamma >= 1:
-            raise UserError(f"attack {self.name!r}: `gamma` must be below 1, found {self.gamma:g}")
+        known = self.row.settings
+        for name, value in vars(self).items():
+            if value is not None and name not in GENERAL and name not in known:
+                raise UserError(f"attack {self.name!r} has no setting {name!r}{suggestion(name, known)} "
+                                f"Its settings: {', '.join(known)}")
+        check_settings(vars(self), f"attack {self.name!r}: ")
 
     @property
     def row(self) -> Row:
@@ -75,18 +64,3 @@ class AttackSettings:
         values.pop("shrink", None)
         assert values.get("eps_init", 1) is not None, "calibrate first"
         return self.row.make(**values)
-
-
-def _check_value(attack: str, name: str, value: Any) -> None:
-    """Raise UserError unless `value` may stand for the setting `name`."""
-    if name in LIMITS:
-        low, included = LIMITS[name]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"attack {attack!r}: `{name}` must be a number, found {value!r}")
-        if name in WHOLE and not isinstance(value, int):
-            raise UserError(f"attack {attack!r}: `{name}` must be a whole number, found {value!r}")
-        if not (value >= low if included else value > low) or value == float("inf"):
-            rule = f"at least {low}" if included else f"above {low}"
-            raise UserError(f"attack {attack!r}: `{name}` must be finite and {rule}, found {value!r}")
-    if name in CHOICES and value not in CHOICES[name]:
-        raise UserError(f"attack {attack!r}: `{name}` must be one of {', '.join(CHOICES[name])}, found {value!r}")

@@ -1,20 +1,53 @@
 """Runs an attack over any number of images in a batch that stays full: who is done leaves, the next one enters."""
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from amun_ray.attacks.look import Look, Looker
 
-Rows = dict[str, Tensor]  # column name -> tensor (N, ...): all that an attack knows of N images
 
-# What every attack keeps of an image: `begin` makes these columns, `advance` updates them in place.
-#   clean (N, D) and label (N,): what it was given        point (N, D): the image to look at next
-#   wants (N,) bool: whether that look needs a gradient   looks (N,) int32: how often it was looked at
-#   judged (N,) bool: whether its prediction will be read
-#   best (N, D): the answer so far                        flipped (N,) bool: whether `best` is misclassified
-#   eps (N,): radius of the ball that `best` lies in      clean_margin (N,): share of the spread, at `clean`
+@dataclass
+class Rows:
+    """All that an attack knows of the N images in the batch; a subclass adds the columns of its own attack.
+
+    `Attack.begin` makes the columns, `Attack.advance` updates them in place.
+    """
+
+    clean: Tensor  # (N, D) what it was given
+    label: Tensor  # (N,) int64
+    point: Tensor  # (N, D) the image to look at next
+    best: Tensor  # (N, D) the answer so far
+    wants: Tensor  # (N,) bool: whether the look at `point` needs a gradient
+    judged: Tensor  # (N,) bool: whether its prediction will be read
+    flipped: Tensor  # (N,) bool: whether `best` is misclassified
+    looks: Tensor  # (N,) int32: how often the image was looked at
+    eps: Tensor  # (N,) radius of the ball that `best` lies in
+    clean_margin: Tensor  # (N,) share of the spread of the logits, at `clean`
+
+    @classmethod
+    def fresh(cls, clean: Tensor, label: Tensor, **own: Tensor) -> Self:
+        """The columns of images (N, D) that nobody has looked at; `own`: those that the subclass adds."""
+        count, yes = len(clean), torch.ones_like(label, dtype=torch.bool)
+        return cls(clean=clean.clone(), label=label.clone(), point=clean.clone(), best=clean.clone(), wants=yes,
+                   judged=yes.clone(), flipped=~yes, looks=torch.zeros_like(label, dtype=torch.int32),
+                   eps=clean.new_zeros(count), clean_margin=clean.new_zeros(count), **own)
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """Every column by its name."""
+        return dict(vars(self))
+
+    def kept(self, which: Tensor) -> Self:
+        """The rows marked in `which` (N,) bool, as new columns."""
+        return type(self)(**{name: column[which] for name, column in self.columns.items()})
+
+    def put(self, places: Tensor, newcomers: Self) -> None:
+        """Overwrite the rows at `places` (M,) with `newcomers`, M rows."""
+        for name, column in newcomers.columns.items():
+            getattr(self, name)[places] = column
 
 
 class Attack(Protocol):
@@ -26,7 +59,7 @@ class Attack(Protocol):
         """The columns of fresh images: `clean` (N, D), `label` (N,)."""
 
     def advance(self, rows: Rows, look: Look) -> Tensor:
-        """Take in a look at `rows["point"]`, in place; (N,) bool: which rows are done."""
+        """Take in a look at `rows.point`, in place; (N,) bool: which rows are done."""
 
 
 class Found(NamedTuple):
@@ -39,23 +72,6 @@ class Found(NamedTuple):
     clean_margin: Tensor  # (N,) float32, share of the spread of the logits
 
 
-def fresh(clean: Tensor, label: Tensor) -> Rows:
-    """The columns that every attack has."""
-    count = len(clean)
-    return {
-        "clean": clean.clone(),
-        "label": label.clone(),
-        "point": clean.clone(),
-        "best": clean.clone(),
-        "wants": torch.ones_like(label, dtype=torch.bool),
-        "judged": torch.ones_like(label, dtype=torch.bool),
-        "flipped": torch.zeros_like(label, dtype=torch.bool),
-        "looks": torch.zeros_like(label, dtype=torch.int32),
-        "eps": clean.new_zeros(count),
-        "clean_margin": clean.new_zeros(count),
-    }
-
-
 def run(attack: Attack, look: Looker, clean: Tensor, label: Tensor, *, slots: int) -> Found:
     """Attack every row of `clean` (N, D) with at most `slots` of them in the batch at a time."""
     count, entered = len(clean), min(slots, len(clean))
@@ -64,29 +80,25 @@ def run(attack: Attack, look: Looker, clean: Tensor, label: Tensor, *, slots: in
     rows = attack.begin(clean[:entered], label[:entered])
     owner = torch.arange(entered, device=clean.device)  # which input row sits in each slot
     while len(owner):
-        seen = look(rows["point"], rows["label"], rows["wants"], attack.objective, rows["judged"])
-        first = rows["looks"] == 0
-        rows["clean_margin"] = torch.where(first, seen.margin / seen.spread.clamp_min(1e-30), rows["clean_margin"])
-        rows["looks"] += 1
+        seen = look(rows.point, rows.label, rows.wants, attack.objective, rows.judged)
+        first = rows.looks == 0
+        rows.clean_margin = torch.where(first, seen.margin / seen.spread.clamp_min(1e-30), rows.clean_margin)
+        rows.looks += 1
         leaving = attack.advance(rows, seen).nonzero().squeeze(1)
         if len(leaving) == 0:
             continue
         for answers, column in zip(found, Found._fields, strict=True):
-            answers[owner[leaving]] = rows[column][leaving]
+            answers[owner[leaving]] = getattr(rows, column)[leaving]
         replaced = leaving[:count - entered]
         if len(replaced):
             newcomers = torch.arange(entered, entered + len(replaced), device=clean.device)
             entered += len(replaced)
-            _enter(rows, attack.begin(clean[newcomers], label[newcomers]), replaced)
+            rows.put(replaced, attack.begin(clean[newcomers], label[newcomers]))
             owner[replaced] = newcomers
         if len(replaced) < len(leaving):
             staying = torch.ones_like(owner, dtype=torch.bool)
             staying[leaving[len(replaced):]] = False
-            rows = {name: column[staying] for name, column in rows.items()}
+            rows = rows.kept(staying)
             owner = owner[staying]
     return found
 
-
-def _enter(rows: Rows, newcomers: Rows, places: Tensor) -> None:
-    for name, column in newcomers.items():
-        rows[name][places] = column

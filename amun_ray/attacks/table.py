@@ -1,8 +1,8 @@
-"""ATTACKS: one row per attack, with the settings it has."""
+"""ATTACKS: one row per attack, with the settings that it has."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
 from typing import Any
 
 from amun_ray.attacks.ddn import Ddn
@@ -16,23 +16,32 @@ from amun_ray.attacks.slots import Attack
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What an attack is made of."""
+    """What an attack is made of; its defaults are those of the class that `make` calls."""
 
-    make: Callable[..., Attack]  # called with the settings below, by name
-    settings: Mapping[str, Any]  # the settings it has, with their defaults; eps_init None: calibrate it
-    smallest: float | None = None  # the radius from which it is calibrated, pixel units; None: it has no radius
+    make: Callable[..., Attack]  # called with its settings, by name
+    names: tuple[str, ...]  # of the settings that a user may choose
+    shrinks: bool = False  # whether its flips are moved back by `shrink` bisections, none unless told
+    smallest: float | None = None  # the radius from which it is calibrated, pixel units; None: it is not
+    has_radius: bool = False  # whether a row's `eps` is a radius of the attack's own; else it is the distance
     bfloat16: bool = False  # does precision "auto" attack in bfloat16 (rows are verified in float32 in any case)
 
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings it has, with their defaults; eps_init None: calibrate it."""
+        made = self.make.func if isinstance(self.make, partial) else self.make
+        defaults = {field.name: field.default for field in fields(made)}
+        return {name: defaults[name] for name in self.names} | ({"shrink": 0} if self.shrinks else {})
 
-ALGORITHM_1 = {"steps": 50, "step_ratio": 0.1, "start": "clean", "stop": "full", "eps_init": None, "doublings": 12,
-               "shrink": 0, "objective": "margin"}
+
+BALL = {"shrinks": True, "has_radius": True, "bfloat16": True}  # what the attacks inside a ball share
+ALGORITHM_1 = ("steps", "step_ratio", "start", "stop", "eps_init", "doublings", "objective")
 
 ATTACKS: dict[str, Row] = {
-    "nearest": Row(make=Nearest, settings={"steps": 60, "polish": 4, "kappa": 0.0}),
-    "pgd_l2": Row(make=partial(RadiusSearch, move=move_l2), settings=ALGORITHM_1, smallest=1e-3, bfloat16=True),
-    "pgd_linf": Row(make=partial(RadiusSearch, move=move_linf), settings=ALGORITHM_1, smallest=1e-4, bfloat16=True),
-    "fgsm": Row(make=partial(RadiusSearch, move=move_linf, steps=1), smallest=1e-4, bfloat16=True,
-                settings={"eps_init": None, "doublings": 12, "shrink": 0, "objective": "margin"}),
-    "fast_fgsm": Row(make=FastFgsm, settings={"steps": 5, "eps_init": 1e-3, "doublings": 12, "objective": "margin"}),
-    "ddn": Row(make=Ddn, settings={"steps": 100, "eps_init": 0.1, "gamma": 0.05, "objective": "margin"}),
+    "nearest": Row(make=Nearest, names=("steps", "polish", "kappa")),
+    "pgd_l2": Row(make=partial(RadiusSearch, move=move_l2), names=ALGORITHM_1, smallest=1e-3, **BALL),
+    "pgd_linf": Row(make=partial(RadiusSearch, move=move_linf), names=ALGORITHM_1, smallest=1e-4, **BALL),
+    "fgsm": Row(make=partial(RadiusSearch, move=move_linf, steps=1, step_ratio=1.0), smallest=1e-4, **BALL,
+                names=("eps_init", "doublings", "objective")),
+    "fast_fgsm": Row(make=FastFgsm, names=("steps", "eps_init", "doublings", "objective"), has_radius=True),
+    "ddn": Row(make=Ddn, names=("steps", "eps_init", "gamma", "objective")),
 }

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.attacks.checks import check_batch, check_model
-from amun_ray.attacks.craft import craft
+from amun_ray.attacks.craft import Prepared, craft, prepared
 from amun_ray.attacks.frozen import frozen
 from amun_ray.attacks.look import Look, Looker, flat
-from amun_ray.attacks.prepared import Prepared, prepared
 from amun_ray.attacks.rows import AdversarialRows, Cost
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.base.status import Status

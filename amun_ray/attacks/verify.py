@@ -1,4 +1,5 @@
-"""The last word on a row: the original model, unfolded, in float32, on the image exactly as it will be stored."""
+"""What follows a search: the way back by bisection, then the last word on a row, from the original model, unfolded, in
+float32, on the image exactly as it will be stored."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from amun_ray.attacks.look import SLACK, Look, Looker
+from amun_ray.attacks.look import SLACK, Look, Looker, fooled
 from amun_ray.attacks.slots import Found
 
 # How much farther from the clean image a row that does not quite flip the original is pushed, one after another.
@@ -24,6 +25,23 @@ class Verdict(NamedTuple):
     label: Tensor  # (N,) int64, what the original says of it
     flipped: Tensor  # (N,) bool
     already_wrong: Tensor  # (N,) bool
+
+
+def shrink(look: Looker, clean: Tensor, found: Tensor, label: Tensor, *, times: int) -> Tensor:
+    """The last misclassified point of `times` bisections between `clean` (N, D) and `found` (N, D), misclassified.
+
+    Every answer is misclassified, and no farther than `found`. The boundary may cross the line more than once:
+    the answer is next to one crossing, not always the nearest.
+    """
+    low = found.new_zeros(len(found))
+    high = torch.ones_like(low)
+    nothing = torch.zeros_like(label, dtype=torch.bool)
+    for _ in range(times):
+        middle = (low + high) / 2
+        wrong = fooled(look(torch.lerp(clean, found, middle[:, None]), label, nothing), label)
+        low = torch.where(wrong, low, middle)
+        high = torch.where(wrong, middle, high)
+    return torch.where((high < 1)[:, None], torch.lerp(clean, found, high[:, None]), found)
 
 
 def flips(look: Look, label: Tensor, kappa: float) -> Tensor:

@@ -1,8 +1,34 @@
-"""The space of a search: what may be chosen for one method with one access, each thing a range or a few values."""
+"""Which values a setting may have, and the space of a search: what of them is tried, a range or a few values each."""
 
 import math
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """The values that a setting may have: a few choices, or the finite numbers within bounds."""
+
+    choices: tuple[Any, ...] | None = None  # the only values, where they are few
+    whole: bool = False  # whole numbers alone
+    above: float = -math.inf  # a number must be greater than this ...
+    at_least: float = -math.inf  # ... and not less than this ...
+    below: float = math.inf  # ... less than this ...
+    at_most: float = math.inf  # ... and not greater than this
+
+    def problem(self, value: Any) -> str | None:
+        """Why `value` is not allowed, or None where it is."""
+        if self.choices is not None:
+            known = value in self.choices and not isinstance(value, bool)  # True is 1 to Python, never to a user
+            return None if known else f"must be one of {', '.join(map(str, self.choices))}, but got {value!r}"
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"must be a finite number, but got {value!r}"
+        if self.whole and not isinstance(value, int):
+            return f"must be a whole number, but got {value!r}"
+        bounds = ((f"> {self.above:g}", value > self.above), (f">= {self.at_least:g}", value >= self.at_least),
+                  (f"< {self.below:g}", value < self.below), (f"<= {self.at_most:g}", value <= self.at_most))
+        return next((f"must be {rule}, but got {value!r}" for rule, holds in bounds if not holds), None)
 
 
 class Suggesting(Protocol):

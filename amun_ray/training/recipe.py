@@ -1,13 +1,20 @@
 """How a model is trained: optimiser, learning rate over time, precision."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import suggestion
+from amun_ray.base.space import Allowed
 
+RULES = {
+    "lr": Allowed(above=0), "epochs": Allowed(whole=True, at_least=1), "momentum": Allowed(at_least=0, below=1),
+    "batch_size": Allowed(whole=True, at_least=2),  # one sample has no batch statistics
+    "weight_decay": Allowed(at_least=0), "schedule": Allowed(choices=("step", "one_cycle")),
+    "decay_every": Allowed(whole=True, at_least=0), "decay_factor": Allowed(above=0, at_most=1),
+    "precision": Allowed(choices=("float32", "bfloat16", "auto")),
+}
 WARM_UP = 0.25  # share of a one-cycle run in which the learning rate rises
 WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first step
 
@@ -20,7 +27,7 @@ class Recipe:
     "one_cycle" does look, and is meant for originals made fast.
 
     Raises:
-        UserError: a value outside the range noted beside it.
+        UserError: a value that RULES does not allow.
     """
 
     lr: float  # > 0
@@ -35,19 +42,8 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        rules = {
-            "lr": ("> 0 and finite", 0 < self.lr < math.inf),
-            "epochs": (">= 1", self.epochs >= 1),
-            "batch_size": (">= 2", self.batch_size >= 2),
-            "momentum": ("in [0, 1)", 0 <= self.momentum < 1),
-            "weight_decay": (">= 0 and finite", 0 <= self.weight_decay < math.inf),
-            "schedule": ("step or one_cycle", self.schedule in ("step", "one_cycle")),
-            "decay_every": (">= 0", self.decay_every >= 0),
-            "decay_factor": ("in (0, 1]", 0 < self.decay_factor <= 1),
-            "precision": ("float32, bfloat16 or auto", self.precision in ("float32", "bfloat16", "auto")),
-        }
-        broken = [f"{name} must be {rule}, but got {getattr(self, name)!r}"
-                  for name, (rule, holds) in rules.items() if not holds]
+        broken = [f"{name} {problem}" for name, allowed in RULES.items()
+                  if (problem := allowed.problem(getattr(self, name))) is not None]
         if broken:
             raise UserError("; ".join(broken))
 

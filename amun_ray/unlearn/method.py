@@ -1,6 +1,5 @@
 """What an unlearning method is: what it sees, what it minimises, what it may move, and what it lets a user set."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from torch import nn
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import suggestion
-from amun_ray.base.space import Axis, Choice, Range
+from amun_ray.base.space import Allowed, Axis, Choice, Range
 from amun_ray.base.tensors import evaluating
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.cost import Cost
@@ -48,33 +47,19 @@ class Sets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A hyper-parameter of one method: its default, the range worth searching, and the values that make sense."""
+class Setting(Allowed):
+    """A hyper-parameter of one method: its default, the values that make sense, and the range worth searching."""
 
     default: float
     low: float  # `low` to `high` is the range a search looks at
     high: float
     log: bool = False  # searched on a logarithmic scale
-    choices: tuple[float, ...] | None = None  # the only values allowed, where they are few
-    above: float = -math.inf  # a value must be greater than this ...
-    at_least: float = -math.inf  # ... and not below this ...
-    at_most: float = math.inf  # ... and not beyond this
     access: frozenset[str] = EITHER  # where it counts; elsewhere it can be neither given nor searched
 
     @property
     def axis(self) -> Axis:
         """What a search may choose."""
         return Choice(self.choices) if self.choices is not None else Range(self.low, self.high, self.log)
-
-    def problem(self, value: float) -> str | None:
-        """Why `value` is not allowed, or None where it is."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"a finite number is expected, but got {value!r}"
-        if self.choices is not None and value not in self.choices:
-            return f"must be one of {', '.join(map(str, self.choices))}, but got {value!r}"
-        bounds = ((f"> {self.above:g}", value > self.above), (f">= {self.at_least:g}", value >= self.at_least),
-                  (f"<= {self.at_most:g}", value <= self.at_most))
-        return next((f"must be {rule}, but got {value!r}" for rule, holds in bounds if not holds), None)
 
 
 @dataclass(frozen=True)

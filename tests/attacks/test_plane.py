@@ -18,7 +18,7 @@ from amun_ray.attacks import (
     pgd_linf,
 )
 from amun_ray.attacks.look import Capacity, Looker, flat
-from amun_ray.attacks.shrink import shrink
+from amun_ray.attacks.verify import shrink
 from amun_ray.base.status import Status
 
 # attack -> (settings, order of the norm it measures in, how many times the distance it may go)

@@ -89,7 +89,7 @@ def test_a_diverging_run_says_so(model, sets):
     ("salun", {"mask_rato": 0.5}, "did you mean 'mask_ratio'"),
     ("salun", {"mask_ratio": 0}, "mask_ratio must be > 0, but got 0"),
     ("salun", {"mask_ratio": 1.01}, "mask_ratio must be <= 1"),
-    ("salun", {"mask_ratio": "half"}, "a finite number is expected, but got 'half'"),
+    ("salun", {"mask_ratio": "half"}, "mask_ratio must be a finite number, but got 'half'"),
     ("l1_sparse", {"alpha": -1}, "alpha must be >= 0"),
     ("l1_sparse", {"alpha": float("nan")}, "a finite number"),
 ])
