@@ -124,11 +124,16 @@ def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:
 
 
 def slots(options: dict[str, float], cluster: Cluster) -> int:
-    """How many workers of `options` the cluster holds at once; a worker does not span nodes."""
-    def on_node(cpus: float, gpus: float) -> int:
-        by_cpu = int(cpus / options["num_cpus"] + 1e-9)
-        return min(by_cpu, int(gpus / options["num_gpus"] + 1e-9)) if options["num_gpus"] else by_cpu
-    return sum(on_node(cpus, gpus) for cpus, gpus in cluster.nodes)
+    """How many workers of `options` the cluster holds at once; a worker does not span nodes, nor its share two GPUs."""
+    cpus, gpus = options["num_cpus"], options["num_gpus"]
+
+    def on_node(node_cpus: float, node_gpus: float) -> int:
+        by_cpu = int(node_cpus / cpus + 1e-9)
+        if not gpus:
+            return by_cpu
+        by_gpu = int(node_gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(node_gpus / gpus + 1e-9)
+        return min(by_cpu, by_gpu)
+    return sum(on_node(*node) for node in cluster.nodes)
 
 
 def gpu_share(peak: int, total: int) -> float:

@@ -140,13 +140,13 @@ def describe(plan: Plan, calibrated: tuple[str, Work] | None, todo: Pieces | Non
     """One line: device-hours of each stage, of all and, where the store holds some of it, of what is left.
 
     `calibrated` is a device's name with its units per second. A worker on a GPU counts as the share of it that it
-    holds, one on a processor as its cores.
+    holds, with `gpus: auto` as a whole one, since nobody has measured it; one on a processor as its cores.
     """
     if calibrated is None:
         return "  estimate    none: --calibrate measures this machine with this config, in a minute at most"
     device, rates = calibrated
     on_gpu = device.startswith("GPU")
-    share = (plan.sweep.resources.gpus if on_gpu else plan.sweep.resources.cpus) / 3600
+    share = (plan.sweep.resources.whole_gpus if on_gpu else plan.sweep.resources.cpus) / 3600
     runs = {contender: run_work(plan, contender) for contender in plan.sweep.contenders}
     hours = {stage: work.seconds(rates) * share for stage, work in works(plan, pieces(plan), runs).items()}
     rest = "" if todo is None else (

@@ -121,15 +121,16 @@ def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, ba
 
 
 def test_costs_are_seconds_times_devices_and_know_what_was_made_before():
-    costs, worker = Costs(), {"num_cpus": 2, "num_gpus": 0.25}
-    costs.add("references", 8.0, worker, reused=True)
-    costs.add("references", 4.0, worker, reused=False)
-    costs.add("search", 2.0, worker, reused=False)
+    costs, whole, packed = Costs(), {"num_cpus": 2, "num_gpus": 1.0}, {"num_cpus": 2, "num_gpus": 0.25}
+    costs.add("references", 8.0, whole, reused=True)
+    costs.add("references", 4.0, whole, reused=False)
+    costs.add("search", 2.0, packed, reused=False)
+    costs.add("on CPUs", 1.5, {"num_cpus": 2, "num_gpus": 0.0}, reused=False)
     costs.stages["models"] = 3.0
     assert costs.metrics() == {
-        "seconds.models": 3.0, "device_seconds.references": 3.0, "device_seconds.search": 0.5,
-        "device_seconds_reused.references": 2.0, "device_seconds_reused.search": 0.0}
-    assert Costs.of({"num_cpus": 2, "num_gpus": 0.0}).devices == 2
+        "seconds.models": 3.0, "device_seconds.references": 12.0, "device_seconds.search": 0.5,
+        "device_seconds.on CPUs": 3.0, "device_seconds_reused.references": 8.0, "device_seconds_reused.search": 0.0,
+        "device_seconds_reused.on CPUs": 0.0}
 
 
 def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path):

@@ -10,7 +10,7 @@ from amun_ray.storage.store import Store
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS, Report, Sets, unlearn
+from amun_ray.unlearn import METHODS, Contender, Report, Sets, unlearn
 from amun_ray.work import calibrate, estimate
 from amun_ray.work.estimate import Pieces, Work, passes, pieces, run_work, works
 from amun_ray.work.plan import Plan
@@ -52,10 +52,12 @@ def test_the_pieces_of_a_plan(plan):
 
 
 def test_the_work_and_the_hours_of_a_plan(plan):
-    assert run_work(plan, ("finetune", "retain")) == Work(unlearned=2 * 270, predicted=2 * 1797, scored=2)
-    assert run_work(plan, ("amun", "retain")) == Work(unlearned=2 * (270 + 30 + 30), predicted=2 * 1797, scored=2)
-    assert run_work(plan, ("amun", "forget_only")) == Work(unlearned=2 * (30 + 30), predicted=2 * 1797, scored=2)
     runs = {contender: run_work(plan, contender) for contender in plan.sweep.contenders}
+    assert runs == {
+        ("finetune", "retain"): Work(unlearned=2 * 270, predicted=2 * 1797, scored=2),
+        ("amun", "retain"): Work(unlearned=2 * (270 + 30 + 30), predicted=2 * 1797, scored=2),
+        ("amun", "forget_only"): Work(unlearned=2 * (30 + 30), predicted=2 * 1797, scored=2),
+    }
     found = works(plan, pieces(plan), runs)
     assert found == {
         "models": Work(trained=6 * 4704, predicted=8 * 1797),
@@ -71,6 +73,15 @@ def test_the_work_and_the_hours_of_a_plan(plan):
     line = estimate.describe(plan, ("CPU of a test", RATES), left)
     assert "core-hours of the device that was calibrated, CPU of a test: models 0.0197, adversaries 0.005, " in line
     assert line.endswith("search 0.0154, final at most 0.0205; in all 0.0606, 0.00862 of them left to do")
+
+
+@pytest.mark.parametrize(("gpus", "hours"), [(0.5, 0.0151), ("auto", 0.0303)])
+def test_a_worker_on_a_gpu_counts_as_its_share_and_with_auto_as_a_whole_one(plan, gpus, hours):
+    resources = plan.sweep.resources.model_copy(update={"gpus": gpus})
+    on_gpu = Plan(plan.sweep.model_copy(update={"resources": resources}), plan.dataset)
+    line = estimate.describe(on_gpu, ("GPU of a test", RATES), None)
+    assert "GPU-hours of the device that was calibrated, GPU of a test: models " in line
+    assert line.endswith(f"in all {hours}")  # of 109.029 s
 
 
 def test_without_a_calibration_there_is_no_estimate(plan):
@@ -91,7 +102,7 @@ def test_the_passes_of_a_method_are_those_of_a_run(plan, method, access):
     epochs = [*unlearn(method, network, sets, recipe=Recipe(lr=1e-4, epochs=2, batch_size=batch), report=report,
                        augmentation=Augmentation(), generator=torch.Generator().manual_seed(0))]
     sweep = plan.sweep.model_copy(update={"methods": {method: None}})
-    found = passes(sweep, (method, access), retain=retain, forget=forget, classes=10)
+    found = passes(sweep, Contender(method, access), retain=retain, forget=forget, classes=10)
     assert found.gradients == pytest.approx(report.backward)
     assert found.forwards == pytest.approx(max(0, report.forward - report.backward))
     assert found.epochs == len(epochs)
