@@ -14,7 +14,7 @@ from pathlib import Path
 from amun_ray import data
 from amun_ray.base.errors import UserError
 from amun_ray.base.interrupt import EXIT_CODE, interruptible
-from amun_ray.base.progress import say
+from amun_ray.base.log import say, speaking
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = parse(arguments)
     try:
-        with interruptible(arguments):
+        with speaking(), interruptible(arguments):
             sweep = load_config(options.config, options.overrides)
             output = options.output or Path("amun_output", sweep.name)
             if options.dry_run or options.calibrate:

@@ -1,6 +1,5 @@
 """What a person sees while a stage works: what, how far, how long still. Only a terminal gets the moving bar."""
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -8,10 +7,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-
-def say(text: str) -> None:
-    """One line to standard output, at once."""
-    print(text, flush=True)
+from amun_ray.base.log import say
 
 
 class Progress(tqdm):
@@ -48,19 +44,3 @@ def _how(progress: Progress, total: int, seconds: float) -> str:
     if progress.stored == total:
         return "from the store"
     return f"in {seconds:.1f} s" + (f", {progress.stored} of them from the store" if progress.stored else "")
-
-
-class Notes(logging.Handler):
-    """Keeps the warnings of a worker, whose own output nobody sees."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-    def take(self) -> list[str]:
-        """The warnings since the last call."""
-        taken, self.texts = self.texts, []
-        return taken

@@ -7,7 +7,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amun_ray.base.errors import UserError
-from amun_ray.base.progress import say
+from amun_ray.base.log import say
 from amun_ray.config.schema import Sweep
 from amun_ray.storage.store import Store
 

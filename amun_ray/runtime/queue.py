@@ -17,7 +17,8 @@ from ray.exceptions import (
 )
 
 from amun_ray.base.errors import Diverged, UserError
-from amun_ray.base.progress import bar, say
+from amun_ray.base.log import say
+from amun_ray.base.progress import bar
 from amun_ray.storage.sharing import make_all
 from amun_ray.storage.store import Store, Unit
 

@@ -20,7 +20,8 @@ import torch
 
 from amun_ray.attacks import Capacity, Cost, Prepared, calibrate, craft, report
 from amun_ray.base.errors import UserError
-from amun_ray.base.progress import Notes, bar, say
+from amun_ray.base.log import Notes, say
+from amun_ray.base.progress import bar
 from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import to_unit
 from amun_ray.data import shards

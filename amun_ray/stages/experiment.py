@@ -15,7 +15,7 @@ import ray
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
-from amun_ray.base.progress import say
+from amun_ray.base.log import say
 from amun_ray.reporting.columns import SCORES
 from amun_ray.reporting.costs import Costs
 from amun_ray.reporting.figures import front_files

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from amun_ray.base.progress import say
+from amun_ray.base.log import say
 from amun_ray.storage.leases import claim, release, taken_by
 from amun_ray.storage.store import Store, Unit
 

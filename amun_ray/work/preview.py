@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amun_ray.base.progress import say
+from amun_ray.base.log import say
 from amun_ray.data.torchvision_sets import NOT_HERE
 from amun_ray.work import estimate, reuse
 from amun_ray.work.calibrate import calibrate, calibrated

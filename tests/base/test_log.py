@@ -1,0 +1,38 @@
+"""What is said is printed by a command, once, and by nobody else."""
+
+import logging
+
+from amun_ray.base.log import logger, say, speaking
+
+
+def test_a_command_prints_what_is_said_and_leaves_nothing_behind(capsys):
+    say("nobody listens")
+    with speaking():
+        say("[1/5 models]")
+        logger.warning("a warning")
+    say("nobody listens again")
+    assert capsys.readouterr() == ("[1/5 models]\na warning\n", "")
+    assert (logger.handlers, logger.level) == ([], logging.NOTSET)
+
+
+def test_a_notebook_can_silence_it(capsys):
+    logger.setLevel(logging.WARNING)
+    try:
+        with speaking():
+            say("progress")
+            logger.warning("a warning")
+    finally:
+        logger.setLevel(logging.NOTSET)
+    assert capsys.readouterr().out == "a warning\n"
+
+
+def test_a_program_with_a_handler_of_its_own_gets_the_lines_there(capsys, caplog):
+    caplog.set_level(logging.INFO, "amun_ray")
+    logger.addHandler(caplog.handler)
+    try:
+        with speaking():
+            say("a line")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert capsys.readouterr().out == ""
+    assert "a line" in caplog.text
