@@ -48,7 +48,7 @@ from amun_ray.stages.search import best_settings
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender, Sets, unlearn
 from amun_ray.work.artifacts import cpu_state
-from amun_ray.work.units import Settings
+from amun_ray.work.units import Hyperparameters
 
 SWEEP = Path(__file__).resolve().parents[1] / "amun_ray" / "sweep.py"
 FURTHER = 12  # trials
@@ -163,7 +163,7 @@ def epoch_costs() -> tuple[float, float]:
 
         def once(epochs: int) -> float:
             begun = time.perf_counter()
-            for _ in run_case(workspace, case, FINETUNE, Settings(1e-3, "never", epochs, {}), run=0):
+            for _ in run_case(workspace, case, FINETUNE, Hyperparameters(1e-3, "never", epochs, {}), run=0):
                 pass
             return time.perf_counter() - begun
 
@@ -179,7 +179,7 @@ def _grid_seconds(workspace: SharedWorkspace, case: OpenCase) -> float:
     for epochs in range(1, EPOCHS + 1):
         model = load_state(workspace.new_model(0), ray.get(case.state[0]))
         for _ in unlearn("finetune", model, Sets(retain=here.part(parts.retain), forget=here.part(case.rows)),
-                         recipe=recipe(workspace, Settings(1e-3, "never", epochs, {})),
+                         recipe=recipe(workspace, Hyperparameters(1e-3, "never", epochs, {})),
                          augmentation=workspace.sweep.data.augmentation, generator=generator(0, "order")):
             pass
         score(here.logits(model), here.labels.numpy(), parts, mean, settings=workspace.sweep.rmia)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from amun_ray.attacks.checks import check_batch
 from amun_ray.attacks.frozen import folded, frozen
 from amun_ray.attacks.look import Capacity, Looker, flat, unflat
-from amun_ray.attacks.rows import AdversarialRows, Cost
+from amun_ray.attacks.rows import AdversarialRows, AttackCost
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.attacks.slots import Found, run
 from amun_ray.attacks.verify import shrink, verify
@@ -96,7 +96,7 @@ def craft(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, settin
     eps = found.eps if settings.row.has_radius else distance
     status = torch.full_like(labels, Status.FAILED, dtype=torch.int8)
     status[verdict.flipped], status[verdict.already_wrong] = Status.FLIPPED, Status.ALREADY_WRONG
-    cost = Cost(len(images), look.forward, look.backward, original.forward)
+    cost = AttackCost(len(images), look.forward, look.backward, original.forward)
     return AdversarialRows(index=rows, cost=cost, **{name: column.cpu().numpy() for name, column in {
         "image": stored, "true_label": labels, "label": verdict.label, "l2": distance, "steps": found.looks,
         "eps": torch.where(verdict.already_wrong, 0.0, eps), "status": status}.items()})

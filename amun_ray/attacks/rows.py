@@ -11,7 +11,7 @@ from amun_ray.base.status import Status
 QUANTILES_PCT = (5, 25, 50, 75, 95)
 
 
-class Cost(NamedTuple):
+class AttackCost(NamedTuple):
     """Images that went through a model, added up over a run."""
 
     samples: int = 0  # how many were attacked
@@ -19,8 +19,8 @@ class Cost(NamedTuple):
     backward: int = 0  # backward passes of the search
     verification: int = 0  # forward passes of the original model, to verify rows and mend them
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: "AttackCost") -> "AttackCost":
+        return AttackCost(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class AdversarialRows:
     l2: np.ndarray  # (N,) float32, distance from the clean image, pixel units
     steps: np.ndarray  # (N,) int32, how often the search looked at this sample
     status: np.ndarray  # (N,) int8, a code of Status
-    cost: Cost
+    cost: AttackCost
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -53,14 +53,14 @@ class AdversarialRows:
         parts = list(parts)
         names = parts[0].columns
         return cls(**{name: np.concatenate([part.columns[name] for part in parts]) for name in names},
-                   cost=sum((part.cost for part in parts), Cost()))
+                   cost=sum((part.cost for part in parts), AttackCost()))
 
     def report(self) -> dict[str, float]:
         """What `report` says of these rows."""
         return report(self.columns, self.cost)
 
 
-def report(columns: Mapping[str, np.ndarray], cost: Cost) -> dict[str, float]:
+def report(columns: Mapping[str, np.ndarray], cost: AttackCost) -> dict[str, float]:
     """Shares of flipped, already wrong and failed samples in percent; eps and L2 of the flipped; passes per sample.
 
     A statistic of no sample is left out, so the dict can be logged as metrics as it is.

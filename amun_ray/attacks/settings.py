@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from amun_ray.attacks.checks import check_settings
 from amun_ray.attacks.slots import Attack
-from amun_ray.attacks.table import ATTACKS, Row
+from amun_ray.attacks.table import ATTACKS, AttackRow
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import lookup, suggestion
 
@@ -48,7 +48,7 @@ class AttackSettings:
         check_settings(vars(self), f"attack {self.name!r}: ")
 
     @property
-    def row(self) -> Row:
+    def row(self) -> AttackRow:
         """The attack's row of ATTACKS."""
         return lookup(ATTACKS, self.name, "attack")
 

@@ -15,7 +15,7 @@ from amun_ray.attacks.slots import Attack
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class AttackRow:
     """What an attack is made of; its defaults are those of the class that `make` calls."""
 
     make: Callable[..., Attack]  # called with its settings, by name
@@ -36,12 +36,12 @@ class Row:
 BALL = {"shrinks": True, "has_radius": True, "bfloat16": True}  # what the attacks inside a ball share
 ALGORITHM_1 = ("steps", "step_ratio", "start", "stop", "eps_init", "doublings", "objective")
 
-ATTACKS: dict[str, Row] = {
-    "nearest": Row(make=Nearest, names=("steps", "polish", "kappa")),
-    "pgd_l2": Row(make=partial(RadiusSearch, move=move_l2), names=ALGORITHM_1, smallest=1e-3, **BALL),
-    "pgd_linf": Row(make=partial(RadiusSearch, move=move_linf), names=ALGORITHM_1, smallest=1e-4, **BALL),
-    "fgsm": Row(make=partial(RadiusSearch, move=move_linf, steps=1, step_ratio=1.0), smallest=1e-4, **BALL,
+ATTACKS: dict[str, AttackRow] = {
+    "nearest": AttackRow(make=Nearest, names=("steps", "polish", "kappa")),
+    "pgd_l2": AttackRow(make=partial(RadiusSearch, move=move_l2), names=ALGORITHM_1, smallest=1e-3, **BALL),
+    "pgd_linf": AttackRow(make=partial(RadiusSearch, move=move_linf), names=ALGORITHM_1, smallest=1e-4, **BALL),
+    "fgsm": AttackRow(make=partial(RadiusSearch, move=move_linf, steps=1, step_ratio=1.0), smallest=1e-4, **BALL,
                 names=("eps_init", "doublings", "objective")),
-    "fast_fgsm": Row(make=FastFgsm, names=("steps", "eps_init", "doublings", "objective"), has_radius=True),
-    "ddn": Row(make=Ddn, names=("steps", "eps_init", "gamma", "objective")),
+    "fast_fgsm": AttackRow(make=FastFgsm, names=("steps", "eps_init", "doublings", "objective"), has_radius=True),
+    "ddn": AttackRow(make=Ddn, names=("steps", "eps_init", "gamma", "objective")),
 }

@@ -10,7 +10,7 @@ from amun_ray.attacks.checks import check_batch, check_model
 from amun_ray.attacks.craft import Prepared, craft, prepared
 from amun_ray.attacks.frozen import frozen
 from amun_ray.attacks.look import Look, Looker, flat
-from amun_ray.attacks.rows import AdversarialRows, Cost
+from amun_ray.attacks.rows import AdversarialRows, AttackCost
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.base.status import Status
 
@@ -42,7 +42,7 @@ def transfer(source: nn.Module | Prepared, target: nn.Module, images: Tensor, la
         eps=np.where(already.cpu().numpy(), np.float32(0), rows.eps),
         l2=np.where(already.cpu().numpy(), np.float32(0), rows.l2),
         status=status.cpu().numpy(),
-        cost=rows.cost + Cost(verification=look.forward),
+        cost=rows.cost + AttackCost(verification=look.forward),
     )
 
 

@@ -15,7 +15,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Print what is said to standard output, as it is, unless the program has given the logger a handler or a level of its own.
+    """Print what is said to standard output, as it is, unless the program has given the logger a handler of its own.
 
     `logging.getLogger("amun_ray").setLevel(logging.WARNING)` silences a sweep that is run from Python.
     """

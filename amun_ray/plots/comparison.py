@@ -10,12 +10,11 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from amun_ray.base.errors import UserError
 from amun_ray.plots.style import COLOURS, METRICS, TARGET, mean_and_std, panels, row_name
 
-Row = Mapping[str, Any]
 SHOWN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
 RETRAINED, ORIGINAL = "retrain", "original"
 
 
-def comparison_bars(rows: Sequence[Row], metrics: Sequence[str] = SHOWN) -> Figure:
+def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SHOWN) -> Figure:
     """A panel for each metric, a bar for each method: mean, and std over originals x forget sets x runs.
 
     Args:
@@ -45,7 +44,7 @@ def comparison_bars(rows: Sequence[Row], metrics: Sequence[str] = SHOWN) -> Figu
     return figure
 
 
-def results_table(rows: Sequence[Row], metrics: Sequence[str] = SHOWN) -> Figure:
+def results_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SHOWN) -> Figure:
     """The same numbers as a table, mean ± std, the retrained row (the target) shaded and the least Avg. Gap bold.
 
     `rows` as in `comparison_bars`; a row may hold `note`, such as "unchanged" or "n.s.", shown behind its name.
@@ -74,7 +73,7 @@ def results_table(rows: Sequence[Row], metrics: Sequence[str] = SHOWN) -> Figure
     return figure
 
 
-def _bar(axis: Axes, place: int, row: Row, value: Mapping[str, float]) -> None:
+def _bar(axis: Axes, place: int, row: Mapping[str, Any], value: Mapping[str, float]) -> None:
     colour = "0.75" if row["method"] in (RETRAINED, ORIGINAL) else COLOURS[0 if row.get("access") == "retain" else 1]
     mean = value["mean"]
     low, high = value.get("low", mean - value["std"]), value.get("high", mean + value["std"])
@@ -97,17 +96,17 @@ def _limits(axis: Axes, values: Sequence[Mapping[str, float]], goal: float | Non
         axis.set_xlabel(f"{axis.get_xlabel()} (axis from {start:g})")
 
 
-def _best(rows: Sequence[Row]) -> int | None:
+def _best(rows: Sequence[Mapping[str, Any]]) -> int | None:
     judged = [i for i, row in enumerate(rows) if row["method"] not in (RETRAINED, ORIGINAL) and "average_gap" in row]
     return min(judged, key=lambda i: rows[i]["average_gap"]["mean"], default=None)
 
 
-def _runs(rows: Sequence[Row]) -> str:
+def _runs(rows: Sequence[Mapping[str, Any]]) -> str:
     counts = sorted({row[metric]["n"] for row in rows for metric in METRICS if metric in row})
     return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
 
 
-def _check(rows: Sequence[Row], metrics: Sequence[str]) -> None:
+def _check(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
     if not rows or not metrics:
         raise UserError("figure: the comparison needs at least one row and one metric")
     for row in rows:

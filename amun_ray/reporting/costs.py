@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Costs:
+class SweepCosts:
     """Device-seconds are the seconds that a worker spent on a piece of work, times the devices that such a worker holds
     now: GPUs (or its share of one) where the cluster has any, CPU cores elsewhere. Work that an earlier start had
     finished counts too, by itself. A saliency mask is part of the trial or final model that it was made for."""

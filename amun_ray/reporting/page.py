@@ -8,14 +8,14 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
-from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row, marks, notes
 from amun_ray.work.plan import Plan
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs: Costs,
+def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs: SweepCosts,
          environment: Mapping[str, str]) -> bytes:
     """The page, with the PNG `figures` (path -> content) inside."""
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())

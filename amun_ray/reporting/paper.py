@@ -18,7 +18,7 @@ Numbers = Mapping[str, tuple[float, float, float, float, float]]  # method -> me
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PaperTable:
     """One table of the paper: its number, the access it is about, and its rows by the fraction that is forgotten."""
 
     number: int
@@ -30,7 +30,7 @@ class Table:
 RETRAIN = {0.1: {"retrain": (94.49, 100.00, 94.33, 50.00, 0.00)}, 0.5: {"retrain": (92.09, 100.00, 91.85, 50.01, 0.00)}}
 
 TABLES = {
-    "paper_table1": Table(number=1, access="retain", title="with D_R", rows={
+    "paper_table1": PaperTable(number=1, access="retain", title="with D_R", rows={
         0.1: RETRAIN[0.1] | {
             "finetune": (95.16, 96.64, 92.21, 52.08, 2.06),
             "random_label": (95.54, 97.47, 92.17, 51.33, 1.74),
@@ -53,7 +53,7 @@ TABLES = {
         },
     }),
     # the retrained models of table 1 are the target here too: they do not depend on the access
-    "paper_table2": Table(number=2, access="forget_only", title="only D_F", rows={
+    "paper_table2": PaperTable(number=2, access="forget_only", title="only D_F", rows={
         0.1: RETRAIN[0.1] | {
             "random_label": (100.00, 100.00, 94.45, 61.85, 4.31),
             "gradient_ascent": (4.77, 5.07, 5.09, 49.78, 68.53),
@@ -103,7 +103,7 @@ def kept_rows(plan: Plan, store: Store, tables: Sequence[str] = ()) -> list[dict
     return kept and kept["rows"]
 
 
-def find(name: str) -> Table:
+def find(name: str) -> PaperTable:
     """The table `name`; UserError with the known ones where there is none."""
     if name not in TABLES:
         raise UserError(f"--compare: unknown table {name!r}{suggestion(name, TABLES)} Known: {', '.join(TABLES)}")
@@ -120,7 +120,7 @@ def beside(names: Sequence[str], rows: Sequence[Mapping[str, Any]], plan: Plan) 
     return "\n\n".join(_beside(find(name), rows, plan) for name in names)
 
 
-def _beside(table: Table, rows: Sequence[Mapping[str, Any]], plan: Plan) -> str:
+def _beside(table: PaperTable, rows: Sequence[Mapping[str, Any]], plan: Plan) -> str:
     fraction = min(table.rows, key=lambda one: abs(one - _forgotten(plan)))
     theirs = table.rows[fraction]
     ours = {row["method"]: row for row in rows if row["access"] in (table.access, None)}

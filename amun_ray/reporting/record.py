@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amun_ray.metrics import GAP_TERMS
-from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.costs import SweepCosts
 from amun_ray.storage.store import Unit
 from amun_ray.tracking import Event, Tracker, model_files, registered_name, saved_model
 from amun_ray.unlearn import Contender
@@ -16,7 +16,7 @@ from amun_ray.work.units import (
     WEIGHTS,
     AdversarialSet,
     Case,
-    Settings,
+    Hyperparameters,
     Target,
     Trained,
     Unlearned,
@@ -126,7 +126,7 @@ class Record:
         shown = json.dumps([{"path": TABLE, "type": "table"}])
         self._add(files=files | {TABLE: json.dumps(table).encode()}, tags={"mlflow.loggedArtifacts": shown})
 
-    def cost(self, costs: Costs) -> None:
+    def cost(self, costs: SweepCosts) -> None:
         """Wall time of each stage of this start of the sweep, and the device time of all work in it."""
         self._add(metrics=_at(0, costs.metrics()))
 
@@ -171,7 +171,7 @@ def _lineage(unit: Unit, cases: Sequence[Case]) -> dict[str, str]:
         for key in ("original", "forget", "adversarial", "references")}
 
 
-def _params(settings: Settings, unit: Unit) -> dict[str, Any]:
+def _params(settings: Hyperparameters, unit: Unit) -> dict[str, Any]:
     chosen = unit.inputs["settings"]
     return {"lr": settings.lr, "schedule": settings.schedule, "epochs": settings.epochs} | {
         f"unlearning.{key}": value for key, value in unit.inputs["unlearning"].items()} | chosen["own"]

@@ -14,7 +14,7 @@ import yaml
 
 from amun_ray.reporting import figures
 from amun_ray.reporting.columns import NO_GAP
-from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.page import page
 from amun_ray.reporting.record import Record
 from amun_ray.reporting.rows import Row, data_frame, notes, results_json
@@ -51,7 +51,7 @@ class Results:
         """The table as the command prints it."""
         return f"{text_table(self.rows)}\n{self.plan.searched}"
 
-    def files(self, costs: Costs) -> dict[str, bytes]:
+    def files(self, costs: SweepCosts) -> dict[str, bytes]:
         """Everything to be kept, by its name: tables, page, config and figures."""
         drawn = dict(self._figures())
         html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment)
@@ -60,7 +60,7 @@ class Results:
                 "table.md": markdown.encode(), "report.html": html,
                 "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode()} | drawn
 
-    def log(self, files: Mapping[str, bytes], costs: Costs) -> None:
+    def log(self, files: Mapping[str, bytes], costs: SweepCosts) -> None:
         """Tell MLflow's run of the sweep of the table, the files and the costs."""
         self.record.results(data_frame(self.rows), files)
         self.record.cost(costs)

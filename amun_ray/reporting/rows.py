@@ -20,7 +20,7 @@ from amun_ray.metrics import (
     summarize,
 )
 from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
-from amun_ray.work.units import Settings
+from amun_ray.work.units import Hyperparameters
 
 ENOUGH_CASES = 6  # fewer pairs give the exact Wilcoxon test no p-value below 5 %: 2 / 2**5 = 0.0625
 
@@ -31,7 +31,7 @@ class Row:
 
     method: str
     access: str | None
-    settings: Settings | None
+    settings: Hyperparameters | None
     scores: Sequence[Mapping[str, float]]
     cases: Sequence[tuple[int, str]]  # (original, forget set) of each entry of `scores`
     run_ids: Sequence[str]
@@ -60,7 +60,7 @@ class Row:
                                      if its == case])) for case in sorted(set(self.cases))}
 
     def as_json(self) -> dict[str, Any]:
-        chosen = self.settings._asdict() if self.settings else dict.fromkeys(Settings._fields)
+        chosen = self.settings._asdict() if self.settings else dict.fromkeys(Hyperparameters._fields)
         return {"method": self.method, "access": self.access, "lr": chosen["lr"], "schedule": chosen["schedule"],
                 "epochs": chosen["epochs"], "settings": chosen["own"] or {},
                 **{term: self.summary[term]._asdict() for term in COLUMNS},

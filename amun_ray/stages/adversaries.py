@@ -18,7 +18,7 @@ import numpy as np
 import ray
 import torch
 
-from amun_ray.attacks import Capacity, Cost, Prepared, calibrate, craft, report
+from amun_ray.attacks import AttackCost, Capacity, Prepared, calibrate, craft, report
 from amun_ray.base.errors import UserError
 from amun_ray.base.log import Notes, say
 from amun_ray.base.progress import bar
@@ -185,7 +185,7 @@ def _finished(store: Store, pieces: Sequence[Shard], seconds: float | None) -> A
     found = store.result(unit)
     if found is None:
         metadata = [shards.decode(store.read(unit, shard.name))[1] for shard in pieces]
-        cost = sum((Cost(*(int(one[key]) for key in Cost._fields)) for one in metadata), Cost())
+        cost = sum((AttackCost(*(int(one[key]) for key in AttackCost._fields)) for one in metadata), AttackCost())
         found = report(columns(store, unit, len(pieces), ("status", "eps", "l2")), cost)
         if RADIUS in metadata[0]:
             found[RADIUS] = float(metadata[0][RADIUS])

@@ -13,10 +13,10 @@ from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, score
 from amun_ray.runtime.bench import SharedWorkspace, bench, load_state, shared_tensor
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import Contender, Report, Sets, unlearn
+from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
 from amun_ray.work.artifacts import numpy_state, read_adversaries, read_logits, stream_logits
 from amun_ray.work.evidence import Models
-from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Settings, rows_digest
+from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Hyperparameters, rows_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +61,10 @@ class Epoch(NamedTuple):
     scores: dict[str, float]  # percent; `average_gap` among them where the case has a target
     logits: np.ndarray        # (N, classes) on every sample
     model: nn.Module          # the live model: copy what must outlast the next epoch
-    report: Report            # passes, seconds and, for a certified method, its certificate, so far
+    report: RunReport            # passes, seconds and, for a certified method, its certificate, so far
 
 
-def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, settings: Settings,
+def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, settings: Hyperparameters,
              run: int) -> Iterator[Epoch]:
     """Unlearn one case in this process, yielding after each epoch.
 
@@ -74,7 +74,7 @@ def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, s
     here, seed = bench(workspace), case.seed(workspace, run)
     model = load_state(workspace.new_model(0), ray.get(case.state[0])).to(here.device)
     (mean,), labels = ray.get(list(case.reference_mean)), here.labels.cpu().numpy()
-    report = Report()
+    report = RunReport()
     epochs = unlearn(contender.method, model, _sets(workspace, case, contender.access), report=report,
                      recipe=recipe(workspace, settings),
                      settings=workspace.sweep.method_settings(contender) | settings.own,
@@ -88,7 +88,7 @@ def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, s
         yield Epoch(kept, logits, model, report)
 
 
-def recipe(workspace: SharedWorkspace, settings: Settings) -> Recipe:
+def recipe(workspace: SharedWorkspace, settings: Hyperparameters) -> Recipe:
     """The unlearning run's optimiser settings: those of the config, with what the trial tries."""
     every = 0 if settings.schedule == "never" else int(settings.schedule.removeprefix("every_"))
     return Recipe(lr=settings.lr, epochs=settings.epochs, decay_every=every,

@@ -17,7 +17,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
 from amun_ray.base.log import say
 from amun_ray.reporting.columns import SCORES
-from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.figures import front_files
 from amun_ray.reporting.paper import keep_rows
 from amun_ray.reporting.record import Record
@@ -58,7 +58,7 @@ class Experiment:
     options: dict[str, float]  # of one worker
     workers: int  # as many as the cluster has room for at the start
     cluster: Cluster
-    costs: Costs
+    costs: SweepCosts
     trials: list[Trial] = field(default_factory=list)
 
     @classmethod
@@ -94,7 +94,7 @@ class Experiment:
             record = Record.open(tracker, _run_key(plan, store, tracker), workspace, environment(str(cluster)))
             status = "FAILED"
             try:
-                yield cls(plan, output, workspace, record, options, workers, cluster, Costs())
+                yield cls(plan, output, workspace, record, options, workers, cluster, SweepCosts())
                 status = "FINISHED"
             except KeyboardInterrupt:
                 status = "KILLED"

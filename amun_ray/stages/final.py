@@ -18,10 +18,10 @@ from amun_ray.stages.cases import OpenCase, run_case
 from amun_ray.storage.sharing import make_once, overtaken
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
-from amun_ray.work.units import Run, Settings, Unlearned
+from amun_ray.work.units import Hyperparameters, Run, Unlearned
 
 
-def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Settings], cases: Sequence[OpenCase],
+def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparameters], cases: Sequence[OpenCase],
                  options: dict) -> list[Unlearned]:
     """Every unlearned model of the sweep, in the order (method, case, run); what the store holds is not made again.
 

@@ -32,7 +32,7 @@ from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import cpu_state, store_weights
 from amun_ray.work.plan import trial_count
 from amun_ray.work.trials import Job, Trial, curve, cut, stopped_after
-from amun_ray.work.units import Case, Settings, case_weights
+from amun_ray.work.units import Case, Hyperparameters, case_weights
 
 LOST_WORKERS = 2  # how often a trial is tried again when its worker is lost
 
@@ -123,7 +123,8 @@ def run_trial(config: dict[str, Any], shared: list[ray.ObjectRef]) -> None:
     mistake mended. A lost worker, or lost objects, are Tune's to try again.
     """
     workspace, cases = ray.get(shared[0])
-    job = Job.of(workspace, cases, Contender(*config["contender"]), 0, Settings(*config["settings"]), config["limits"])
+    job = Job.of(workspace, cases, Contender(*config["contender"]), 0, Hyperparameters(*config["settings"]),
+                 config["limits"])
     try:
         try:
             score_trial(workspace, cases, job)

@@ -16,7 +16,7 @@ from amun_ray.config.schema import Sweep
 from amun_ray.unlearn import Contender
 from amun_ray.work.plan import given_points, trial_count
 from amun_ray.work.trials import Trial, curve, limits
-from amun_ray.work.units import Settings
+from amun_ray.work.units import Hyperparameters
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -46,14 +46,14 @@ class Study:
         for point in given_points(sweep, contender):
             self._optuna.enqueue_trial(point)
 
-    def next_settings(self) -> tuple[int, Settings] | None:
+    def next_settings(self) -> tuple[int, Hyperparameters] | None:
         """The next trial's number and settings; None when the study is at its end or waits for its round."""
         number, together = len(self._asked), self._search.together
         if number == self.total or len(self.finished) < number // together * together:
             return None
         self._asked.append(asked := self._optuna.ask())
         own = {name: axis.suggest(asked, name) for name, axis in self._space.items()}
-        return number, Settings(own.pop("lr"), own.pop("schedule"), self._search.epochs, own)
+        return number, Hyperparameters(own.pop("lr"), own.pop("schedule"), self._search.epochs, own)
 
     @property
     def limits(self) -> tuple[float, ...] | None:

@@ -36,7 +36,7 @@ class Pass(NamedTuple):
     statistics: bool = True  # False: batch norm uses its running statistics and does not update them
 
 
-Plan = Callable[[int], Sequence[Pass]]  # epoch, from 1 -> its passes, decided when the epoch begins
+EpochPlan = Callable[[int], Sequence[Pass]]  # epoch, from 1 -> its passes, decided when the epoch begins
 Mask = Mapping[str, Tensor]  # parameter name -> bool tensor of its shape, True where it may move
 
 
@@ -53,7 +53,7 @@ def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation
                  cost=cost)
 
 
-def train(model: nn.Module, plan: Plan, *, recipe: Recipe, augmentation: Augmentation, generator: torch.Generator,
+def train(model: nn.Module, plan: EpochPlan, *, recipe: Recipe, augmentation: Augmentation, generator: torch.Generator,
           mask: Mask | None = None, cost: Cost | None = None) -> Iterator[int]:
     """Train `model` in place by the passes of each epoch; yields the epoch, from 1, after each epoch.
 

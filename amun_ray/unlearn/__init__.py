@@ -15,10 +15,10 @@ from amun_ray.training.loop import train
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import plans
 from amun_ray.unlearn.certified import CERTIFIED, certified
-from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Method, Report, Sets, Setting, Task
+from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Method, RunReport, Sets, Setting, Task
 from amun_ray.unlearn.saliency import SALIENCY, salient
 
-__all__ = ["BASELINES", "METHODS", "Certificate", "Contender", "Method", "Report", "Sets", "Setting", "Task",
+__all__ = ["BASELINES", "METHODS", "Certificate", "Contender", "Method", "RunReport", "Sets", "Setting", "Task",
            "copy_model", "find", "unlearn"]
 
 AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True, settings=plans.JOINT_STATISTICS)
@@ -44,7 +44,7 @@ METHODS: dict[str, Method] = {
 
 def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recipe, augmentation: Augmentation,
             generator: torch.Generator, settings: Mapping[str, float] | None = None,
-            report: Report | None = None) -> Iterator[int]:
+            report: RunReport | None = None) -> Iterator[int]:
     """Unlearn `sets.forget` in `model`, in place; yields the epoch, from 1, after each epoch.
 
     Keep the original with `copy_model`. `method` is a row of METHODS, its name, or `package.module:NAME`; `settings`
@@ -59,7 +59,7 @@ def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recip
     row = find(method) if isinstance(method, str) else method
     _check_sets(name, row, sets)
     task = Task(model=model, sets=sets, recipe=recipe, settings=row.complete(name, sets.access, settings or {}),
-                augmentation=augmentation, generator=generator, report=report or Report())
+                augmentation=augmentation, generator=generator, report=report or RunReport())
     return _timed(_run(row, task), task.report)
 
 
@@ -102,7 +102,7 @@ def _run(method: Method, task: Task) -> Iterator[int]:
                      generator=task.generator, mask=mask, cost=task.report)
 
 
-def _timed(epochs: Iterator[int], report: Report) -> Iterator[int]:
+def _timed(epochs: Iterator[int], report: RunReport) -> Iterator[int]:
     """Pass `epochs` on, counting the time spent in them and not the time of the caller between them."""
     while True:
         start = time.perf_counter()

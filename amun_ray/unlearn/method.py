@@ -13,7 +13,7 @@ from amun_ray.base.space import Allowed, Axis, Choice, Range
 from amun_ray.base.tensors import evaluating
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.cost import Cost
-from amun_ray.training.loop import Mask, Plan
+from amun_ray.training.loop import EpochPlan, Mask
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 
@@ -72,7 +72,7 @@ class Certificate:
 
 
 @dataclass
-class Report(Cost):
+class RunReport(Cost):
     """What an unlearning run cost (see `Cost`), and what it certified, for a method that certifies."""
 
     certificate: Certificate | None = None
@@ -88,7 +88,7 @@ class Task:
     settings: Mapping[str, float]  # complete: defaults filled in
     augmentation: Augmentation
     generator: torch.Generator
-    report: Report
+    report: RunReport
 
     @property
     def classes(self) -> int:
@@ -106,7 +106,7 @@ class Method:
     """
 
     access: frozenset[str]  # the settings it exists in: "retain" (D_R at hand), "forget_only"
-    plan: Callable[[Task], Plan] | None = None
+    plan: Callable[[Task], EpochPlan] | None = None
     moves: Callable[[Task], Mask] | None = None  # the weights it may move; None is all of them
     run: Callable[[Task], Iterator[int]] | None = None
     needs_adversarial: bool = False

@@ -17,16 +17,16 @@ from torch.nn import functional as F
 
 from amun_ray.base.tensors import evaluating
 from amun_ray.training.batches import batches, in_order, send
-from amun_ray.training.loop import Forward, Objective, Pass, Plan, cross_entropy
+from amun_ray.training.loop import EpochPlan, Forward, Objective, Pass, cross_entropy
 from amun_ray.training.modes import frozen_statistics
 from amun_ray.training.parts import Part
 from amun_ray.unlearn.method import FORGET_ONLY, Sets, Setting, Task
 
 
-def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], Plan]:
+def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], EpochPlan]:
     """The plan of one cross-entropy pass per epoch over the union of what `sees` names; absent parts are left out."""
 
-    def plan(task: Task) -> Plan:
+    def plan(task: Task) -> EpochPlan:
         parts = tuple(part for part in sees(task.sets) if part is not None)
         every_epoch = (Pass(parts, statistics=task.sets.retain is not None or _forget_updates(task)),)
         return lambda epoch: every_epoch
@@ -55,7 +55,7 @@ amun = joint(lambda sets: (sets.retain, sets.forget, sets.adversarial))
 amun_without_forget = joint(lambda sets: (sets.retain, sets.adversarial))
 
 
-def random_label(task: Task) -> Plan:
+def random_label(task: Task) -> EpochPlan:
     """D_R under its labels joined with D_F under wrong labels, drawn anew every epoch; without D_R, D_F alone."""
     sets, classes = task.sets, task.classes
 
@@ -78,7 +78,7 @@ def ascend(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
     return -cross_entropy(forward, images, labels)
 
 
-def gradient_ascent(task: Task) -> Plan:
+def gradient_ascent(task: Task) -> EpochPlan:
     """Every epoch a pass over D_R (where there is one), then ascent on D_F."""
     every_epoch = (*_retain_pass(task.sets), _forget_pass(task, task.sets.forget, ascend))
     return lambda epoch: every_epoch
@@ -97,7 +97,7 @@ def _forget_updates(task: Task) -> bool:
     return task.settings["forget_statistics"] == 1
 
 
-def l1_sparse(task: Task) -> Plan:
+def l1_sparse(task: Task) -> EpochPlan:
     """Fine-tuning on D_R with `alpha` times the l1 norm of all weights added (Jia et al., NeurIPS 2023).
 
     In epoch t, from 1, the weight is alpha * max(0, 1 - (t - 1) / decay_epochs): a straight line to 0 after
@@ -118,7 +118,7 @@ def l1_sparse(task: Task) -> Plan:
     return epoch_passes
 
 
-def boundary_shrink(task: Task) -> Plan:
+def boundary_shrink(task: Task) -> EpochPlan:
     """D_F under the label of its FGSM neighbour, after a pass over D_R where there is one (Chen et al., CVPR 2023).
 
     The neighbours are those of the model as it stands when the epoch begins, before its pass over D_R.
@@ -151,7 +151,7 @@ def neighbour_labels(task: Task) -> Tensor:
     return torch.cat(found)
 
 
-def neggrad_plus(task: Task) -> Plan:
+def neggrad_plus(task: Task) -> EpochPlan:
     """Descent on a batch of D_R and ascent on one of D_F in the same step (Kurmanji et al., NeurIPS 2023).
 
     Minimises retain_weight * CE(D_R batch) - (1 - retain_weight) * CE(D_F batch). An epoch is one pass over D_R; the
@@ -178,7 +178,7 @@ def _endless_forget(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
                            generator=task.generator)
 
 
-def scrub(task: Task) -> Plan:
+def scrub(task: Task) -> EpochPlan:
     """Away from the original model on D_F, towards it on D_R (Kurmanji et al., NeurIPS 2023, equation 4).
 
     In the first `max_epochs` epochs a pass over D_F maximises KL(original || model); every epoch then minimises

@@ -29,7 +29,7 @@ from amun_ray.config.schema import Sweep
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import Contender, Report, Sets, unlearn
+from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
 from amun_ray.work.plan import Plan, trial_count
 
 
@@ -128,7 +128,7 @@ def _count(sweep: Sweep, contender: Contender, *, retain: int, forget: int, clas
         return Part(torch.zeros(count, 1, 1, 1), torch.arange(count) % classes, augment=False)
 
     method, access = contender
-    network, report = nn.Sequential(nn.Flatten(), nn.Linear(1, classes)), Report()
+    network, report = nn.Sequential(nn.Flatten(), nn.Linear(1, classes)), RunReport()
     recipe = Recipe(lr=1e-6, epochs=sweep.search.epochs, **sweep.unlearning.model_dump())
     sets = Sets(retain=part(retain) if access == "retain" else None, forget=part(forget), adversarial=part(forget))
     scored = len([*unlearn(method, network, sets, recipe=recipe, augmentation=Augmentation(), report=report,

@@ -10,7 +10,7 @@ from amun_ray.work.estimate import Pieces, pieces
 from amun_ray.work.evidence import Evidence
 from amun_ray.work.plan import Plan
 from amun_ray.work.trainings import Wanted, wanted_trainings
-from amun_ray.work.units import Settings, Target, Trained, Workspace, case_inputs, rows_digest
+from amun_ray.work.units import Hyperparameters, Target, Trained, Workspace, case_inputs, rows_digest
 
 Lineage = Mapping[str, Any]  # of a case, as units have it: as much of it as is known
 Known = dict[tuple[int, str], Lineage]  # by original and name of the forget set
@@ -88,7 +88,7 @@ def _alike(workspace: Workspace, kind: str) -> Iterator[tuple[Contender, dict[st
         contender = Contender(*inputs["contender"])
         if contender not in sweep.contenders:
             continue
-        wanted = case_inputs(workspace, contender, Settings(0.0, "never", 0, {}), [], run=0)
+        wanted = case_inputs(workspace, contender, Hyperparameters(0.0, "never", 0, {}), [], run=0)
         fixed = wanted["settings"]["own"].keys() - set(sweep.chosen(contender.method).search)
         if all(inputs[key] == value for key, value in wanted.items() if key not in ("settings", "cases")) and all(
                 inputs["settings"]["own"].get(key) == wanted["settings"]["own"][key] for key in fixed):

@@ -8,7 +8,7 @@ import numpy as np
 
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
-from amun_ray.work.units import Case, Settings, Workspace, case_inputs
+from amun_ray.work.units import Case, Hyperparameters, Workspace, case_inputs
 
 TERMS = ("average_gap", "proxy")  # what a search may minimise, in percentage points
 
@@ -23,14 +23,14 @@ class Job:
 
     contender: Contender
     number: int
-    settings: Settings
+    settings: Hyperparameters
     limits: tuple[float, ...] | None  # see `limits`
     whole: Unit
     stopped: Unit
 
     @classmethod
-    def of(cls, workspace: Workspace, cases: Sequence[Case], contender: Contender, number: int, settings: Settings,
-           limits: tuple[float, ...] | None) -> "Job":
+    def of(cls, workspace: Workspace, cases: Sequence[Case], contender: Contender, number: int,
+           settings: Hyperparameters, limits: tuple[float, ...] | None) -> "Job":
         inputs, search = case_inputs(workspace, contender, settings, cases, run=0), workspace.sweep.search
         if search.objective != "average_gap":
             inputs["objective"] = search.objective
@@ -61,7 +61,7 @@ class Trial:
 
     contender: Contender
     number: int
-    settings: Settings  # with the number of epochs that was asked for
+    settings: Hyperparameters  # with the number of epochs that was asked for
     unit: Unit
     result: dict[str, Any]
 
@@ -80,7 +80,7 @@ class Trial:
         return float(np.mean(list(self.scores.values()))) if self.finished else float("inf")
 
     @property
-    def best(self) -> Settings:
+    def best(self) -> Hyperparameters:
         return self.settings._replace(epochs=self.result["best_epoch"])
 
 

@@ -197,7 +197,7 @@ class AdversarialSet:
     reused: bool = field(default=False, compare=False)
 
 
-class Settings(NamedTuple):
+class Hyperparameters(NamedTuple):
     """What a trial tries: learning rate, schedule (`never`, or `every_N` epochs times 0.1), number of epochs, and those
     of the method's own settings that are searched."""
 
@@ -220,7 +220,7 @@ class Case(ForgetCase):
         return derive(workspace.sweep.seed, "unlearn", self.original, self.name, run)
 
 
-def case_inputs(workspace: Workspace, contender: Contender, settings: Settings, cases: Sequence[Case],
+def case_inputs(workspace: Workspace, contender: Contender, settings: Hyperparameters, cases: Sequence[Case],
                 run: int) -> dict:
     """Everything that the scores of unlearning `cases` depend on, for the address of the result."""
     sweep, chosen = workspace.sweep, settings._asdict()
@@ -237,13 +237,14 @@ class Run:
     """One unlearned model to make: which method, with what, on which case, with which seed."""
 
     contender: Contender
-    settings: Settings
+    settings: Hyperparameters
     case: Case
     number: int
     unit: Unit
 
     @classmethod
-    def of(cls, workspace: Workspace, contender: Contender, settings: Settings, case: Case, number: int) -> "Run":
+    def of(cls, workspace: Workspace, contender: Contender, settings: Hyperparameters, case: Case,
+           number: int) -> "Run":
         return cls(contender, settings, case, number,
                    Unit("unlearned", case_inputs(workspace, contender, settings, [case], number)))
 

@@ -7,13 +7,13 @@ import pytest
 from amun_ray.reporting.columns import COLUMNS
 from amun_ray.reporting.rows import Row, comparisons, marks, notes, results_json
 from amun_ray.reporting.tables import text_table
-from amun_ray.work.units import Settings
+from amun_ray.work.units import Hyperparameters
 
 CASES = [(0, "final 0"), (0, "final 0"), (1, "final 0"), (1, "final 0")]
 
 
 def row(method, gaps, *, access="retain", unlearn=95.0, auc=90.0, cases=None):
-    settings = None if access is None else Settings(0.01, "every_5", 3, {"mask_ratio": 0.5})
+    settings = None if access is None else Hyperparameters(0.01, "every_5", 3, {"mask_ratio": 0.5})
     scores = [dict.fromkeys(COLUMNS, 90.0) | {"unlearn_accuracy": unlearn, "forget_test_auc": auc, "average_gap": gap}
               for gap in gaps]
     return Row(method, access, settings, scores, cases or CASES[:len(gaps)], [f"run-{k}" for k in range(len(gaps))])

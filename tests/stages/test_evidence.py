@@ -11,7 +11,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import generator
 from amun_ray.metrics import GAP_TERMS_MIS, RmiaSettings, audit, lira, score
 from amun_ray.reporting.columns import ATTACKS, COLUMNS
-from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row
 from amun_ray.runtime import environment
 from amun_ray.stages import originals
@@ -121,7 +121,7 @@ def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, ba
 
 
 def test_costs_are_seconds_times_devices_and_know_what_was_made_before():
-    costs, whole, packed = Costs(), {"num_cpus": 2, "num_gpus": 1.0}, {"num_cpus": 2, "num_gpus": 0.25}
+    costs, whole, packed = SweepCosts(), {"num_cpus": 2, "num_gpus": 1.0}, {"num_cpus": 2, "num_gpus": 0.25}
     costs.add("references", 8.0, whole, reused=True)
     costs.add("references", 4.0, whole, reused=False)
     costs.add("search", 2.0, packed, reused=False)

@@ -7,7 +7,7 @@ import pytest
 from searching import BEST_EPOCH, BEST_LR, cases, gap, sweep, with_ray
 
 from amun_ray.base.errors import UserError
-from amun_ray.reporting.costs import Costs
+from amun_ray.reporting.costs import SweepCosts
 from amun_ray.runtime.cluster import Cluster
 from amun_ray.stages.experiment import Experiment
 from amun_ray.stages.search import best_settings, measure_first, packed
@@ -155,7 +155,7 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
     monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
     record = SimpleNamespace(trial=lambda trial, cases: None, files=lambda files: None)
     experiment = Experiment(Plan(), tmp_path, with_ray(settings, tmp_path / "store"), record, OPTIONS, 1,
-                            Cluster(((2.0, 0.0),), "test"), Costs())
+                            Cluster(((2.0, 0.0),), "test"), SweepCosts())
     models = SimpleNamespace(originals=["original"], evidence=SimpleNamespace(mean=0),
                              retrained=Untouchable({"held_out 0": ["r0"], "final 0": ["r1"]}))
     sets = Untouchable({(0, "held_out 0"): "adversaries", (0, "final 0"): "never"})

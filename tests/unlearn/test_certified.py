@@ -13,7 +13,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.cost import Cost
 from amun_ray.training.parts import Part, place
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS, Report, Sets, unlearn
+from amun_ray.unlearn import METHODS, RunReport, Sets, unlearn
 from amun_ray.unlearn.certified import epsilon_of, inverse_curvature
 from amun_ray.unlearn.gradients import curvature, gradient
 from amun_ray.unlearn.method import Task
@@ -60,7 +60,7 @@ def defaults(**settings):
 def task_of(model, *, batch_size=64, **settings):
     return Task(model=model, sets=SETS, recipe=Recipe(lr=1, epochs=1, weight_decay=DECAY, batch_size=batch_size),
                 settings=defaults(**settings), augmentation=Augmentation(),
-                generator=torch.Generator().manual_seed(0), report=Report())
+                generator=torch.Generator().manual_seed(0), report=RunReport())
 
 
 def run(*, seed=0, report=None, **settings):
@@ -111,7 +111,7 @@ def test_the_noise_has_the_standard_deviation_asked_for():
 
 
 def test_without_its_assumptions_it_says_that_nothing_is_certified():
-    report = Report()
+    report = RunReport()
     run(report=report, sigma=1e-3)
     assert report.certificate.epsilon is None
     assert "distance, hessian_lipschitz not given" in report.certificate.reason
@@ -119,7 +119,7 @@ def test_without_its_assumptions_it_says_that_nothing_is_certified():
 
 def test_the_certificate_bounds_the_true_distance_to_the_retrained_model():
     distance = (ORIGINAL - RETRAINED).norm().item()
-    report = Report()
+    report = RunReport()
     run(report=report, sigma=0.05, delta=1e-5, distance=distance, hessian_lipschitz=2.0)
     bound = float(report.certificate.reason.split("<=")[2].split()[0])
     smallest = torch.linalg.eigvalsh(DAMPED)[0].item()
@@ -132,7 +132,7 @@ def test_the_certificate_bounds_the_true_distance_to_the_retrained_model():
 def test_more_noise_certifies_a_smaller_epsilon():
     found = []
     for sigma in (0.01, 0.1, 1):
-        report = Report()
+        report = RunReport()
         run(report=report, sigma=sigma, distance=0.2, hessian_lipschitz=1)
         found.append(report.certificate.epsilon)
     assert found[0] > found[1] > found[2] > 0
@@ -143,7 +143,7 @@ def test_a_curvature_that_is_not_positive_certifies_nothing():
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-    report = Report()
+    report = RunReport()
     settings = defaults(distance=1, hessian_lipschitz=1, sigma=0.1, damping=0, steps=3)
     list(unlearn("certified", model, SETS, recipe=Recipe(lr=1, epochs=1, weight_decay=0), augmentation=Augmentation(),
                  settings=settings, generator=torch.Generator().manual_seed(0), report=report))
@@ -153,7 +153,7 @@ def test_a_curvature_that_is_not_positive_certifies_nothing():
 
 def test_batch_norm_statistics_of_the_forget_set_certify_nothing():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 3))
-    report = Report()
+    report = RunReport()
     settings = defaults(distance=0.1, hessian_lipschitz=1, sigma=0.1, scale=100, steps=1)
     list(unlearn("certified", model, SETS, recipe=Recipe(lr=1, epochs=1), augmentation=Augmentation(),
                  settings=settings, generator=torch.Generator().manual_seed(0), report=report))

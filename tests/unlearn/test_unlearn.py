@@ -7,7 +7,7 @@ from amun_ray.base.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn
-from amun_ray.unlearn.method import FORGET_ONLY, RETAIN, Report, Task
+from amun_ray.unlearn.method import FORGET_ONLY, RETAIN, RunReport, Task
 
 
 def start(method, model, sets, **options):
@@ -17,7 +17,7 @@ def start(method, model, sets, **options):
 
 def task_of(model, sets, **settings):
     return Task(model=model, sets=sets, recipe=Recipe(lr=0.1, epochs=4), settings={"forget_statistics": 0} | settings,
-                augmentation=Augmentation(), generator=torch.Generator().manual_seed(0), report=Report())
+                augmentation=Augmentation(), generator=torch.Generator().manual_seed(0), report=RunReport())
 
 
 def test_random_labels_are_never_true_and_the_wrong_ones_equally_likely():
@@ -163,7 +163,7 @@ def test_choices_are_the_only_values():
 def test_the_caller_s_time_between_epochs_is_not_counted(model, sets, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("amun_ray.unlearn.time.perf_counter", lambda: clock[0])
-    report = Report()
+    report = RunReport()
     for _ in start("finetune", model, sets, report=report):
         clock[0] += 100
     assert report.seconds == 0

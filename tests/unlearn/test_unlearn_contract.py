@@ -8,7 +8,7 @@ import torch
 from amun_ray.base.errors import UserError
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS, Report, copy_model, unlearn
+from amun_ray.unlearn import METHODS, RunReport, copy_model, unlearn
 
 CASES = [(name, access) for name, method in METHODS.items() for access in sorted(method.access)]
 BATCH_NORM = ("1.running_mean", "1.running_var", "1.num_batches_tracked")
@@ -64,7 +64,7 @@ def test_weights_and_statistics_stay_finite(name, access, model, sets):
 
 @every_case
 def test_it_reports_its_own_cost(name, access, model, sets):
-    report = Report()
+    report = RunReport()
     run(name, access, model, sets, report=report)
     assert report.seconds > 0
     assert report.forward >= len(sets.forget.labels)
@@ -101,7 +101,7 @@ def test_every_setting_that_counts_does_something_and_the_others_are_refused(nam
         value = setting.low if setting.default != setting.low else setting.high
         changed = CALM.get(name, {}) | {key: value}
         if key in row.settings_in(access):
-            report = Report()
+            report = RunReport()
             other = state(run(name, access, model, sets, epochs=3, settings=changed, report=report)[1])
             assert not same(plain, other) or report.certificate is not None, key
         else:
@@ -136,6 +136,6 @@ def test_costs_are_passes_over_the_data(model, sets):
               ("boundary_shrink", "forget_only"): (90, 60), ("neggrad_plus", "retain"): (240, 240),
               ("scrub", "retain"): (300, 150)}
     for (name, access), (forward, backward) in wanted.items():
-        report = Report()
+        report = RunReport()
         run(name, access, model, sets, report=report, epochs=1)
         assert (report.forward, report.backward) == (forward, backward), (name, access)

@@ -10,7 +10,7 @@ from amun_ray.storage.store import Store
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import METHODS, Contender, Report, Sets, unlearn
+from amun_ray.unlearn import METHODS, Contender, RunReport, Sets, unlearn
 from amun_ray.work import calibrate, estimate
 from amun_ray.work.estimate import Pieces, Work, passes, pieces, run_work, works
 from amun_ray.work.plan import Plan
@@ -97,7 +97,7 @@ def test_the_passes_of_a_method_are_those_of_a_run(plan, method, access):
     def part(count: int) -> Part:
         return Part(torch.rand(count, 1, 8, 8), torch.arange(count) % 10, augment=False)
 
-    report, network = Report(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    report, network = RunReport(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     sets = Sets(retain=part(retain) if access == "retain" else None, forget=part(forget), adversarial=part(forget))
     epochs = [*unlearn(method, network, sets, recipe=Recipe(lr=1e-4, epochs=2, batch_size=batch), report=report,
                        augmentation=Augmentation(), generator=torch.Generator().manual_seed(0))]

@@ -15,10 +15,10 @@ from amun_ray.work.checkpoints import Checkpoint
 from amun_ray.work.plan import Plan
 from amun_ray.work.trainings import wanted_trainings
 from amun_ray.work.trials import Job
-from amun_ray.work.units import Case, Run, Settings, Target, Trained, Training, rows_digest
+from amun_ray.work.units import Case, Hyperparameters, Run, Target, Trained, Training, rows_digest
 
 WEIGHTS = "a" * 20  # in the place of those that a training would have made
-SETTINGS = Settings(0.01, "every_5", 3, {})
+SETTINGS = Hyperparameters(0.01, "every_5", 3, {})
 RUNS = {  # a trial, the same stopped early, a final run
     Contender("finetune", "retain"): ("996f843580e850f0a263", "71f84728bfd594c45559", "2308e8693a099b37be1b"),
     Contender("amun", "retain"): ("3f4b71b082ea71aa1859", "fd43077e073d7c548e47", "6ac3d49566ebc539ea1d"),
