@@ -20,6 +20,12 @@ class Diverged(RuntimeError):
     """Training produced a non-finite loss or weight."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, for a message of one line; its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
 def in_words(error: Exception) -> str:
     """An exception of somebody else's code as part of one line: its kind, and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].removesuffix(": ")
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, first_line
 from amun_ray.data.dataset import Dataset, seeded_subset
 
 
@@ -61,7 +61,7 @@ def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, i
     try:
         parts = [constructor(root, train=train, download=download) for train in (True, False)]
     except (OSError, RuntimeError) as error:  # no network or folder, and torchvision's "not found or corrupted"
-        raise UserError(f"{name}: not in {root!r} and not to be had: {_first_line(error)}; where there is no network, "
+        raise UserError(f"{name}: not in {root!r} and not to be had: {first_line(error)}; where there is no network, "
                         "copy torchvision's folder there, or use the dataset 'parquet'") from error
     rows = [seeded_subset(len(part.data), size, what, seed)
             for part, (what, size) in zip(parts, sizes.items(), strict=True)]
@@ -78,9 +78,5 @@ def _torchvision_class(kind: str):
     try:
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:  # RuntimeError: builds of torch and torchvision that do not fit
-        raise UserError(f"{kind.lower()} needs a torchvision that fits this torch: {_first_line(error)}") from error
+        raise UserError(f"{kind.lower()} needs a torchvision that fits this torch: {first_line(error)}") from error
     return getattr(datasets, kind)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -6,7 +6,7 @@ from amun_ray.metrics.auc import auc, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
 from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
 from amun_ray.metrics.gap import GAP_TERMS, GAP_TERMS_MIS, average_gap, is_unchanged, keeps_accuracies, proxy
-from amun_ray.metrics.predict import Predictions, predict
+from amun_ray.metrics.predict import predict
 from amun_ray.metrics.rmia import RmiaSettings, offline_mean, out_mean, reference_mean
 from amun_ray.metrics.scoring import audit, score
 from amun_ray.metrics.split import Split, check_split
@@ -19,7 +19,6 @@ __all__ = [
     "GAP_TERMS_MIS",
     "SIGNALS",
     "Comparison",
-    "Predictions",
     "RmiaSettings",
     "Split",
     "Summary",

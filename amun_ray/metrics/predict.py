@@ -1,8 +1,5 @@
 """The only place where a metric meets a model: one forward pass, after which everything is arithmetic."""
 
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,13 +7,6 @@ from amun_ray.base.errors import Diverged, UserError
 from amun_ray.base.tensors import check_unit_range, evaluating, to_unit
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class Predictions(NamedTuple):
-    """What a model says about a set of samples, and what is true."""
-
-    logits: np.ndarray  # (N, classes) float32
-    labels: np.ndarray  # (N,) int64
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import ray
 import torch
 from ray.exceptions import AuthenticationError
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, first_line
 from amun_ray.config.schema import Resources
 from amun_ray.runtime.nodes import await_nodes, live_nodes
 
@@ -73,12 +73,8 @@ def _start(**options: Any) -> None:
         except Exception as error:  # Ray's own, of any kind: the base class, for a raylet that is slow
             ray.shutdown()
             if attempt == STARTS:
-                raise UserError(f"Ray does not start on this machine: {_first_line(error)}. Is it overloaded, or "
+                raise UserError(f"Ray does not start on this machine: {first_line(error)}. Is it overloaded, or "
                                 "out of memory or disk? Ray's logs are in RAY_TMPDIR, or /tmp/ray") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _reason(error: Exception) -> str:
@@ -87,7 +83,7 @@ def _reason(error: Exception) -> str:
         hint = "it may ask for a token: set RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
     else:
         hint = "it may have another token than ~/.ray/auth_token or RAY_AUTH_TOKEN here"
-    return f"{_first_line(error)}; {hint}"
+    return f"{first_line(error)}; {hint}"
 
 
 def _listens(address: str) -> bool:

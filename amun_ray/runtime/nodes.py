@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.log import say
 from amun_ray.config.schema import Sweep
 from amun_ray.storage.store import Store
@@ -68,7 +68,7 @@ def _problems(answer: ray.ObjectRef, here: str, uri: str) -> list[str]:
     try:
         version, sees_store, absent = ray.get(answer, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:  # of GetTimeoutError too: a node that is gone, or does not answer
-        return [f"does not answer: {str(error).splitlines()[0]}"]
+        return [f"does not answer: {first_line(error)}"]
     problems = []
     if version != here:
         problems.append(f"amun_ray {version} there, {here} here; install the same on every node")
