@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from amun_ray.attacks import AttackSettings, craft, ddn, pgd_l2
 from amun_ray.attacks.adversarial import attacked
 from amun_ray.attacks.ddn import Ddn
+from amun_ray.attacks.look import Capacity, Looker, flat
+from amun_ray.attacks.nearest import Nearest
+from amun_ray.attacks.slots import run
 from amun_ray.base.status import Status
 
 RADIUS = 0.08
@@ -92,6 +95,28 @@ def test_ddn_agrees_with_foolbox(net, images, labels):
     assert found.all()
     distance = (theirs - images).flatten(1).norm(dim=1)
     assert ours.l2.mean().item() == pytest.approx(distance.mean().item(), rel=0.02)
+
+
+class Watched(Nearest):
+    """`nearest`, of one image, with every point it looks at and whether the model is wrong there."""
+
+    def advance(self, rows, look):
+        self.seen.append((rows["point"].clone(), bool(look.predicted != rows["label"])))
+        return super().advance(rows, look)
+
+
+def test_nearest_returns_the_nearest_wrong_point_it_has_seen(net, images, labels):
+    looker, turned_back = Looker(net, (3, 6, 6), Capacity(1)), 0
+    for row in range(24):
+        clean, watched = flat(images[row:row + 1]), Watched(steps=60, polish=6, kappa=0.0)
+        object.__setattr__(watched, "seen", [])
+        found = run(watched, looker, clean, labels[row:row + 1], slots=1)
+        wrong = [((point - clean).norm().item(), point) for point, is_wrong in watched.seen if is_wrong]
+        distance, nearest_seen = min(wrong, key=lambda pair: pair[0])
+        assert found.eps.item() == pytest.approx(distance)
+        torch.testing.assert_close(found.best, nearest_seen, rtol=0, atol=0)
+        turned_back += wrong[-1][0] > distance
+    assert turned_back >= 3  # the last wrong point was farther, and was not kept
 
 
 def test_nearest_is_nearer_than_ddn_for_a_tenth_of_the_passes(net, images, labels):

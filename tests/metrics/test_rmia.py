@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from amun_ray.base.errors import UserError
-from amun_ray.metrics import RmiaSettings, Split, offline_mean, out_mean, reference_mean, score, taylor_softmax
+from amun_ray.metrics import (
+    RmiaSettings,
+    Split,
+    audit,
+    offline_mean,
+    out_mean,
+    reference_mean,
+    score,
+    taylor_softmax,
+)
 from amun_ray.metrics.rmia import forget_retain_auc, forget_test_auc, retain_test_auc, scores
 
 MODELS, SAMPLES, CLASSES = 8, 60, 5
@@ -126,6 +135,26 @@ def test_score_reports_percent_of_the_right_rows():
     rows = Split(np.array([0, 1, 2, 3]), np.array([4, 5]), np.array([6]))  # row 7 is in no set
     found = score(logits, labels, rows, np.full(8, 0.5))
     assert (found["retain_accuracy"], found["unlearn_accuracy"], found["test_accuracy"]) == (75, 50, 0)
+
+
+def test_score_and_audit_attack_with_the_settings_and_the_population_they_are_given(bank):
+    """gamma, and the samples of the split alone as the population, against the definition pair by pair."""
+    logits, labels, members = bank
+    settings = RmiaSettings(gamma=1.05, order=2, margin=0.2, temperature=1.5)
+    mean, rows = reference_mean(logits, labels, settings=settings), Split(*np.arange(12).reshape(3, 4))
+    target = logits_of(members[0], labels, seed=77)
+    confidence = settings.confidence(target, labels)
+
+    def by_definition(gamma, population):
+        values = np.array(double_loop(confidence, mean, population, gamma))
+        pairs = values[rows.forget][:, None] - values[rows.test]
+        return 100 * (np.mean(pairs > 0) + np.mean(pairs == 0) / 2)
+
+    wanted = by_definition(1.05, np.arange(12))
+    assert wanted not in (by_definition(2.0, np.arange(12)), by_definition(1.05, np.arange(SAMPLES)))
+    assert score(target, labels, rows, mean, settings=settings)["forget_test_auc"] == pytest.approx(wanted)
+    attacked = audit(target, labels, rows, mean, settings=settings, generator=torch.Generator().manual_seed(0))
+    assert attacked["rmia_forget_test_auc"] == pytest.approx(wanted)
 
 
 def test_a_collapsed_model_scores_50_unless_strict():

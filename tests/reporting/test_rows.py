@@ -33,6 +33,14 @@ def test_runs_of_one_case_count_as_one():
     assert row("amun", [1.0, 3.0]).intervals == {}  # both runs are of the same case
 
 
+def test_an_interval_is_that_of_the_cases_means():
+    """Of up to five values it is their range: 2, 6 and 4, whatever runs they are the means of."""
+    cases = [(0, "final 0"), (1, "final 0"), (0, "final 1"), (0, "final 0"), (1, "final 0")]
+    made = row("amun", [1.0, 5.0, 4.0, 3.0, 7.0], cases=cases)
+    assert made.intervals["average_gap"] == (2.0, 6.0)
+    assert made.intervals["unlearn_accuracy"] == (95.0, 95.0)
+
+
 def test_the_interval_of_equal_values_is_that_value():
     assert row("amun", [2.0, 2.0, 2.0, 2.0]).intervals["average_gap"] == (2.0, 2.0)
 

@@ -99,6 +99,23 @@ def test_the_update_is_the_damped_newton_step():
     assert (step - wanted).norm() < 0.1 * wanted.norm()
 
 
+def test_the_step_is_weighed_by_forgotten_over_retained():
+    """m / (n - m) = 3 / 6, exactly: D_R repeats one sample, so that every batch has the Hessian of the whole set."""
+    one, other = (Part(DATA.images[[row] * count], DATA.labels[[row] * count], augment=False)
+                  for row, count in ((0, 6), (1, 3)))
+    model, scale = linear(), 3.0
+    with torch.no_grad():
+        model[1].weight.mul_(0.5)
+    start = model[1].weight.detach().flatten().double()
+    list(unlearn("certified", model, Sets(retain=one, forget=other), recipe=Recipe(lr=1, epochs=1, weight_decay=DECAY),
+                 augmentation=Augmentation(), generator=torch.Generator().manual_seed(0),
+                 settings={"damping": 1, "sigma": 0, "steps": 200, "scale": scale}))
+    slope = torch.autograd.functional.jacobian(lambda w: objective(w, other), start)
+    hessian = torch.autograd.functional.hessian(lambda w: objective(w, one), start)
+    wanted = 3 / 6 * torch.linalg.solve(hessian + torch.eye(12), slope)
+    torch.testing.assert_close(model[1].weight.detach().flatten().double() - start, wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_the_update_is_close_to_true_retraining():
     before, after = ((weights - RETRAINED).norm() for weights in (ORIGINAL, run()))
     assert after < 0.25 * before

@@ -2,12 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Categorical, kl_divergence
 
 from amun_ray.base.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
+from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn
 from amun_ray.unlearn.method import FORGET_ONLY, RETAIN, RunReport, Task
+from amun_ray.unlearn.saliency import salient
 
 
 def start(method, model, sets, **options):
@@ -61,6 +65,38 @@ def test_scrub_maximises_in_its_first_epochs_only(model, sets):
     epoch_passes = plans.scrub(task_of(model, sets, alpha=0.5, gamma=1, temperature=2, max_epochs=2))
     assert [[one.parts[0] is sets.forget for one in epoch_passes(epoch)] for epoch in (1, 2, 3)] == [
         [True, False], [True, False], [False]]
+
+
+def test_scrub_flees_and_follows_the_original_by_its_own_divergence(model, sets):
+    """KL(original || model), not the other way round, against torch.distributions."""
+    with torch.no_grad():
+        model[4].weight.mul_(20)  # sure of itself: only then do the two divergences differ much
+    original = copy_model(model).eval()
+    away, towards = plans.scrub(task_of(model, sets, alpha=0.5, gamma=0.8, temperature=3, max_epochs=1))(1)
+    with torch.no_grad():
+        model[4].weight.mul_(-0.1)
+    images, labels = sets.retain.images[:8] / 255, sets.retain.labels[:8]
+    model.eval()
+    with torch.no_grad():
+        wanted, found = (Categorical(logits=net(images) / 3) for net in (original, model))
+        ahead, back = (9 * kl_divergence(*pair).mean().item() for pair in ((wanted, found), (found, wanted)))
+        loss = plans.cross_entropy(model, images, labels).item()
+        assert ahead != pytest.approx(back, rel=0.05)
+        assert away.objective(model, images, labels).item() == pytest.approx(-ahead, rel=1e-4)
+        assert towards.objective(model, images, labels).item() == pytest.approx(0.5 * ahead + 0.8 * loss, rel=1e-4)
+
+
+def test_salun_moves_the_weights_that_matter_for_the_forget_set():
+    """Softmax regression: D_F has light in the first pixel alone, D_R in the last: their gradients share no weight."""
+    def lit(pixel, count):
+        images = torch.zeros(count, 1, 2, 2)
+        images.flatten(1)[:, pixel] = 1
+        return place(images, torch.arange(count) % 2, augment=False)
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    given = Sets(retain=lit(3, 21), forget=lit(0, 5), adversarial=lit(2, 5))
+    (mask,) = salient(task_of(net, given, mask_ratio=0.25)).values()
+    assert mask.tolist() == [[True, False, False, False]] * 2
 
 
 def test_amun_sees_what_the_table_of_the_paper_says(model, sets):
