@@ -1,0 +1,150 @@
+"""What an unlearning run is given, and how it is scored, without a Ray: references stand for themselves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import ray
+import torch
+from searching import BEST_LR, FORGET, RANKS, case, gap, ranked, sweep, wrong
+
+from amun_ray.base.status import Status
+from amun_ray.data import shards
+from amun_ray.metrics import GAP_TERMS, RmiaSettings, accuracy, score
+from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.stages import cases
+from amun_ray.stages.cases import open_cases, recipe, run_case
+from amun_ray.storage.store import Store, Unit
+from amun_ray.unlearn import Contender
+from amun_ray.work.artifacts import store_logits, store_weights
+from amun_ray.work.evidence import Evidence, Models
+from amun_ray.work.units import AdversarialSet, ForgetCase, Settings, Trained, rows_digest, shard_name
+
+PLAIN, SHIFTED = Contender("searching:PLAIN", "retain"), Contender("searching:SHIFTED", "retain")
+ROWS = np.array([5, 9, 70])
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(ray, "get", lambda references: references)
+    methods = {"searching:PLAIN": None, "searching:SHIFTED": {"settings": {"shift": 2.0}}}
+    return SharedWorkspace.open(sweep({}, methods), Store(str(tmp_path)), ranked())
+
+
+def crafted(store: Store, number: int, status: Status, label: int) -> dict[str, np.ndarray]:
+    """A shard of two rows, all of whose pixels are a tenth of its number."""
+    columns = {name: np.zeros(2, kind) for name, (kind, _) in shards.COLUMNS.items()}
+    columns |= {"image": np.full((2, 1, 2, 2), number / 10, np.float32),
+                "label": np.array([label, 1 - label]), "status": np.array([Status.FLIPPED, status], np.int8)}
+    store.write(Unit("adversarial_sets", {}), shard_name(number), shards.encode(columns, metadata={}))
+    return columns
+
+
+@pytest.fixture
+def opened(workspace):
+    """The case of the second original and three rows, with all that it is gathered from."""
+    store, data = workspace.store, ranked()
+    made = AdversarialSet(Unit("adversarial_sets", {}), 3, {})
+    for number, status in enumerate((Status.ALREADY_WRONG, Status.FAILED, Status.FLIPPED)):
+        crafted(store, number, status, number % 2)
+    rng = np.random.default_rng(0)
+    logits = {name: rng.normal(size=(len(data), 2)).astype(np.float32)
+              for name in ("original 0", "original 1", "retrained 0", "retrained 1")}
+    trained = {}
+    for name, values in logits.items():
+        unit = Unit("models", {"name": name})
+        store_logits(store, unit, values)
+        trained[name] = Trained(name, unit, store_weights(store, unit, {"w": torch.full((1,), float(len(trained)))}), 1)
+    mean = rng.uniform(0.2, 0.8, len(data))
+    evidence = Evidence(workspace, data.labels, mean, "digest of the mean")
+    models = Models([trained["original 0"], trained["original 1"]],
+                    {"final 0": [trained["retrained 0"], trained["retrained 1"]]}, [], np.empty(0), evidence)
+    wanted = [ForgetCase(1, "final 0", ROWS), ForgetCase(0, "held_out 0", ROWS)]
+    return open_cases(models, {one.key: made for one in wanted}, wanted), logits, mean, trained
+
+
+def test_a_method_with_access_gets_exactly_d_r_and_d_f_and_d_a_as_it_is_stored(workspace, opened):
+    (final, _), *_ = opened
+    sets, data = cases._sets(workspace, final, "retain"), ranked()
+    for part, rows in ((sets.retain, np.setdiff1d(np.arange(2 * RANKS), ROWS)), (sets.forget, ROWS)):
+        assert part.rows.tolist() == rows.tolist()
+        assert np.array_equal(part.own_images, data.pixels[rows])
+        assert np.array_equal(part.labels, data.labels[rows])
+        assert part.augment
+    assert not sets.adversarial.augment
+    assert sets.adversarial.labels.tolist() == [0, 1, 1, 0, 1]  # the failed row of the second shard is left out
+    assert sets.adversarial.images[:, 0, 0, 0].tolist() == pytest.approx([0, 0, 0.1, 0.2, 0.2])
+    assert sets.adversarial.rows is None
+
+
+def test_a_method_without_access_gets_no_retained_sample(workspace, opened):
+    sets = cases._sets(workspace, opened[0][0], "forget_only")
+    assert sets.retain is None
+    assert sets.forget.rows.tolist() == ROWS.tolist()
+    assert len(sets.adversarial.labels) == 5
+
+
+def test_a_case_is_judged_by_the_mean_scores_of_its_retrained_models(workspace, opened):
+    (final, held_out), logits, mean, _ = opened
+    each = [score(logits[f"retrained {k}"], ranked().labels, workspace.split(ROWS), mean) for k in range(2)]
+    assert final.target == pytest.approx({term: (each[0][term] + each[1][term]) / 2 for term in each[0]})
+    assert held_out.target is None
+    for one, number in ((final, 1), (held_out, 0)):
+        assert one.original == number
+        assert one.original_test_accuracy == accuracy(logits[f"original {number}"][2 * RANKS:],
+                                                      ranked().labels[2 * RANKS:])
+        assert one.state[0]["w"].tolist() == [number]
+
+
+def test_a_case_says_what_it_was_made_from(opened):
+    (final, held_out), _, _, trained = opened
+    assert final.lineage == {
+        "original": trained["original 1"].weights, "forget": rows_digest(ROWS),
+        "adversarial": Unit("adversarial_sets", {}).digest, "references": "digest of the mean",
+        "retrained": [trained["retrained 0"].weights, trained["retrained 1"].weights]}
+    assert held_out.lineage == {key: value for key, value in final.lineage.items() if key != "retrained"} | {
+        "original": trained["original 0"].weights}
+
+
+@pytest.mark.parametrize(("schedule", "every"), [("never", 0), ("every_1", 1), ("every_12", 12)])
+def test_a_recipe_is_that_of_the_config_with_what_the_trial_tries(workspace, schedule, every):
+    made = recipe(workspace, Settings(0.02, schedule, 7, {}))
+    assert (made.lr, made.epochs, made.decay_every, made.schedule) == (0.02, 7, every, "step")
+    assert (made.batch_size, made.momentum, made.weight_decay) == (128, 0.9, 5e-4)
+
+
+@pytest.mark.parametrize(("contender", "own", "shift"), [
+    (PLAIN, {}, 0), (SHIFTED, {}, 2), (SHIFTED, {"shift": 4.0}, 4)])  # the config's setting, and what a trial tries
+def test_each_epoch_is_scored_on_every_sample(workspace, contender, own, shift):
+    """In closed form: of each split the network gets `wrong` of 50 ranks wrong (see searching)."""
+    lr = BEST_LR * 10
+    held = case(put=lambda value: value)
+    for number, epoch in enumerate(run_case(workspace, held, contender, Settings(lr, "never", 3, own), 0), 1):
+        right = 100 - 2 * wrong(lr, number, shift)
+        assert epoch.scores == pytest.approx({
+            "unlearn_accuracy": right, "retain_accuracy": right, "test_accuracy": right, "forget_test_auc": 50,
+            "average_gap": gap(lr, number, shift)})
+        assert accuracy(epoch.logits, ranked().labels) == pytest.approx(right)
+        assert epoch.model.net.wrong.item() == wrong(lr, number, shift)
+        assert epoch.report.certificate is None
+    assert number == 3
+
+
+def test_without_retrained_models_there_is_no_gap(workspace):
+    (epoch,) = run_case(workspace, replace(case(put=lambda value: value), target=None), PLAIN,
+                        Settings(BEST_LR, "never", 1, {}), 0)
+    assert set(epoch.scores) == set(GAP_TERMS)
+
+
+def test_runs_attack_with_the_sweeps_own_settings(workspace, opened):
+    """gamma of the config, and the case's own reference mean."""
+    mean = np.random.default_rng(0).uniform(0.5, 0.9, 3 * RANKS)
+    settings = RmiaSettings(gamma=1.01, temperature=1.0)
+    space = replace(workspace, sweep=workspace.sweep.model_copy(update={"rmia": settings}))
+    held = replace(case(put=lambda value: value), reference_mean=(mean,))
+    (epoch,) = run_case(space, held, PLAIN, Settings(BEST_LR, "never", 1, {}), 0)
+    wanted = score(epoch.logits, ranked().labels, workspace.split(FORGET), mean, settings=settings)
+    assert epoch.scores["forget_test_auc"] == wanted["forget_test_auc"]
+    assert wanted["forget_test_auc"] != score(epoch.logits, ranked().labels, workspace.split(FORGET),
+                                              mean)["forget_test_auc"]
