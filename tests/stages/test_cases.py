@@ -18,7 +18,7 @@ from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import store_logits, store_weights
 from amun_ray.work.evidence import Evidence, Models
-from amun_ray.work.units import AdversarialSet, ForgetCase, Settings, Trained, rows_digest, shard_name
+from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Trained, rows_digest, shard_name
 
 PLAIN, SHIFTED = Contender("searching:PLAIN", "retain"), Contender("searching:SHIFTED", "retain")
 ROWS = np.array([5, 9, 70])
@@ -109,7 +109,7 @@ def test_a_case_says_what_it_was_made_from(opened):
 
 @pytest.mark.parametrize(("schedule", "every"), [("never", 0), ("every_1", 1), ("every_12", 12)])
 def test_a_recipe_is_that_of_the_config_with_what_the_trial_tries(workspace, schedule, every):
-    made = recipe(workspace, Settings(0.02, schedule, 7, {}))
+    made = recipe(workspace, Hyperparameters(0.02, schedule, 7, {}))
     assert (made.lr, made.epochs, made.decay_every, made.schedule) == (0.02, 7, every, "step")
     assert (made.batch_size, made.momentum, made.weight_decay) == (128, 0.9, 5e-4)
 
@@ -120,7 +120,7 @@ def test_each_epoch_is_scored_on_every_sample(workspace, contender, own, shift):
     """In closed form: of each split the network gets `wrong` of 50 ranks wrong (see searching)."""
     lr = BEST_LR * 10
     held = case(put=lambda value: value)
-    for number, epoch in enumerate(run_case(workspace, held, contender, Settings(lr, "never", 3, own), 0), 1):
+    for number, epoch in enumerate(run_case(workspace, held, contender, Hyperparameters(lr, "never", 3, own), 0), 1):
         right = 100 - 2 * wrong(lr, number, shift)
         assert epoch.scores == pytest.approx({
             "unlearn_accuracy": right, "retain_accuracy": right, "test_accuracy": right, "forget_test_auc": 50,
@@ -133,7 +133,7 @@ def test_each_epoch_is_scored_on_every_sample(workspace, contender, own, shift):
 
 def test_without_retrained_models_there_is_no_gap(workspace):
     (epoch,) = run_case(workspace, replace(case(put=lambda value: value), target=None), PLAIN,
-                        Settings(BEST_LR, "never", 1, {}), 0)
+                        Hyperparameters(BEST_LR, "never", 1, {}), 0)
     assert set(epoch.scores) == set(GAP_TERMS)
 
 
@@ -143,7 +143,7 @@ def test_runs_attack_with_the_sweeps_own_settings(workspace, opened):
     settings = RmiaSettings(gamma=1.01, temperature=1.0)
     space = replace(workspace, sweep=workspace.sweep.model_copy(update={"rmia": settings}))
     held = replace(case(put=lambda value: value), reference_mean=(mean,))
-    (epoch,) = run_case(space, held, PLAIN, Settings(BEST_LR, "never", 1, {}), 0)
+    (epoch,) = run_case(space, held, PLAIN, Hyperparameters(BEST_LR, "never", 1, {}), 0)
     wanted = score(epoch.logits, ranked().labels, workspace.split(FORGET), mean, settings=settings)
     assert epoch.scores["forget_test_auc"] == wanted["forget_test_auc"]
     assert wanted["forget_test_auc"] != score(epoch.logits, ranked().labels, workspace.split(FORGET),
