@@ -74,7 +74,7 @@ class Model(Strict):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        lookup(models.MODELS, name, "model")
+        models.find(name)
         return name
 
     @model_validator(mode="after")
@@ -185,6 +185,12 @@ class Tracking(Strict):
     models: Literal["all", "final"] = "all"
 
 
+# Settings that came after stores were written, with the values that say what was done before: see `Sweep.inputs`.
+LATER: dict[str, dict[str, Any]] = {
+    "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
+}
+
+
 class NamedRecipe(Strict):
     """The one key of `training` that is no field of a Recipe (see `training.recipe.named`)."""
 
@@ -243,6 +249,16 @@ class Sweep(Strict):
         if originals is not None and held_out.originals > originals.count:
             raise ValueError(f"originals ({held_out.originals}) must not exceed originals.count ({originals.count})")
         return held_out
+
+    def inputs(self, **options: Any) -> dict[str, Any]:
+        """The settings as digests know them: `model_dump`, without those of LATER that do what was done before them.
+
+        So work that was stored before a setting existed is found again.
+        """
+        dump = self.model_dump(**options)
+        return dump | {section: {key: value for key, value in dump[section].items()
+                                 if key not in defaults or value != defaults[key]}
+                       for section, defaults in LATER.items() if section in dump}
 
     @property
     def contenders(self) -> list[Contender]:

@@ -11,30 +11,52 @@ from torch import nn
 from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
 from amun_ray.base.seeds import derive
+from amun_ray.models import library
 from amun_ray.models.normalize import Normalize
 from amun_ray.models.resnet import resnet18, resnet20
 from amun_ray.models.small_cnn import SmallCNN
+from amun_ray.models.vgg import VGG
+from amun_ray.models.vit import ViT
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
     "resnet20": resnet20,
     "resnet18": resnet18,
+    "vgg19": VGG,
+    "vit": ViT,
 }
 
 SHAPE = ("channels", "classes", "size")  # what a constructor learns from the dataset, by keyword
+
+
+def find(name: str) -> Callable[..., nn.Module]:
+    """The constructor behind `name`; nothing is built.
+
+    Args:
+        name: a row of MODELS, `LIBRARY:NAME` of a row of LIBRARIES, or `package.module:callable` of the user's own
+            with the keywords of SHAPE.
+
+    Raises:
+        UserError: unknown name, or a library that is not installed.
+    """
+    if (found := library.split(name)) is not None:
+        other, rest = found
+        other.check(rest)
+        return partial(other.build, rest)
+    return lookup(MODELS, name, "model")
 
 
 def check(name: str, options: Mapping[str, Any] | None = None) -> Callable[..., nn.Module]:
     """The constructor behind `name`, after its options were checked by name; nothing is built.
 
     Args:
-        name: a row of MODELS, or `package.module:callable` of the user's own with the keywords of SHAPE.
+        name: as in `find`.
         options: further keyword arguments, e.g. `width`.
 
     Raises:
         UserError: unknown name, an option that does not exist, or one that is missing.
     """
-    constructor = lookup(MODELS, name, "model")
+    constructor = find(name)
     if not callable(constructor):
         raise UserError(f"model {name!r} must be a callable that returns a module, found {type(constructor).__name__}")
     check_arguments(constructor, options or {}, f"model {name!r}", supplied=SHAPE)
@@ -48,7 +70,7 @@ def build(
     """A fresh model on the CPU: `Sequential(normalize=Normalize, net=MODELS[name])`.
 
     Args:
-        name: a row of MODELS, or `package.module:callable` of the user's own.
+        name: as in `find`.
         channels, size: of the images (N, C, H, W); `size` is the shorter side in pixels.
         classes: number of logits.
         mean, std: per channel, of training pixels in [0, 1]; `Dataset.statistics` has them.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from amun_ray.base.device import uses_bfloat16
 from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.seeds import derive
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.batches import batches
 from amun_ray.training.cost import Cost
@@ -41,14 +42,19 @@ Mask = Mapping[str, Tensor]  # parameter name -> bool tensor of its shape, True 
 
 
 def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation: Augmentation,
-        generator: torch.Generator, loss: Objective = cross_entropy, cost: Cost | None = None) -> Iterator[int]:
+        generator: torch.Generator, loss: Objective | None = None, cost: Cost | None = None) -> Iterator[int]:
     """Train `model` in place on the union of `parts`; yields the epoch, from 1, after each epoch.
+
+    What is minimised is `loss`, by default the cross-entropy of labels smoothed as the recipe says.
 
     Raises:
         UserError: the parts are empty, or one sample for a model with batch norm.
         Diverged: after the epoch in which loss or weights left the finite numbers.
     """
-    every_epoch = (Pass(tuple(parts), loss),)
+    def smoothed(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(forward(images).float(), labels, label_smoothing=recipe.label_smoothing)
+
+    every_epoch = (Pass(tuple(parts), loss or smoothed),)
     return train(model, lambda epoch: every_epoch, recipe=recipe, augmentation=augmentation, generator=generator,
                  cost=cost)
 
@@ -93,9 +99,16 @@ class _Run:
         self.weights = [weight for _, weight in named]
         self.device = self.weights[0].device
         self.masks = None if self.mask is None else [self.mask[name].to(weight) for name, weight in named]
-        # Under a mask the decay is added to the gradient here, before the mask: SGD's own would shrink masked weights.
-        self.optimizer = torch.optim.SGD(self.weights, lr=self.recipe.lr, momentum=self.recipe.momentum,
-                                         weight_decay=0 if self.masks else self.recipe.weight_decay, fused=True)
+        self.optimizer = self._optimizer()
+        self.passes = 0
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """The recipe's. Under a mask the loop decays the weights itself: an optimiser would shrink masked ones."""
+        decay = 0 if self.masks else self.recipe.weight_decay
+        if self.recipe.optimizer == "adamw":
+            return torch.optim.AdamW(self.weights, lr=self.recipe.lr, weight_decay=decay, fused=True)
+        return torch.optim.SGD(self.weights, lr=self.recipe.lr, momentum=self.recipe.momentum, weight_decay=decay,
+                               fused=True)
 
     def one_pass(self, sweep: Pass, *, begin: float, length: float) -> Tensor:
         """Train over `sweep`, which lasts from `begin` for `length`, in epochs; the summed loss, on the device."""
@@ -105,7 +118,7 @@ class _Run:
         self.model.train()
         loss_sum = torch.zeros((), device=self.device)
         done = 0
-        with nullcontext() if sweep.statistics else frozen_statistics(self.model):
+        with self._layers_draw(), nullcontext() if sweep.statistics else frozen_statistics(self.model):
             for images, labels in batches(sweep.parts, batch_size=self.recipe.batch_size,
                                           augmentation=self.augmentation, generator=self.generator):
                 self._set_lr(self.recipe.lr_at(begin + length * done / total))
@@ -113,6 +126,14 @@ class _Run:
                 done += len(labels)
         self.cost.add(total, backward=True)
         return loss_sum
+
+    @contextmanager
+    def _layers_draw(self) -> Iterator[None]:
+        """What dropout and stochastic depth draw in a pass follows from the training's own seed alone."""
+        self.passes += 1
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.generator.initial_seed(), "layers", self.passes))
+            yield
 
     def _step(self, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
         """One SGD step on one batch; its loss, detached."""
@@ -123,14 +144,22 @@ class _Run:
         loss.backward()
         if self.masks is not None:
             self._mask_gradients(self.masks)
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self.optimizer.step()
         return loss.detach()
 
     def _mask_gradients(self, masks: list[Tensor]) -> None:
-        """Replace each gradient by (gradient + weight decay) where the mask is 1, and by exactly 0 elsewhere."""
-        used = [(weight, mask) for weight, mask in zip(self.weights, masks, strict=True) if weight.grad is not None]
-        for weight, mask in used:
-            weight.grad.add_(weight.detach(), alpha=self.recipe.weight_decay).mul_(mask)
+        """Make each gradient exactly 0 where the mask is 0, and decay the weights elsewhere, as the optimiser would."""
+        decay = self.recipe.weight_decay
+        for weight, mask in zip(self.weights, masks, strict=True):
+            if weight.grad is None:
+                continue
+            if self.recipe.optimizer == "adamw":  # it decays the weight itself, not by way of the gradient
+                weight.detach().mul_(1 - self.optimizer.param_groups[0]["lr"] * decay * mask)
+                weight.grad.mul_(mask)
+            else:
+                weight.grad.add_(weight.detach(), alpha=decay).mul_(mask)
 
     def _set_lr(self, lr: float) -> None:
         for group in self.optimizer.param_groups:

@@ -1,5 +1,6 @@
 """How a model is trained: optimiser, learning rate over time, precision."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,9 +12,10 @@ from amun_ray.base.space import Allowed
 RULES = {
     "lr": Allowed(above=0), "epochs": Allowed(whole=True, at_least=1), "momentum": Allowed(at_least=0, below=1),
     "batch_size": Allowed(whole=True, at_least=2),  # one sample has no batch statistics
-    "weight_decay": Allowed(at_least=0), "schedule": Allowed(choices=("step", "one_cycle")),
+    "weight_decay": Allowed(at_least=0), "schedule": Allowed(choices=("step", "one_cycle", "cosine")),
     "decay_every": Allowed(whole=True, at_least=0), "decay_factor": Allowed(above=0, at_most=1),
-    "precision": Allowed(choices=("float32", "bfloat16", "auto")),
+    "precision": Allowed(choices=("float32", "bfloat16", "auto")), "optimizer": Allowed(choices=("sgd", "adamw")),
+    "warm_up": Allowed(at_least=0), "clip": Allowed(at_least=0), "label_smoothing": Allowed(at_least=0, below=1),
 }
 WARM_UP = 0.25  # share of a one-cycle run in which the learning rate rises
 WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first step
@@ -21,10 +23,11 @@ WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first s
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SGD with momentum and weight decay, as every training of the paper (the AMUN paper, experiments).
+    """An optimiser, its learning rate over time, and what keeps a training in bounds; the defaults are the paper's SGD.
 
     The "step" schedule never looks at `epochs`, so one run of E epochs passes through the model of every shorter run.
-    "one_cycle" does look, and is meant for originals made fast.
+    "one_cycle" and "cosine" do look, and are meant for originals: the one to make them fast, the other, with a warm-up
+    and AdamW, for networks without batch norm.
 
     Raises:
         UserError: a value that RULES does not allow.
@@ -35,11 +38,15 @@ class Recipe:
     batch_size: int = 128  # >= 2, since one sample has no batch statistics
     momentum: float = 0.9  # in [0, 1)
     weight_decay: float = 5e-4  # >= 0
-    schedule: Literal["step", "one_cycle"] = "step"
+    schedule: Literal["step", "one_cycle", "cosine"] = "step"
     decay_every: int = 0  # epochs between two decays of "step"; 0 is never
     decay_factor: float = 0.1  # in (0, 1]
     precision: Literal["float32", "bfloat16", "auto"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
     compile: bool = False
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # adamw: Loshchilov and Hutter, ICLR 2019; it has no momentum
+    warm_up: float = 0.0  # epochs in which the learning rate of "cosine" and "step" rises to its value
+    clip: float = 0.0  # the largest norm of the gradient of all weights together; 0: any
+    label_smoothing: float = 0.0  # in [0, 1): share of each label that is spread over all classes
 
     def __post_init__(self) -> None:
         broken = [f"{name} {problem}" for name, allowed in RULES.items()
@@ -53,12 +60,18 @@ class Recipe:
             share = time / self.epochs
             rising = WARM_UP_FROM + (1 - WARM_UP_FROM) * share / WARM_UP
             return self.lr * min(rising, (1 - share) / (1 - WARM_UP))
+        rising = WARM_UP_FROM + (1 - WARM_UP_FROM) * time / self.warm_up if self.warm_up else 1.0
+        peak = self.lr * min(1.0, rising)
+        if self.schedule == "cosine":
+            return peak * (1 + math.cos(math.pi * time / self.epochs)) / 2
         decays = int(time) // self.decay_every if self.decay_every else 0
-        return self.lr * self.decay_factor**decays
+        return peak * self.decay_factor**decays
 
 
 RECIPES = {
     "paper": Recipe(lr=0.1, epochs=200, decay_every=40),  # for CIFAR-10; for Tiny ImageNet with batch_size 256
+    "finetune": Recipe(lr=1e-4, epochs=10, optimizer="adamw", weight_decay=0.05, schedule="cosine", warm_up=0.5,
+                       clip=1.0),  # of public weights, and for networks without batch norm
     "fast": Recipe(lr=0.1, epochs=20, schedule="one_cycle"),  # a tenth of that, for who has no checkpoint
 }
 

@@ -46,7 +46,7 @@ def calibrated(plan: Plan, store: Store) -> tuple[str, Work] | None:
 def _unit(plan: Plan) -> Unit:
     """A calibration's address: what its rates depend on, but for the device."""
     sweep, dataset = plan.sweep, plan.dataset
-    settings = sweep.model_dump(mode="json")
+    settings = sweep.inputs(mode="json")
     recipe = settings["training"]
     return Unit("calibrations", {
         "images": list(dataset.pixels.shape), "classes": dataset.classes, "model": settings["model"],

@@ -83,7 +83,7 @@ class Plan:
 
         A checkpoint is what it holds: the alias of a registered model may come to mean another one.
         """
-        settings = self.sweep.model_dump(mode="json", exclude=set(ELSEWHERE))
+        settings = self.sweep.inputs(mode="json", exclude=set(ELSEWHERE))
         loaded = {"checkpoints": [one.digest for one in self.checkpoints]} if self.checkpoints else {}
         return {"sweep": settings, "dataset": self.dataset.digest} | loaded
 

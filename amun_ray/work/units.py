@@ -50,7 +50,7 @@ class Workspace:
     def model_inputs(self) -> dict:
         """What a model depends on beside the rows and the seed it is trained with."""
         return {"dataset": self.data_digest, "model": self.sweep.model.model_dump(),
-                "recipe": self.sweep.model_dump()["training"], "augmentation": list(self.sweep.data.augmentation)}
+                "recipe": self.sweep.inputs()["training"], "augmentation": list(self.sweep.data.augmentation)}
 
     @property
     def model_shape(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Target:
     rows: np.ndarray
 
     def unit(self, workspace: Workspace) -> Unit:
-        attack = workspace.sweep.model_dump()["attack"]
+        attack = workspace.sweep.inputs()["attack"]
         return Unit("adversarial_sets", {"original": self.original.weights, "dataset": workspace.data_digest,
                                          "rows": rows_digest(self.rows), "attack": attack})
 

@@ -9,6 +9,8 @@ from amun_ray.models import MODELS, build, check
 from amun_ray.models.checkpoint import digest
 from amun_ray.models.normalize import Normalize
 
+TINY = {name: {"width": 4} for name in MODELS} | {"vit": {"width": 6, "depth": 1}}
+SMALLEST = dict.fromkeys(MODELS, 8) | {"vgg19": 32}
 GREY = {"mean": (0.3,), "std": (0.4,)}
 
 
@@ -36,8 +38,9 @@ def parameters(model):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("channels", "size", "classes"), [(1, 8, 10), (3, 32, 7)])
 def test_every_model_gives_logits_and_learns(name, channels, size, classes):
+    size = max(size, SMALLEST[name])
     model = build(name, channels=channels, classes=classes, size=size, mean=[0.5] * channels, std=[0.2] * channels,
-                  seed=0, options={"width": 4})
+                  seed=0, options=TINY[name])
     images = torch.rand(5, channels, size, size, generator=torch.Generator().manual_seed(0))
     logits = model(images)
     assert logits.shape == (5, classes)
@@ -48,14 +51,17 @@ def test_every_model_gives_logits_and_learns(name, channels, size, classes):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_row_does_not_depend_on_its_batch_in_eval_mode(name):
-    model = build(name, channels=1, classes=10, size=9, **GREY, seed=0, options={"width": 4}).eval()
-    images = torch.rand(6, 1, 9, 11, generator=torch.Generator().manual_seed(0))  # odd and not square
+    size = SMALLEST[name]
+    model = build(name, channels=1, classes=10, size=size, **GREY, seed=0, options=TINY[name]).eval()
+    wider = 0 if name == "vit" else 3  # odd and not square, where a network takes that
+    images = torch.rand(6, 1, size, size + wider, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([model(image[None]) for image in images])
     torch.testing.assert_close(model(images), alone)
 
 
 @pytest.mark.parametrize(("name", "channels", "count"), [
     ("small_cnn", 1, 94_186), ("resnet20", 3, 272_474), ("resnet18", 3, 11_173_962),
+    ("vgg19", 3, 20_035_018), ("vit", 3, 1_806_538),
 ])
 def test_the_networks_have_the_size_that_is_documented(name, channels, count):
     assert parameters(MODELS[name](channels=channels, classes=10, size=32)) == count
@@ -70,7 +76,7 @@ def test_depth_is_six_blocks_plus_two():
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_follow_the_seed_and_leave_the_global_stream_alone(name):
     def make(seed):
-        return build(name, channels=1, classes=10, size=8, **GREY, seed=seed, options={"width": 4})
+        return build(name, channels=1, classes=10, size=SMALLEST[name], **GREY, seed=seed, options=TINY[name])
 
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -113,6 +119,9 @@ def test_a_users_own_net_is_built_and_checked():
     ("resnet18", {"width": 0}, "`width >= 1`"),
     ("resnet20", {"blocks": 0}, "`blocks >= 1`"),
     ("small_cnn", {"width": -1}, "`width >= 1` must hold, but got -1"),
+    ("vit", {"patch": 3}, r"the side of the images \(8\) must be a multiple of patch \(3\)"),
+    ("vit", {"heads": 5}, "width must be a multiple of heads"),
+    ("vit", {"dropout": 1.0}, "`0 <= dropout < 1` must hold, but got 1.0"),
     (f"{__name__}:GREY", None, "must be a callable that returns a module, found dict"),
     (f"{__name__}:no_net", None, "must return a torch module, found str"),
     (f"{__name__}:needs_more", None, "asked for logits .* of images .*, fails: RuntimeError: .*mat1 and mat2 shapes"),
@@ -123,7 +132,7 @@ def test_mistakes_are_named(name, options, message):
         build(name, channels=1, classes=10, size=8, **GREY, seed=0, options=options)
 
 
-@pytest.mark.parametrize(("name", "size"), [("small_cnn", 3), ("resnet20", 3), ("resnet18", 7)])
+@pytest.mark.parametrize(("name", "size"), [("small_cnn", 3), ("resnet20", 3), ("resnet18", 7), ("vgg19", 31)])
 def test_images_that_are_too_small_are_refused(name, size):
     with pytest.raises(UserError, match=f"at least {size + 1} pixels a side, found {size}"):
         build(name, channels=1, classes=10, size=size, **GREY, seed=0)

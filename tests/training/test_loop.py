@@ -56,6 +56,52 @@ def test_equals_the_loop_that_everybody_writes():
         torch.testing.assert_close(ours_value, plain_value)
 
 
+def test_adamw_with_clipping_and_smoothed_labels_equals_the_loop_that_everybody_writes():
+    ours, plain = net(), net()
+    list(run(ours, [part()], optimizer="adamw", clip=0.3, label_smoothing=0.2, weight_decay=0.1, lr=0.01))
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.1)
+    order = generator()
+    for _ in range(2):
+        for images, labels in batches([part()], batch_size=16, augmentation=Augmentation(crop=1), generator=order):
+            optimizer.zero_grad()
+            F.cross_entropy(plain(images.contiguous()), labels, label_smoothing=0.2).backward()
+            assert nn.utils.clip_grad_norm_(plain.parameters(), 0.3) > 0.3  # so that it counts
+            optimizer.step()
+    for ours_value, plain_value in zip(ours.state_dict().values(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours_value, plain_value)
+
+
+def test_adamw_moves_nothing_outside_a_mask_and_the_rest_as_without_one():
+    masked, free = net(), net()
+    for model, share in ((masked, 0.5), (free, 1.0)):
+        mask = {name: torch.rand(weight.shape, generator=generator(3)) < share
+                for name, weight in model.named_parameters()}
+        before = copy.deepcopy(model)
+        list(train(model, lambda epoch: (Pass((part(),)),), mask=mask, augmentation=Augmentation(),
+                   recipe=Recipe(lr=0.01, epochs=2, optimizer="adamw", weight_decay=0.1), generator=generator()))
+        for (name, weight), old in zip(model.named_parameters(), before.parameters(), strict=True):
+            assert torch.equal(weight != old, mask[name]), name
+    plain = net()
+    list(fit(plain, [part()], recipe=Recipe(lr=0.01, epochs=2, optimizer="adamw", weight_decay=0.1),
+             augmentation=Augmentation(), generator=generator()))
+    for one, other in zip(free.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_dropout_follows_the_seed_of_the_training_and_nothing_else():
+    models = [nn.Sequential(net(), nn.Dropout(0.5)) for _ in range(3)]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        state = torch.random.get_rng_state()
+        epochs = run(model, [part()], seed=seed)
+        next(epochs)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        torch.manual_seed(seed + 100)  # what the caller draws between epochs changes nothing
+        list(epochs)
+    assert same(models[0], models[1])
+    assert not same(models[0], models[2])
+    torch.manual_seed(0)
+
+
 def test_learns_what_can_be_learnt():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
