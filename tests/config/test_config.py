@@ -96,7 +96,7 @@ WRONG_TYPES = [
 OUT_OF_RANGE = [
     ("search.trials=0", "search.trials: must be greater than 0, but got 0"),
     ("training.epochs=0", "training: epochs must be >= 1, but got 0"),
-    ("training.schedule=cosine", "training.schedule: must be 'step' or 'one_cycle', but got 'cosine'"),
+    ("training.schedule=linear", "training.schedule: must be 'step', 'one_cycle' or 'cosine', but got 'linear'"),
     ("forget.fraction=0", "forget.fraction: must be greater than 0, but got 0"),
     ("forget.fraction=1.5", "forget.fraction: must be less than 1, but got 1.5"),
     ("forget.fraction=0.6", "forget.fraction: must be at most 0.5, or every held-out forget set of that size overlaps "
@@ -144,7 +144,7 @@ UNKNOWN_NAMES = [
     ("methods.amnu=", f"methods.amnu: unknown method 'amnu'; did you mean 'amun'? Known: {', '.join(sorted(METHODS))}"),
     ("methods={amun: , retrain: }", "methods.retrain: 'retrain' is no method to ask for: every sweep makes these "
      "models, and every table has their row; remove this line"),
-    ("training={recipe: fsat}", "training: unknown recipe 'fsat'; did you mean 'fast'? Known: fast, paper"),
+    ("training={recipe: fsat}", "training: unknown recipe 'fsat'; did you mean 'fast'? Known: fast, finetune, paper"),
     ("model.name=smal_cnn", "model.name: unknown model 'smal_cnn'; did you mean 'small_cnn'? "
                             f"Known: {', '.join(sorted(MODELS))}"),
     ("data.name=digist", "data.name: unknown dataset 'digist'; did you mean 'digits'? "
