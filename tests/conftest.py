@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from amun_ray.base.log import speaking
+
 if TYPE_CHECKING:
     from sweeping import Sweep
 
@@ -24,6 +26,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def capsys(capsys):
+    """pytest's own; what the package says is printed, as by its command."""
+    with speaking():
+        yield capsys
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
+from amun_ray.base.errors import Diverged
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import GAP_TERMS
@@ -65,6 +66,8 @@ def known(task: Task) -> Iterator[int]:
     net = task.model.net
     suffer(Path(net.gate))
     for epoch in range(1, task.recipe.epochs + 1):
+        if epoch == 3 and Path(net.gate).name == "diverges":
+            raise Diverged(f"epoch {epoch} of {task.recipe.epochs}: the summed loss is nan")
         with torch.no_grad():
             net.wrong.fill_(wrong(task.recipe.lr, epoch, task.settings.get("shift", 0.0)))
         yield epoch

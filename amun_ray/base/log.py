@@ -1,7 +1,6 @@
 """What the package tells a person: lines of one logger, which a command prints and a notebook can silence."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,13 @@ def say(text: str) -> None:
     logger.info(text)
 
 
+class Printing(logging.Handler):
+    """Prints each line to whatever standard output is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
 @contextmanager
 def speaking() -> Iterator[None]:
     """Print what is said to standard output, as it is, unless the program has given the logger a handler of its own.
@@ -22,7 +28,7 @@ def speaking() -> Iterator[None]:
     if logger.handlers:
         yield
         return
-    handler, level = logging.StreamHandler(sys.stdout), logger.level
+    handler, level = Printing(), logger.level
     logger.addHandler(handler)
     logger.propagate = False  # a line is printed once, whoever has set up the root logger
     if level == logging.NOTSET:

@@ -4,19 +4,20 @@ from pydantic import Field
 
 from amun_ray.base.errors import UserError
 from amun_ray.config.fields import Access, Accesses, Searched, Strict
-from amun_ray.config.search import Points
+from amun_ray.config.search import LogUniform, Points
 from amun_ray.unlearn import find
 
 
 class Method(Strict):
     """One method of the sweep: in which settings of access (all it has, unless told), with which of its own settings,
     and which of those are searched, each over the range of its row; `points` are tried first. A setting that counts
-    with some access only is given and searched there, and left out elsewhere."""
+    with some access only is given and searched there, and left out elsewhere. `lr` takes the place of `search.lr`."""
 
     access: Accesses | None = None
     settings: dict[str, float] = Field(default_factory=dict)
     search: Searched = ()
     points: Points = ()
+    lr: LogUniform | None = None
 
 
 def accesses(name: str) -> list[Access]:

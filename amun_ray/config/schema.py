@@ -19,6 +19,7 @@ from amun_ray.attacks import AttackSettings
 from amun_ray.base.names import lookup
 from amun_ray.base.space import Space
 from amun_ray.config.fields import Fraction, Name, Natural, Share, Source, StorageUri, Strict, not_empty
+from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search
 from amun_ray.metrics import RmiaSettings
@@ -185,12 +186,6 @@ class Tracking(Strict):
     models: Literal["all", "final"] = "all"
 
 
-# Settings that came after stores were written, with the values that say what was done before: see `Sweep.inputs`.
-LATER: dict[str, dict[str, Any]] = {
-    "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
-}
-
-
 class NamedRecipe(Strict):
     """The one key of `training` that is no field of a Recipe (see `training.recipe.named`)."""
 
@@ -251,14 +246,8 @@ class Sweep(Strict):
         return held_out
 
     def inputs(self, **options: Any) -> dict[str, Any]:
-        """The settings as digests know them: `model_dump`, without those of LATER that do what was done before them.
-
-        So work that was stored before a setting existed is found again.
-        """
-        dump = self.model_dump(**options)
-        return dump | {section: {key: value for key, value in dump[section].items()
-                                 if key not in defaults or value != defaults[key]}
-                       for section, defaults in LATER.items() if section in dump}
+        """The settings as digests know them: `model_dump`, without those that came later and are at rest."""
+        return without_later(self.model_dump(**options))
 
     @property
     def contenders(self) -> list[Contender]:
@@ -286,7 +275,7 @@ class Sweep(Strict):
         """What is searched for a contender: only what it has, and of its own settings only those named."""
         counting = find(contender.method).settings_in(contender.access)
         return self.search.space({key: counting[key].axis for key in self.chosen(contender.method).search
-                                  if key in counting})
+                                  if key in counting}, self.chosen(contender.method).lr)
 
     def method_settings(self, contender: Contender) -> dict[str, float]:
         """The method's own settings in the file, those that count with this access."""

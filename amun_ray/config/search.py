@@ -71,9 +71,10 @@ class Search(Strict):
         """Whether the search asks for models retrained without its held-out forget sets."""
         return "average_gap" in self.terms
 
-    def space(self, own: dict[str, Axis]) -> Space:
-        """The space of a method whose own searched settings are `own`."""
-        return {"lr": Range(self.lr.low, self.lr.high, log=True), "schedule": Choice(self.schedules), **own}
+    def space(self, own: dict[str, Axis], lr: LogUniform | None = None) -> Space:
+        """The space of a method whose own searched settings are `own`; `lr`: its own range of learning rates."""
+        lr = lr or self.lr
+        return {"lr": Range(lr.low, lr.high, log=True), "schedule": Choice(self.schedules), **own}
 
     def given(self, space: Space, points: Sequence[Point], *, seed: int) -> list[dict[str, Any]]:
         """What is tried without asking a sampler: the known-good points and, where wanted, a grid shuffled by `seed`,

@@ -123,7 +123,7 @@ def beside(names: Sequence[str], rows: Sequence[Mapping[str, Any]], plan: Plan) 
 def _beside(table: PaperTable, rows: Sequence[Mapping[str, Any]], plan: Plan) -> str:
     fraction = min(table.rows, key=lambda one: abs(one - _forgotten(plan)))
     theirs = table.rows[fraction]
-    ours = {row["method"]: row for row in rows if row["access"] in (table.access, None)}
+    ours = {row["method"]: row for row in rows if row["access"] in (table.access, None) and "failed" not in row}
     head = ["method", *(cell for term in TERMS for cell in (COLUMNS[term], "paper"))]
     body = [[name, *(cell for place, term in enumerate(TERMS) for cell in (
                 mean_and_std(ours[name][term]) if name in ours else "",

@@ -37,6 +37,7 @@ class Results:
     sets: Mapping[tuple[int, str], AdversarialSet]
     trials: Sequence[Trial]
     unlearned: Sequence[Unlearned]
+    lost: Mapping[Contender, str]  # for which no setting worked, with the reason
     record: Record
 
     @cached_property
@@ -89,21 +90,25 @@ class Results:
             scores = {model.run.unit.digest: attacks.scores(
                 read_logits(workspace, model.run.unit, str(contender)), model.run.case.name)
                 for model in runs if "failed" not in model.result}
-            best = min(scores, key=lambda digest: scores[digest]["average_gap"])
+            best = min(scores, key=lambda digest: scores[digest]["average_gap"], default=None)
             run_ids = [self.record.unlearned(model, scores.get(model.run.unit.digest),
                                              best=model.run.unit.digest == best) for model in runs]
             yield Row(*contender, runs[0].run.settings, list(scores.values()),
-                      [model.run.case.key for model in runs if model.run.unit.digest in scores], _known(run_ids))
+                      [model.run.case.key for model in runs if model.run.unit.digest in scores], _known(run_ids),
+                      failed=None if scores else runs[0].result["failed"])
+        for contender, reason in self.lost.items():
+            yield Row(*contender, None, [], [], [], failed=reason)
 
     def _figures(self) -> Iterator[tuple[str, bytes]]:
         models, store = self.models, self.models.evidence.workspace.store
-        yield from figures.result_figures(self.rows)
-        yield from figures.search_figures(self.trials, self.rows)
+        rows = [row for row in self.rows if row.failed is None]
+        yield from figures.result_figures(rows)
+        yield from figures.search_figures(self.trials, rows)
         read = [numbers(store, made) for made in self.sets.values()]
         yield from figures.attack_figures({key: np.concatenate([one[key] for one in read]) for key in read[0]})
         first = self.unlearned[0].run.case
         yield from figures.evidence_figures(models.evidence, models.originals[first.original],
-                                            models.retrained[first.name][first.original], self.unlearned, self.rows)
+                                            models.retrained[first.name][first.original], self.unlearned, rows)
 
 
 def _known(run_ids: Sequence[Any]) -> list[str]:

@@ -35,6 +35,7 @@ class Row:
     scores: Sequence[Mapping[str, float]]
     cases: Sequence[tuple[int, str]]  # (original, forget set) of each entry of `scores`
     run_ids: Sequence[str]
+    failed: str | None = None  # why there are no scores
 
     @property
     def name(self) -> str:
@@ -43,7 +44,7 @@ class Row:
     @cached_property
     def summary(self) -> dict[str, Summary]:
         """Mean, standard deviation and n of each score."""
-        return {term: summarize([one[term] for one in self.scores]) for term in self.scores[0]}
+        return {term: summarize([one[term] for one in self.scores]) for term in (self.scores or [{}])[0]}
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -63,7 +64,8 @@ class Row:
         chosen = self.settings._asdict() if self.settings else dict.fromkeys(Hyperparameters._fields)
         return {"method": self.method, "access": self.access, "lr": chosen["lr"], "schedule": chosen["schedule"],
                 "epochs": chosen["epochs"], "settings": chosen["own"] or {},
-                **{term: self.summary[term]._asdict() for term in COLUMNS},
+                **({} if self.failed is None else {"failed": self.failed}),
+                **{term: self.summary[term]._asdict() for term in COLUMNS if term in self.summary},
                 "attacks": {term: summary._asdict() for term, summary in self.summary.items() if term not in COLUMNS},
                 "interval_95": {term: list(ends) for term, ends in self.intervals.items()},
                 "mlflow_run_ids": list(self.run_ids)}
@@ -71,7 +73,7 @@ class Row:
 
 def comparisons(rows: Sequence[Row]) -> tuple[Row, dict[str, Comparison]] | None:
     """The row with the least Avg. Gap, and every other method against it: paired over the cases that all have."""
-    judged = [row for row in rows if row.settings is not None]
+    judged = [row for row in rows if row.settings is not None and row.failed is None]
     if len(judged) < 2:
         return None
     best = min(judged, key=lambda row: row.summary["average_gap"].mean)
@@ -85,12 +87,13 @@ def comparisons(rows: Sequence[Row]) -> tuple[Row, dict[str, Comparison]] | None
 
 def marks(rows: Sequence[Row]) -> dict[str, str]:
     """What stands behind the name of a row: `least` Avg. Gap, `n.s.` not significantly different from that one, or
-    `unchanged` for a method that did nothing."""
+    `unchanged` for a method that did nothing, or `no setting worked`."""
     found = comparisons(rows)
     said = {}
     if found is not None:
         best, others = found
         said = {best.name: "least"} | {name: "n.s." for name, one in others.items() if not one.significant}
+    said |= {row.name: "no setting worked" for row in rows if row.failed is not None}
     return said | {row.name: "unchanged" for row in rows if _did_nothing(row, rows)}
 
 
@@ -103,7 +106,7 @@ def _beside_original(judge: Callable[[Mapping[str, float], Mapping[str, float]],
                      rows: Sequence[Row]) -> bool:
     """What `judge` says of the mean scores of a method and the original's; False where either is missing."""
     original = next((one for one in rows if one.method == "original"), None)
-    if original is None or row.settings is None:
+    if original is None or row.settings is None or row.failed is not None:
         return False
     return judge(*({term: one.summary[term].mean for term in GAP_TERMS} for one in (row, original)))
 
@@ -115,7 +118,8 @@ def data_frame(rows: Sequence[Row]) -> dict[str, list]:
     columns = ["method", "access", "note", *(f"{titles[term]}{kind}" for term in terms for kind in ("", " std")), "n"]
     said = marks(rows)
     data = [[row.method, ACCESS[row.access], said.get(row.name, ""),
-             *(round(value, 4) for term in terms for value in row.summary[term][:2]), len(row.scores)] for row in rows]
+             *(round(value, 4) if row.failed is None else None for term in terms
+               for value in row.summary.get(term, (None, None))[:2]), len(row.scores)] for row in rows]
     return {"columns": columns, "data": data}
 
 
@@ -124,6 +128,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     lines = ["", "percent, mean +- standard deviation over originals x forget sets x runs "
                  f"(n = {max(len(row.scores) for row in rows)}). Every column should be near the retrain row; "
                  "Avg. Gap is the mean distance to it."]
+    lines += [f"warning: {row.name}: no setting worked: {row.failed}" for row in rows if row.failed is not None]
     idle = [row.name for row in rows if _did_nothing(row, rows)]
     if idle:
         lines.append("warning: did nothing, unlearn and retain accuracy and FT AUC are the original's: "

@@ -23,11 +23,11 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], remarks: Sequence[str]) ->
     Args:
         rows: as in results.json, in its order.
     """
-    gaps = [row["average_gap"]["mean"] for row in rows if row["access"] is not None]
+    gaps = [row["average_gap"]["mean"] for row in rows if row["access"] is not None and "failed" not in row]
     body = []
     for row in rows:
-        cells = [mean_and_std(row[term]) for term in COLUMNS]
-        if row["access"] is not None and row["average_gap"]["mean"] == min(gaps):
+        cells = [mean_and_std(row[term]) if term in row else "" for term in COLUMNS]
+        if row["access"] is not None and "failed" not in row and row["average_gap"]["mean"] == min(gaps):
             cells[-1] = f"**{cells[-1]}**"
         body.append([row["method"], ACCESS[row["access"]], *cells])
     text = grid(["method", "access", *COLUMNS.values()], body)
@@ -50,6 +50,8 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def _cell(row: Row, term: str) -> str:
+    if row.failed is not None:
+        return ""
     return mean_and_std(row.summary[term]._asdict()).replace("±", "+-")  # a terminal may know ASCII alone
 
 

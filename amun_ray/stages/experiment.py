@@ -60,6 +60,7 @@ class Experiment:
     cluster: Cluster
     costs: SweepCosts
     trials: list[Trial] = field(default_factory=list)
+    lost: dict[Contender, str] = field(default_factory=dict)  # for which no setting worked, with the reason
 
     @classmethod
     @contextmanager
@@ -149,6 +150,9 @@ class Experiment:
                 scores = ", ".join(f"{SCORES[term]} {value:.2f}" for term, value in trial.scores.items())
                 say(f"  {contender}: lr {trial.best.lr:.2e}, {trial.best.schedule}, {trial.best.epochs} epochs, "
                     f"{scores}")
+            for contender, reason in found.lost.items():
+                say(f"  {contender}: no setting worked: {reason}")
+            self.lost |= found.lost
             if len(sweep.search.terms) > 1:
                 self.record.files(front_files(found.fronts, found.best))
             return found.best
@@ -169,7 +173,7 @@ class Experiment:
 
         Returns the rows as in results.json; the store keeps them too, so that a finished sweep can be shown again.
         """
-        results = Results(self.plan, models, sets, self.trials, unlearned, self.record)
+        results = Results(self.plan, models, sets, self.trials, unlearned, self.lost, self.record)
         with self._stage("5/5 report"):
             files = results.files(self.costs)
             rows = [row.as_json() for row in results.rows]

@@ -26,7 +26,7 @@ def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparam
     """Every unlearned model of the sweep, in the order (method, case, run); what the store holds is not made again.
 
     Raises:
-        UserError: every run of a method failed; the first reason is in the message.
+        UserError: every run of every method failed; the first reason is in the message.
     """
     runs = [Run.of(workspace, contender, settings, case, number) for contender, settings in best.items()
             for case in cases for number in range(workspace.sweep.final.runs)]
@@ -34,10 +34,8 @@ def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparam
     new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),
                        label="unlearning", noun="models")
     unlearned = [Unlearned(run, workspace.store.result(run.unit), run.unit.digest not in new) for run in runs]
-    for contender in best:
-        mine = [model for model in unlearned if model.run.contender == contender]
-        if all("failed" in model.result for model in mine):
-            raise UserError(f"{contender}: no final run succeeded: {mine[0].result['failed']}")
+    if all("failed" in model.result for model in unlearned):
+        raise UserError(f"no final run succeeded: {unlearned[0].run.contender}: {unlearned[0].result['failed']}")
     return unlearned
 
 

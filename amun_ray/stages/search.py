@@ -43,6 +43,7 @@ class Found:
 
     best: dict[Contender, Trial]
     fronts: dict[Contender, list[Trial]]
+    lost: dict[Contender, str]  # those without a successful trial, with the reason of their first one
 
 
 def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict, at_once: int,
@@ -50,8 +51,7 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
     """Search; `on_trial` is called with each trial that is over, and whether the store held it before.
 
     Raises:
-        UserError: a method has no successful trial, the reason of its first one is in the message; or the store takes
-            no more results.
+        UserError: no method has a successful trial, the reasons are in the message; or the store takes no more results.
     """
     total = sum(trial_count(workspace.sweep, contender) for contender in workspace.sweep.contenders)
     with bar("search", total, "trials") as progress:
@@ -62,7 +62,7 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
         studies = Studies(workspace, cases, over)
         if studies.unfinished:
             _run_tune(workspace, cases, studies, options, at_once)
-    return Found(studies.winners(), studies.fronts())
+    return Found(studies.winners(), studies.fronts(), studies.lost())
 
 
 def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict) -> dict:
@@ -143,7 +143,8 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
                 report: Callable[[dict[str, float]], None] = tune.report) -> None:
     """Unlearn every case in step, `report` each epoch's score, keep each model's best state, and store the result.
 
-    A run that diverges is a finished trial without a score, and its reason is stored; so is one that was stopped.
+    No schedule looks at the total, so a run that diverges counts with the epochs before; without any it is a finished
+    trial without a score. Its reason is stored, and that of a trial that was stopped.
     """
     terms, store, started = workspace.sweep.search.terms, workspace.store, time.monotonic()
     runs = [run_case(workspace, case, job.contender, job.settings, run=0) for case in cases]
@@ -162,8 +163,11 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
                 store.finish(job.stopped, cut(result, number, job.limits) | spent(started))
                 return
     except Diverged as error:
-        store.finish(job.whole, {"failed": f"epoch {len(result[terms[0]]) + 1}: {error}"} | result | spent(started))
-        return
+        reason = f"epoch {len(result[terms[0]]) + 1}: {error}"
+        if not best:
+            store.finish(job.whole, {"failed": reason} | result | spent(started))
+            return
+        result["diverged"] = reason
     if overtaken(store, job.whole):
         return
     weights = [store_weights(store, job.whole, state, case_weights(place))

@@ -80,18 +80,25 @@ class Studies(Searcher):
         """Nothing to save: the store holds every finished trial, and the suggestions follow from those."""
 
     def winners(self) -> dict[Contender, Trial]:
-        """The trial with the lowest value of every study; the earliest of equals.
+        """The trial with the lowest value of every study that has a successful one; the earliest of equals.
 
         Raises:
-            UserError: a study has no successful trial; the reason of its first one is in the message.
+            UserError: no study has a successful trial; the reason of each first one is in the message.
         """
-        best = {contender: min(study.finished, key=lambda trial: (trial.value, trial.number))
-                for contender, study in self._studies.items()}
-        lost = [f"{contender}: {trial.result['failed']}" for contender, trial in best.items() if not trial.finished]
-        if lost:
-            raise UserError("no successful trial: " + "; ".join(lost) + ". Where a run diverged, search lower learning "
-                            "rates (search.lr)")
+        best = {contender: trial for contender, trial in self._best().items() if trial.finished}
+        if not best:
+            reasons = "; ".join(f"{contender}: {reason}" for contender, reason in self.lost().items())
+            raise UserError(f"no successful trial: {reasons}. Where a run diverged, search lower learning rates "
+                            "(search.lr, or methods.NAME.lr)")
         return best
+
+    def lost(self) -> dict[Contender, str]:
+        """The studies without a successful trial, with the reason of the first one."""
+        return {contender: trial.result["failed"] for contender, trial in self._best().items() if not trial.finished}
+
+    def _best(self) -> dict[Contender, Trial]:
+        return {contender: min(study.finished, key=lambda trial: (trial.value, trial.number))
+                for contender, study in self._studies.items()}
 
     def fronts(self) -> dict[Contender, list[Trial]]:
         """The Pareto front of every study."""

@@ -5,10 +5,12 @@ alone normalises with the statistics the model has and leaves them: they are est
 is no random sample would replace them. (Measured on digits, forgetting one class with a learning rate too small to move
 anything: updated statistics alone took test accuracy from 98 to 91 percent.) The authors' scripts let every pass
 update them; the setting `forget_statistics: 1` does so, and with random forget sets it allows larger learning rates.
+Every method with a pass over D_F or D_A by itself has the setting, so that a comparison can treat all of them alike.
 """
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -42,8 +44,8 @@ L1 = {
     "decay_epochs": Setting(default=10, low=1, high=20, at_least=1),
 }
 BOUNDARY = FORGET_STATISTICS | {"bound": Setting(default=0.1, low=0.01, high=0.3, above=0, at_most=1)}
-NEGGRAD = {"retain_weight": Setting(default=0.95, low=0.8, high=0.9999, above=0, at_most=1)}
-SCRUB = {
+NEGGRAD = FORGET_STATISTICS | {"retain_weight": Setting(default=0.95, low=0.8, high=0.9999, above=0, at_most=1)}
+SCRUB = FORGET_STATISTICS | {
     "alpha": Setting(default=0.5, low=1e-3, high=1, log=True, at_least=0),
     "gamma": Setting(default=1, low=0.1, high=1, at_least=0),
     "temperature": Setting(default=4, low=1, high=8, above=0),
@@ -163,7 +165,7 @@ def neggrad_plus(task: Task) -> EpochPlan:
     def contrast(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
         retained = cross_entropy(forward, images, labels)
         forget_images, forget_labels = next(forget_batches)
-        with frozen_statistics(task.model):
+        with nullcontext() if _forget_updates(task) else frozen_statistics(task.model):
             forgotten = cross_entropy(forward, forget_images, forget_labels)
         task.report.add(len(forget_labels), backward=True)
         return share * retained - (1 - share) * forgotten
@@ -182,7 +184,8 @@ def scrub(task: Task) -> EpochPlan:
     """Away from the original model on D_F, towards it on D_R (Kurmanji et al., NeurIPS 2023, equation 4).
 
     In the first `max_epochs` epochs a pass over D_F maximises KL(original || model); every epoch then minimises
-    alpha * KL(original || model) + gamma * CE on D_R. Distributions are softened by `temperature`.
+    alpha * KL(original || model) + gamma * CE on D_R. Distributions are softened by `temperature`. With frozen
+    statistics the first pass does nothing: model and original agree, and there the gradient of KL is exactly zero.
     """
     alpha, gamma = task.settings["alpha"], task.settings["gamma"]
     teacher = copy.deepcopy(task.model).eval().to(memory_format=torch.channels_last)
@@ -200,7 +203,7 @@ def scrub(task: Task) -> EpochPlan:
         logits = forward(images).float()
         return alpha * divergence(logits, images) + gamma * F.cross_entropy(logits, labels)
 
-    max_pass, min_pass = Pass((task.sets.forget,), away, statistics=False), Pass((task.sets.retain,), towards)
+    max_pass, min_pass = _forget_pass(task, task.sets.forget, away), Pass((task.sets.retain,), towards)
     return lambda epoch: (max_pass, min_pass) if epoch <= task.settings["max_epochs"] else (min_pass,)
 
 

@@ -96,7 +96,9 @@ def limits(finished: Sequence[Sequence[float]]) -> tuple[float, ...]:
     their curves over all epochs, by more than any of those improved its own best value after epoch e. No epoch of a
     hopeless trial can be the best of its study, for the best one is lower already.
     """
-    best_so_far = np.minimum.accumulate(np.asarray(finished), axis=1)  # (trials, epochs)
+    epochs = max(map(len, finished))  # one that diverged has fewer, and got no better
+    padded = [[*values, *[np.inf] * (epochs - len(values))] for values in finished]
+    best_so_far = np.minimum.accumulate(padded, axis=1)  # (trials, epochs)
     made_up = (best_so_far - best_so_far[:, -1:]).max(axis=0)
     return tuple(float(value) for value in best_so_far[:, -1].min() + made_up[:-1])
 

@@ -5,17 +5,17 @@ import logging
 from amun_ray.base.log import logger, say, speaking
 
 
-def test_a_command_prints_what_is_said_and_leaves_nothing_behind(capsys):
+def test_a_command_prints_what_is_said_and_leaves_nothing_behind(capfd):
     say("nobody listens")
     with speaking():
         say("[1/5 models]")
         logger.warning("a warning")
     say("nobody listens again")
-    assert capsys.readouterr() == ("[1/5 models]\na warning\n", "")
+    assert capfd.readouterr() == ("[1/5 models]\na warning\n", "")
     assert (logger.handlers, logger.level) == ([], logging.NOTSET)
 
 
-def test_a_notebook_can_silence_it(capsys):
+def test_a_notebook_can_silence_it(capfd):
     logger.setLevel(logging.WARNING)
     try:
         with speaking():
@@ -23,10 +23,10 @@ def test_a_notebook_can_silence_it(capsys):
             logger.warning("a warning")
     finally:
         logger.setLevel(logging.NOTSET)
-    assert capsys.readouterr().out == "a warning\n"
+    assert capfd.readouterr().out == "a warning\n"
 
 
-def test_a_program_with_a_handler_of_its_own_gets_the_lines_there(capsys, caplog):
+def test_a_program_with_a_handler_of_its_own_gets_the_lines_there(capfd, caplog):
     caplog.set_level(logging.INFO, "amun_ray")
     logger.addHandler(caplog.handler)
     try:
@@ -34,5 +34,5 @@ def test_a_program_with_a_handler_of_its_own_gets_the_lines_there(capsys, caplog
             say("a line")
     finally:
         logger.removeHandler(caplog.handler)
-    assert capsys.readouterr().out == ""
+    assert capfd.readouterr().out == ""
     assert "a line" in caplog.text

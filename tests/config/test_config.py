@@ -50,6 +50,15 @@ def test_every_shipped_config_loads_by_name_and_says_what_it_does(path):
     assert "python amun_ray/sweep.py" in header or "ray submit" in header
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_comparison_treats_batch_norm_alike_in_every_method(path):
+    """All methods that pass over D_F by itself search what their batch norm does there, or none does."""
+    sweep = config_file.load(path.stem)
+    searched = {contender: "forget_statistics" in sweep.space(contender) for contender in sweep.contenders
+                if "forget_statistics" in METHODS[contender.method].settings_in(contender.access)}
+    assert len(set(searched.values())) <= 1, searched
+
+
 def test_the_default_is_there_and_is_digits():
     assert config_file.load("default").data.name == "digits"
 

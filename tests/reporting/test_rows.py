@@ -5,8 +5,8 @@ import json
 import pytest
 
 from amun_ray.reporting.columns import COLUMNS
-from amun_ray.reporting.rows import Row, comparisons, marks, notes, results_json
-from amun_ray.reporting.tables import text_table
+from amun_ray.reporting.rows import Row, comparisons, data_frame, marks, notes, results_json
+from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.work.units import Hyperparameters
 
 CASES = [(0, "final 0"), (0, "final 0"), (1, "final 0"), (1, "final 0")]
@@ -26,6 +26,21 @@ def test_a_row_in_json_is_what_results_json_promises():
     assert (made["lr"], made["schedule"], made["epochs"], made["settings"]) == (0.01, "every_5", 3, {"mask_ratio": 0.5})
     assert made["average_gap"] == {"mean": 4.0, "std": pytest.approx((20 / 3) ** 0.5), "n": 4}
     assert made["mlflow_run_ids"] == ["run-0", "run-1", "run-2", "run-3"]
+
+
+def test_a_method_for_which_no_setting_worked_has_a_row_that_says_so():
+    lost = Row("gradient_ascent", "forget_only", None, [], [], [], failed="epoch 1: the summed loss is nan")
+    rows = [row("retrain", [0.0], access=None), row("amun", [1.0, 3.0]), lost]
+    assert marks(rows)[lost.name] == "no setting worked"
+    assert "warning: gradient_ascent only D_F: no setting worked: epoch 1: the summed loss is nan" in notes(rows)
+    (line,) = [line for line in text_table(rows).splitlines() if line.startswith("gradient_ascent")]
+    assert line.split() == ["gradient_ascent", "only", "D_F", "no", "setting", "worked"]
+    (line,) = [line for line in markdown_table([each.as_json() for each in rows], []).splitlines() if "ascent" in line]
+    assert set(line.replace("gradient_ascent", "").replace("only D_F", "")) == {"|", " "}
+    frame = data_frame(rows)
+    assert frame["data"][2][:3] == ["gradient_ascent", "only D_F", "no setting worked"]
+    assert set(frame["data"][2][3:-1]) == {None}
+    assert json.loads(results_json(rows))[2]["failed"] == "epoch 1: the summed loss is nan"
 
 
 def test_runs_of_one_case_count_as_one():

@@ -90,6 +90,16 @@ def test_two_objectives_make_a_front_and_the_least_mean_goes_to_the_finals(local
     assert winner.value == points.mean(axis=1).min()
 
 
+def test_a_trial_that_diverges_counts_with_the_epochs_before(local_ray, tmp_path):
+    found, trials = search(sweep({"trials": 3, "together": 3}, gate=str(tmp_path / "diverges")), tmp_path / "store",
+                           workers=1)
+    for trial in trials:
+        assert trial.result["average_gap"] == [gap(trial.settings.lr, epoch) for epoch in (1, 2)]
+        assert trial.finished
+        assert trial.result["diverged"].startswith("epoch 3: ")
+    assert next(iter(found.best.values())).value == min(trial.value for trial in trials)
+
+
 @pytest.mark.parametrize("blow", ["once lost", "once memory"])
 def test_a_lost_worker_and_a_lack_of_memory_are_tried_again(local_ray, tmp_path, blow):
     gate = tmp_path / "gate"

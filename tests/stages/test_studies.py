@@ -8,6 +8,7 @@ from searching import BEST_LR, case, gap, sweep, without_ray
 
 from amun_ray.base.errors import UserError
 from amun_ray.stages.studies import Studies
+from amun_ray.work.plan import trial_count
 from amun_ray.work.trials import cut, limits, stopped_after
 
 METHODS = {"searching:PLAIN": None, "searching:SHIFTED": {"search": ["shift"]}}
@@ -65,7 +66,8 @@ def test_the_same_trials_come_out_whatever_the_number_of_workers_and_their_luck(
     alone = Played(settings, tmp_path / "alone")
     crowd = Played(settings, tmp_path / "crowd", workers=5, luck=3)
     assert alone.trials == crowd.trials
-    assert len(alone.trials) == alone.studies.total == sum(settings.trials(*names) for names in settings.contenders)
+    wanted = sum(trial_count(settings, contender) for contender in settings.contenders)
+    assert len(alone.trials) == alone.studies.total == wanted
     other = Played(settings.model_copy(update={"seed": 1}), tmp_path / "other")
     assert other.trials != alone.trials
 
@@ -176,7 +178,18 @@ def test_a_failed_trial_is_told_as_failed_and_the_rest_goes_on(tmp_path):
     assert winner.finished
 
 
-def test_a_method_without_a_successful_trial_ends_the_search_with_the_reason(tmp_path):
+def test_a_method_without_a_successful_trial_is_lost_with_the_reason_and_the_others_go_on(tmp_path):
+    def answer(lr, epochs, shift):  # of METHODS the one with a shift alone succeeds
+        return result(lr, epochs, shift) if shift else {"failed": "epoch 1: loss is nan"}
+    played = Played(sweep({"trials": 4}, METHODS), tmp_path, answer=answer)
+    ((winner, trial),) = played.studies.winners().items()
+    assert winner.method == "searching:SHIFTED"
+    assert trial.finished
+    assert set(played.studies.lost().values()) == {"epoch 1: loss is nan"}
+    assert {*played.studies.lost(), winner} == {*played.workspace.sweep.contenders}
+
+
+def test_a_search_without_any_successful_trial_ends_with_the_reasons(tmp_path):
     settings = sweep({"trials": 3}, METHODS)
     played = Played(settings, tmp_path, answer=lambda *_: {"failed": "epoch 1: loss is nan"})
     with pytest.raises(UserError, match=r"no successful trial: searching:PLAIN \(retain\): epoch 1: loss is nan"):

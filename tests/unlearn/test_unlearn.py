@@ -7,6 +7,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from amun_ray.base.errors import Diverged, UserError
 from amun_ray.training.augment import Augmentation
+from amun_ray.training.loop import train
 from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn
@@ -65,6 +66,20 @@ def test_scrub_maximises_in_its_first_epochs_only(model, sets):
     epoch_passes = plans.scrub(task_of(model, sets, alpha=0.5, gamma=1, temperature=2, max_epochs=2))
     assert [[one.parts[0] is sets.forget for one in epoch_passes(epoch)] for epoch in (1, 2, 3)] == [
         [True, False], [True, False], [False]]
+
+
+@pytest.mark.parametrize(("statistics", "moves"), [(0, False), (1, True)])
+def test_scrubs_first_pass_moves_only_where_batch_norm_takes_the_batch(model, sets, statistics, moves):
+    """With frozen statistics student and teacher agree, and KL has no gradient where it is zero."""
+    original = copy_model(model).eval()
+    settings = {"forget_statistics": statistics, "alpha": 0.5, "gamma": 1, "temperature": 4, "max_epochs": 1}
+    away, _ = plans.scrub(task_of(model, sets, **settings))(1)
+    list(train(model, lambda epoch: (away,), recipe=Recipe(lr=0.1, epochs=5, batch_size=10),
+               augmentation=Augmentation(), generator=torch.Generator().manual_seed(0)))
+    images = sets.forget.images / 255
+    with torch.no_grad():
+        divergence = plans.softened_divergence(original(images), model.eval()(images), 1).item()
+    assert (divergence > 1e-3) == moves, divergence
 
 
 def test_scrub_flees_and_follows_the_original_by_its_own_divergence(model, sets):

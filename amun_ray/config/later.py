@@ -1,0 +1,25 @@
+"""Settings that came after stores had been written: no part of a digest while they do what was done before them.
+
+So the work in those stores is found again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value that changes nothing
+    "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
+}
+METHOD: Mapping[str, Any] = {"lr": None}  # of each method
+
+
+def without_later(dump: Mapping[str, Any]) -> dict[str, Any]:
+    """A dumped config, or a part of it, without the later settings that change nothing."""
+    changed: dict[str, Any] = {section: _without(dump[section], values) for section, values in SECTIONS.items()
+                               if section in dump}
+    if "methods" in dump:
+        changed["methods"] = {name: method and _without(method, METHOD) for name, method in dump["methods"].items()}
+    return {**dump, **changed}
+
+
+def _without(settings: Mapping[str, Any], at_rest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in at_rest or value != at_rest[key]}
