@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from amun_ray import data
 from amun_ray.base.errors import UserError
@@ -68,15 +69,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> None:
-    """The experiment of the paper, stage by stage; `compare` names tables of the paper to show the results beside."""
+def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The experiment of the paper, stage by stage; `compare` names tables of the paper to show the results beside.
+
+    Returns the rows as in results.json.
+    """
     plan = planned(sweep, data.load)
     if compare:
         from amun_ray.reporting import paper
 
         if (kept := paper.kept_rows(plan, plan.store(output), compare)) is not None:
             say(paper.beside(compare, kept, plan))
-            return
+            return kept
     say(f"{plan}\n  results     {output.absolute()}")
     from amun_ray.stages.experiment import Experiment  # seconds of Ray and MLflow that --help and --dry-run spare
 
@@ -88,6 +92,7 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> None:
         rows = experiment.report(models, shards, unlearned)        # tables, figures, MLflow
     if compare:
         say(f"\n{paper.beside(compare, rows, plan)}")
+    return rows
 
 
 def planned(sweep: Sweep, load: Callable[..., Dataset]) -> Plan:

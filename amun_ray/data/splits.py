@@ -1,6 +1,7 @@
 """Which rows are forgotten, searched on and held by each reference model: index arrays, decided by seeds alone."""
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,24 @@ class ForgetSets(NamedTuple):
 
     held_out: tuple[np.ndarray, ...]  # each (count,) int64, sorted: the hyper-parameters are searched on these
     final: tuple[np.ndarray, ...]     # each (count,) int64, sorted: the results count on these
+
+
+def check_rows(rows: Collection[int] | np.ndarray, train_size: int) -> np.ndarray:
+    """(count,) int64: `rows` in their order.
+
+    Raises:
+        UserError: no row, or one that is no integer, outside [0, train_size) or there twice.
+    """
+    found = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
+    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
+        raise UserError(f"rows to forget must be one or more integers, found {found.dtype} of shape {found.shape}")
+    outside = found[(found < 0) | (found >= train_size)]
+    if outside.size:
+        raise UserError(f"row {outside[0]} to forget is outside the training rows 0..{train_size - 1}")
+    values, counts = np.unique(found, return_counts=True)
+    if len(values) < len(found):
+        raise UserError(f"row {values[counts > 1][0]} to forget is there more than once")
+    return found.astype(np.int64)
 
 
 def forget_count(train_size: int, fraction: float) -> int:

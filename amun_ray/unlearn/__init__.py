@@ -1,17 +1,28 @@
-"""METHODS: every unlearning method is one row, run by one function, `unlearn`."""
+"""METHODS: every unlearning method is one row, run by one function, `unlearn`.
+
+The package itself can be called: `amun_ray.unlearn(...)` is `unlearned`.
+"""
 
 import copy
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from types import ModuleType
 
+import numpy as np
 import torch
 from torch import nn
 
+from amun_ray.attacks import AdversarialRows
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import lookup
+from amun_ray.base.seeds import generator as stream
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.splits import check_rows
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
+from amun_ray.training.parts import Part, place
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import plans
 from amun_ray.unlearn.certified import CERTIFIED, certified
@@ -19,7 +30,7 @@ from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Meth
 from amun_ray.unlearn.saliency import SALIENCY, salient
 
 __all__ = ["BASELINES", "METHODS", "Certificate", "Contender", "Method", "RunReport", "Sets", "Setting", "Task",
-           "copy_model", "find", "unlearn"]
+           "copy_model", "find", "unlearn", "unlearned"]
 
 AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True, settings=plans.JOINT_STATISTICS)
 RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label, settings=plans.JOINT_STATISTICS)
@@ -61,6 +72,41 @@ def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recip
     task = Task(model=model, sets=sets, recipe=recipe, settings=row.complete(name, sets.access, settings or {}),
                 augmentation=augmentation, generator=generator, report=report or RunReport())
     return _timed(_run(row, task), task.report)
+
+
+def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Collection[int],
+              adversarial: AdversarialRows | None = None, *, access: str = "retain", seed: int = 0,
+              augmentation: Augmentation | None = None, settings: Mapping[str, float] | None = None,
+              **recipe: float) -> nn.Module:
+    """A copy of `model` from which the training rows `forget` of `data` are unlearned; `model` is not changed.
+
+    Args:
+        method: a row of METHODS, its name, or `package.module:NAME`.
+        adversarial: what `amun_ray.craft` returned for these rows; AMUN and its variants need it.
+        access: "retain" (the remaining training rows are at hand) or "forget_only".
+        settings: the method's own hyper-parameters.
+        recipe: fields of `training.recipe.Recipe`; `lr` and `epochs` are required.
+
+    Raises:
+        UserError: as `unlearn`, or a row that is no training row.
+        Diverged: loss or weights left the finite numbers.
+    """
+    rows, made = check_rows(forget, data.train_size), copy_model(model)
+    device = next(made.parameters()).device
+
+    def part(wanted: np.ndarray) -> Part:
+        return place(data.pixels[wanted], data.labels[wanted], augment=True, device=device)
+
+    sets = Sets(retain=part(np.setdiff1d(data.train_rows, rows)) if access == "retain" else None, forget=part(rows),
+                adversarial=None if adversarial is None else
+                place(adversarial.image[adversarial.kept], adversarial.label[adversarial.kept], augment=False,
+                      device=device))
+    if access != sets.access:
+        raise UserError(f"access must be 'retain' or 'forget_only', but got {access!r}")
+    for _ in unlearn(method, made, sets, recipe=Recipe(**recipe), augmentation=augmentation or Augmentation(),
+                     generator=stream(seed, "order"), settings=settings):
+        pass
+    return made.eval()
 
 
 def find(name: str) -> Method:
@@ -111,3 +157,12 @@ def _timed(epochs: Iterator[int], report: RunReport) -> Iterator[int]:
         if epoch is None:
             return
         yield epoch
+
+
+class _Callable(ModuleType):
+    """Python binds `amun_ray.unlearn` to this package, and the public face has a function of that name."""
+
+    __call__ = staticmethod(unlearned)
+
+
+sys.modules[__name__].__class__ = _Callable
