@@ -25,4 +25,3 @@ SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_for
          "lira_forget_test_auc", "modified_entropy_forget_test_auc")  # of these, below the table of the command
 ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}
 SCORES = {"average_gap": "Avg. Gap", "proxy": "proxy"}  # what a search minimises
-NO_GAP = {"average_gap": 0.0, "average_gap_mis": 0.0}  # of the retrained row, which is what gaps are measured to

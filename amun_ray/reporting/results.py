@@ -13,7 +13,6 @@ import numpy as np
 import yaml
 
 from amun_ray.reporting import figures
-from amun_ray.reporting.columns import NO_GAP
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.page import page
 from amun_ray.reporting.record import Record
@@ -72,7 +71,7 @@ class Results:
         cases = [(k, name) for name in attacks.sets for k in range(len(models.originals))]
         logits = list(stream_logits(workspace, models.originals))
         scored: dict[str, list[dict[str, float]]] = {
-            "retrain": [attacks.retrained[name][k] | NO_GAP for k, name in cases],
+            "retrain": [attacks.retrained_scores(name, k) for k, name in cases],
             "original": [attacks.scores(logits[k], name) for k, name in cases]}
         for method, scores in scored.items():
             scratch = [models.retrained[name][k] if method == "retrain" else models.originals[k] for k, name in cases]

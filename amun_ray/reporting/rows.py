@@ -127,7 +127,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader must not miss: n, the targets, methods that did nothing, differences that are noise."""
     lines = ["", "percent, mean +- standard deviation over originals x forget sets x runs "
                  f"(n = {max(len(row.scores) for row in rows)}). Every column should be near the retrain row; "
-                 "Avg. Gap is the mean distance to it."]
+                 "Avg. Gap is the mean distance to it; that of the retrain row is between retrained models, the noise "
+                 "floor below which nothing can be better."]
     lines += [f"warning: {row.name}: no setting worked: {row.failed}" for row in rows if row.failed is not None]
     idle = [row.name for row in rows if _did_nothing(row, rows)]
     if idle:

@@ -40,17 +40,18 @@ class Audit:
             scored[name] = [attacks._attacked(logits, name) for logits in stream_logits(workspace, retrained[name])]
         return attacks
 
-    def target(self, name: str) -> Scores:
-        """The mean scores of the models retrained without the forget set `name`."""
-        made = self.retrained[name]
-        return {term: float(np.mean([one[term] for one in made])) for term in made[0]}
-
     def scores(self, logits: np.ndarray, name: str) -> Scores:
         """Every score of a model that should have forgotten the set `name`, in percent, and their mean distance to the
-        target: Avg. Gap by FT AUC, and by MIS in its place."""
-        scores, target = self._attacked(logits, name), self.target(name)
-        return scores | {"average_gap": average_gap(scores, target, GAP_TERMS),
-                         "average_gap_mis": average_gap(scores, target, GAP_TERMS_MIS)}
+        retrained models: Avg. Gap by FT AUC, and by MIS in its place."""
+        scores = self._attacked(logits, name)
+        return scores | _gaps(scores, self.retrained[name])
+
+    def retrained_scores(self, name: str, k: int) -> Scores:
+        """The scores of the k-th model retrained without the set `name`. Its Avg. Gap is that to the others: the noise
+        floor, below which no method can be better. It is 0 where there are no others."""
+        scores = self.retrained[name][k]
+        others = [*self.retrained[name][:k], *self.retrained[name][k + 1:]]
+        return scores | _gaps(scores, others or [scores])
 
     def _attacked(self, logits: np.ndarray, name: str) -> Scores:
         evidence, forget = self.evidence, self.sets[name]
@@ -59,3 +60,10 @@ class Audit:
                         settings=workspace.sweep.rmia, generator=generator(workspace.sweep.seed, "audit", name))
         del attacks["rmia_forget_test_auc"]  # it is FT AUC
         return evidence.scores(logits, forget) | attacks
+
+
+def _gaps(scores: Scores, retrained: Sequence[Scores]) -> Scores:
+    """The distance of `scores` to the mean of those of retrained models."""
+    target = {term: float(np.mean([each[term] for each in retrained])) for term in scores}
+    return {"average_gap": average_gap(scores, target, GAP_TERMS),
+            "average_gap_mis": average_gap(scores, target, GAP_TERMS_MIS)}

@@ -14,8 +14,8 @@ from amun_ray.reporting.columns import ATTACKS, COLUMNS
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row
 from amun_ray.runtime import environment
-from amun_ray.stages import originals
 from amun_ray.storage.store import Store, Unit
+from amun_ray.work import artifacts
 from amun_ray.work.artifacts import read_logits, store_logits
 from amun_ray.work.audit import Audit
 from amun_ray.work.evidence import Evidence
@@ -82,6 +82,16 @@ def test_an_audit_is_score_and_audit_with_the_distance_to_the_retrained_models(s
     assert set(wanted) == set(ATTACKS) | set(COLUMNS)
 
 
+def test_the_noise_floor_is_the_distance_of_a_retrained_model_to_the_others(bank, attacks):
+    first, second = (attacks.retrained_scores("final 0", k) for k in (0, 1))
+    terms = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc")
+    between = np.mean([abs(first[term] - second[term]) for term in terms])
+    assert first["average_gap"] == second["average_gap"] == pytest.approx(between)
+    assert between > 0
+    alone = Audit(attacks.evidence, attacks.normals, attacks.sets, {"final 0": attacks.retrained["final 0"][:1]})
+    assert alone.retrained_scores("final 0", 0)["average_gap"] == 0
+
+
 def test_every_attack_tells_what_remembers_from_what_never_saw(bank, attacks):
     labels, rows = bank[0], np.arange(SIZE)
     kept = attacks.scores(logits_of(rows < TRAIN, labels, 50), "final 0")
@@ -117,7 +127,7 @@ def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, ba
     _, _, references, _ = bank
     damage(kind, Path(space.store.path(references[3].unit, LOGITS)))
     with pytest.raises(UserError, match=f"^reference 3: .*{LOGITS}.*{message}.*; delete its folder"):
-        list(originals.stream_logits(space, references))
+        list(artifacts.stream_logits(space, references))
 
 
 def test_costs_are_seconds_times_devices_and_know_what_was_made_before():
