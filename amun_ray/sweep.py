@@ -28,7 +28,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="amun-ray", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
         epilog="The same command again goes on where it was stopped and repeats nothing that is finished. Exit codes: "
-               "0 done, 2 a mistake in what was given (one line says which), 130 stopped by Ctrl-C.")
+               "0 done, 2 a mistake in what was given (one line says which), 130 stopped by Ctrl-C. "
+               "docs/config.md has every key of a config.")
     parser.add_argument("--config", default="default", metavar="NAME|PATH",
                         help="a name in tune_configs/ or the path of a YAML file (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", dest="overrides",

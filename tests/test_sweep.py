@@ -17,7 +17,7 @@ from PIL import Image
 
 from amun_ray import models
 from amun_ray.base.errors import UserError
-from amun_ray.config.schema import Resources
+from amun_ray.config.sections import Resources
 from amun_ray.data.dataset import Dataset
 from amun_ray.models import checkpoint
 from amun_ray.runtime import cluster as resources

@@ -20,24 +20,39 @@ class AttackSettings:
         UserError: unknown attack, a setting that this attack does not have, or a value out of its range.
     """
 
-    # a config file may hold these settings: no unknown key there either
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    # a config file may hold these settings: no unknown key there either, and its reference has these sentences
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    name: str = "nearest"  # a row of ATTACKS
-    steps: int | None = None  # passes per sample (nearest, at most), per radius (pgd) or per start (fast_fgsm)
-    step_ratio: float | None = None  # pgd: length of a step, in radii
-    start: Literal["clean", "warm"] | None = None  # pgd, with a new radius: anew (paper), or on (authors' scripts)
-    stop: Literal["full", "first_flip"] | None = None  # pgd: read after all steps (paper), or each (authors' scripts)
-    eps_init: float | None = None  # first radius, pixel units; None calibrates it where the attack has a radius
-    doublings: int | None = None  # how often the radius may double before a sample is reported as failed
-    shrink: int | None = None  # bisections towards the clean image after the flip, a forward pass each
-    objective: Literal["margin", "cross_entropy"] | None = None  # what the gradient is taken of
-    kappa: float | None = None  # nearest: the margin, in logits, by which the wrong class must lead
-    polish: int | None = None  # nearest: steps along the boundary after the first flip
-    gamma: float | None = None  # ddn: share by which the norm shrinks or grows at each step
-    batch_size: int = 128  # samples in the model at a time; less when the GPU's memory asks for it
-    precision: Literal["float32", "bfloat16", "auto"] = "auto"  # of the search; rows are verified in float32
-    compile: bool = False  # torch.compile at one fixed batch shape; CUDA graphs on a GPU
+    name: str = "nearest"
+    """Which attack: a name of the table of attacks."""
+    steps: int | None = None
+    """Passes per sample (nearest, at most), per radius (pgd) or per start (fast_fgsm)."""
+    step_ratio: float | None = None
+    """pgd: length of a step, in radii."""
+    start: Literal["clean", "warm"] | None = None
+    """pgd, with a new radius: `clean` starts anew (paper), `warm` goes on (authors' scripts)."""
+    stop: Literal["full", "first_flip"] | None = None
+    """pgd: look after all steps (`full`, paper), or after each (`first_flip`, authors' scripts)."""
+    eps_init: float | None = None
+    """First radius, pixel units; calibrated if not given, where the attack has a radius."""
+    doublings: int | None = None
+    """How often the radius may double before a sample is reported as failed."""
+    shrink: int | None = None
+    """Bisections towards the clean image after the flip, a forward pass each."""
+    objective: Literal["margin", "cross_entropy"] | None = None
+    """What the gradient is taken of."""
+    kappa: float | None = None
+    """nearest: the margin, in logits, by which the wrong class must lead."""
+    polish: int | None = None
+    """nearest: steps along the boundary after the first flip."""
+    gamma: float | None = None
+    """ddn: share by which the norm shrinks or grows at each step."""
+    batch_size: int = 128
+    """Samples in the model at a time; less when the GPU's memory asks for it."""
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    """Arithmetic of the search; adversarial images are verified in float32."""
+    compile: bool = False
+    """torch.compile at one fixed batch shape; CUDA graphs on a GPU."""
 
     def __post_init__(self) -> None:
         known = self.row.settings

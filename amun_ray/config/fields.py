@@ -13,7 +13,7 @@ MLFLOW = ("runs:/", "models:/", "mlflow-artifacts:/")
 class Strict(BaseModel):
     """Frozen, and no key that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def text(pattern: str, rule: str) -> AfterValidator:
@@ -72,7 +72,8 @@ Source = Annotated[str, AfterValidator(path_or_mlflow)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_N (times 0.1 every N epochs)")]
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, digits, _, . and -")]
-Share = Annotated[float | Literal["auto"], PlainValidator(share)]
+Share = Annotated[float | Literal["auto"],
+                  PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
 Natural = Annotated[int, Field(ge=0)]
 Accesses = Annotated[tuple[Access, ...], BeforeValidator(listed), AfterValidator(not_empty), AfterValidator(distinct)]
 Schedules = Annotated[tuple[Schedule, ...], AfterValidator(not_empty), AfterValidator(distinct)]

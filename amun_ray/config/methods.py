@@ -14,10 +14,15 @@ class Method(Strict):
     with some access only is given and searched there, and left out elsewhere. `lr` takes the place of `search.lr`."""
 
     access: Accesses | None = None
+    """With D_R at hand (`retain`), without (`forget_only`), or both; all that the method has if not given."""
     settings: dict[str, float] = Field(default_factory=dict)
+    """Values of the method's own settings."""
     search: Searched = ()
+    """Which of its own settings are searched."""
     points: Points = ()
+    """Settings that are known to be good for this method: tried first, and counted as trials."""
     lr: LogUniform | None = None
+    """A range of learning rates of its own, in place of `search.lr`."""
 
 
 def accesses(name: str) -> list[Access]:

@@ -1,7 +1,7 @@
 """What a sweep can be told: the schema of a config, and every check that needs neither data nor worker."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -15,13 +15,13 @@ from pydantic import (
 )
 
 from amun_ray import data, models
-from amun_ray.attacks import AttackSettings
 from amun_ray.base.names import lookup
 from amun_ray.base.space import Space
-from amun_ray.config.fields import Fraction, Name, Natural, Share, Source, StorageUri, Strict, not_empty
+from amun_ray.config.fields import Fraction, Name, Natural, Source, StorageUri, Strict, not_empty
 from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search
+from amun_ray.config.sections import Attack, Final, HeldOut, References, Resources, Tracking, Unlearning
 from amun_ray.metrics import RmiaSettings
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe, named
@@ -32,18 +32,31 @@ class Data(Strict):
     """Which images: a row of DATASETS, its own settings, and the augmentation of training images."""
 
     name: str
+    """Which dataset: a name of the table of datasets, or one of your own."""
     train: str | None = None
+    """Parquet only: file, folder or URI of the training images."""
     test: str | None = None
+    """Parquet only: file, folder or URI of the test images."""
     root: str | None = None
+    """cifar10 and cifar100: the folder that the set is downloaded to."""
     image_column: str | None = None
+    """Parquet only: the column of whole image files; found by its type if not given."""
     label_column: str | None = None
+    """Parquet only: the column of class numbers, counted from 0."""
     train_size: PositiveInt | None = None
+    """Use a random subset of the training images, of this size."""
     test_size: PositiveInt | None = None
+    """Use a random subset of the test images, of this size."""
     classes: PositiveInt | None = None
+    """Parquet only: the number of classes; the largest label + 1 if not given."""
     seed: int | None = None
+    """Decides the random subsets."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of a dataset of your own."""
     crop: Natural = 0
+    """Augmentation in training: random crop after padding by so many pixels."""
     flip: bool = False
+    """Augmentation in training: mirror half of the images."""
 
     @field_validator("name")
     @classmethod
@@ -70,7 +83,9 @@ class Model(Strict):
     """Which network: a row of MODELS or `package.module:callable`, with its constructor's options."""
 
     name: str
+    """Which network: a name of the table of models, or one of your own."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of its constructor, e.g. `{width: 8}`."""
 
     @field_validator("name")
     @classmethod
@@ -90,7 +105,9 @@ class Originals(Strict):
     `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `mlflow-artifacts:/PATH`."""
 
     count: PositiveInt = 1
+    """How many original models there are."""
     checkpoints: tuple[Source, ...] | None = None
+    """Load the originals from here and train none: paths or MLflow addresses, as many as `count`."""
 
     @model_validator(mode="after")
     def _counted(self) -> "Originals":
@@ -103,8 +120,11 @@ class Forget(Strict):
     """What is forgotten: random sets of a fraction of the training set, or the rows listed in a file."""
 
     fraction: Fraction | None = None
+    """Forget random sets of this share of the training images, at most 0.5."""
     sets: PositiveInt = 1
+    """How many random sets."""
     indices: str | None = None
+    """Forget the rows of this csv or parquet file."""
 
     @field_validator("fraction")
     @classmethod
@@ -123,73 +143,11 @@ class Forget(Strict):
         return self
 
 
-class HeldOut(Strict):
-    """The forget sets that the search may see; `originals`: on how many of the originals it searches."""
-
-    sets: PositiveInt = 1
-    originals: PositiveInt = 1
-
-
-class References(Strict):
-    """The RMIA reference models, each trained on half of all samples; every sample is in and out of two at least."""
-
-    count: Annotated[int, Field(ge=4, multiple_of=2)] = 8
-
-
-class Attack(Strict):
-    """How adversarial sets are built; `shard_size` samples are one piece of work."""
-
-    search: AttackSettings = AttackSettings()
-    shard_size: PositiveInt = 256
-
-
-class Unlearning(Strict):
-    """What every unlearning run shares; learning rate, schedule and epochs are searched."""
-
-    batch_size: Annotated[int, Field(ge=2)] = 128  # one sample has no batch statistics
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    precision: Literal["float32", "bfloat16", "auto"] = "auto"
-
-
-class Final(Strict):
-    """How often the best settings are applied to each original and forget set, with different seeds."""
-
-    runs: PositiveInt = 3
-
-
-class Resources(Strict):
-    """What one worker holds. Without a GPU in the cluster, `gpus` does not count, unless the user wrote a number. With
-    `auto` a trial of the search holds the part of a GPU that the first one was seen to need, and every other worker a
-    whole one."""
-
-    gpus: Share = 1.0
-    cpus: Annotated[float, Field(gt=0)] = 1.0
-    threads: PositiveInt = 1
-
-    @property
-    def whole_gpus(self) -> float:
-        """What a worker holds that nobody has measured."""
-        return 1.0 if self.gpus == "auto" else self.gpus
-
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether the user asked for a share of a GPU, so that none will not do."""
-        return "gpus" in self.model_fields_set and self.gpus not in ("auto", 0)
-
-
-class Tracking(Strict):
-    """Where MLflow is, and which unlearned models it gets as weights."""
-
-    uri: Annotated[str, Field(min_length=1)] | None = None
-    experiment: str | None = None
-    models: Literal["all", "final"] = "all"
-
-
 class NamedRecipe(Strict):
     """The one key of `training` that is no field of a Recipe (see `training.recipe.named`)."""
 
     recipe: str
+    """A named recipe, whose fields the other keys change."""
 
 
 class Sweep(Strict):
@@ -200,23 +158,41 @@ class Sweep(Strict):
     """
 
     name: Name
+    """What the sweep is called, in folders and in MLflow."""
     seed: int = 0
+    """Decides every random draw."""
     data: Data
+    """The images."""
     model: Model
+    """The network."""
     training: Annotated[Recipe, BeforeValidator(named, json_schema_input_type=Recipe | NamedRecipe)]
+    """How originals, retrained and reference models are trained."""
     originals: Originals = Originals()
+    """The models that must forget."""
     forget: Forget
+    """What is forgotten."""
     held_out: HeldOut = HeldOut()
+    """The forget sets that the search may see."""
     references: References = References()
+    """The reference models of RMIA."""
     rmia: RmiaSettings = RmiaSettings()
+    """The parameters of RMIA, the membership attack."""
     attack: Attack = Attack()
+    """How adversarial images are made."""
     methods: Annotated[dict[str, Method | None], AfterValidator(not_empty)]
+    """The methods to compare, each with its own settings or nothing."""
     unlearning: Unlearning = Unlearning()
+    """What all unlearning runs share."""
     search: Search = Search()
+    """What is searched, how, and by what it is judged."""
     final: Final = Final()
+    """The runs that the table counts."""
     resources: Resources = Resources()
+    """What one worker holds."""
     storage: StorageUri | None = None
+    """A folder or URI that holds finished work, instead of the output folder."""
     tracking: Tracking = Tracking()
+    """Where MLflow is and what it gets."""
 
     @field_validator("methods", mode="wrap")
     @classmethod

@@ -12,7 +12,9 @@ from amun_ray.config.fields import Schedules, Strict, listed
 
 class LogUniform(Strict):
     low: Annotated[float, Field(gt=0)] = 1e-6
+    """The least learning rate tried."""
     high: Annotated[float, Field(gt=0)] = 1e-1
+    """The greatest learning rate tried."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "LogUniform":
@@ -25,8 +27,11 @@ class Point(Strict):
     """A place of the space that is known to be good; own settings that it leaves out are for the sampler to choose."""
 
     lr: float
+    """Its learning rate."""
     schedule: str
+    """Its schedule: `never` or `every_N`."""
     settings: dict[str, float] = Field(default_factory=dict)
+    """The method's own searched settings there."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -41,25 +46,39 @@ class Grid(Strict):
     """How many values of a range a grid has; of choices it has all."""
 
     lr: PositiveInt = 7
-    own: PositiveInt = 3  # of each of a method's own settings that are searched
+    """How many learning rates the grid has."""
+    own: PositiveInt = 3
+    """How many values of each searched setting of a method's own the grid has."""
 
 
 class Search(Strict):
     """The space, how much of it is tried, and what counts. One trial of `epochs` epochs scores every epoch count up to
     that, each on all held-out forget sets of all the originals that `held_out` names; their mean counts."""
 
-    objective: Literal["average_gap", "proxy", "both"] = "average_gap"  # proxy: no model is retrained for it
-    trials: PositiveInt = 20  # per method and access
+    objective: Literal["average_gap", "proxy", "both"] = "average_gap"
+    """What is minimised: the distance to retrained models, the `proxy` that needs none, or `both`."""
+    trials: PositiveInt = 20
+    """How many trials a method gets with each access."""
     epochs: PositiveInt = 10
+    """Epochs of a trial, which scores every epoch count up to this."""
     lr: LogUniform = LogUniform()
+    """The range of the learning rate, on a logarithmic scale."""
     schedules: Schedules = ("never", "every_1", "every_5")
-    points: Points = ()  # known to be good for every method: tried first, and counted as trials
+    """When the learning rate falls by 0.1: `never`, or `every_N` epochs."""
+    points: Points = ()
+    """Settings that are known to be good for every method: tried first, and counted as trials."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    grid: Grid = Grid()  # one of more points than `trials` is tried in a random order, up to that
-    startup: PositiveInt = 8  # random trials before TPE takes over; finished ones before a trial may be stopped early
-    together: PositiveInt = 4  # trials of a study that are suggested before the next results are looked at
-    concurrent: PositiveInt | None = None  # trials at once; unless told, as many as the cluster holds
-    stop_early: bool = False  # stop a trial that is farther behind than any before it has made up from there
+    """How trials are chosen."""
+    grid: Grid = Grid()
+    """The size of the grid, for `sampler: grid`; a larger one than `trials` is sampled."""
+    startup: PositiveInt = 8
+    """Random trials before TPE takes over, and finished trials before one may be stopped early."""
+    together: PositiveInt = 4
+    """Trials of a method that are chosen before the next results are looked at."""
+    concurrent: PositiveInt | None = None
+    """Trials at the same time; as many as the cluster holds if not given."""
+    stop_early: bool = False
+    """Stop a trial that is farther behind than any other has made up from there."""
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -29,9 +29,13 @@ class RmiaSettings:
     """
 
     gamma: float = 2.0
+    """How much likelier a sample must be than one of the population; positive."""
     order: int = 4
+    """Order of the Taylor softmax; even."""
     margin: float = 0.6
+    """Soft margin of the Taylor softmax."""
     temperature: float = 2.0
+    """Temperature of the Taylor softmax; positive."""
 
     def __post_init__(self) -> None:
         check_taylor(self.order, self.temperature)

@@ -11,7 +11,7 @@ import torch
 from ray.exceptions import AuthenticationError
 
 from amun_ray.base.errors import UserError, first_line
-from amun_ray.config.schema import Resources
+from amun_ray.config.sections import Resources
 from amun_ray.runtime.nodes import await_nodes, live_nodes
 
 STARTS = 2  # how often a Ray of its own is tried

@@ -33,20 +33,34 @@ class Recipe:
         UserError: a value that RULES does not allow.
     """
 
-    lr: float  # > 0
-    epochs: int  # >= 1
-    batch_size: int = 128  # >= 2, since one sample has no batch statistics
-    momentum: float = 0.9  # in [0, 1)
-    weight_decay: float = 5e-4  # >= 0
+    lr: float
+    """The learning rate, at its peak."""
+    epochs: int
+    """How often the training set is passed through."""
+    batch_size: int = 128
+    """Samples in a step; one sample has no batch statistics."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
     schedule: Literal["step", "one_cycle", "cosine"] = "step"
-    decay_every: int = 0  # epochs between two decays of "step"; 0 is never
-    decay_factor: float = 0.1  # in (0, 1]
-    precision: Literal["float32", "bfloat16", "auto"] = "auto"  # auto: bfloat16 on a GPU that has it, float32 on a CPU
+    """`step` decays by `decay_factor`; `one_cycle` rises, then falls to 0; `cosine` falls to 0."""
+    decay_every: int = 0
+    """Epochs between two decays of `step`; 0 is never."""
+    decay_factor: float = 0.1
+    """What `step` multiplies the learning rate by."""
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    """Arithmetic of the passes; `auto` is bfloat16 on a GPU that has it, float32 on a CPU."""
     compile: bool = False
-    optimizer: Literal["sgd", "adamw"] = "sgd"  # adamw: Loshchilov and Hutter, ICLR 2019; it has no momentum
-    warm_up: float = 0.0  # epochs in which the learning rate of "cosine" and "step" rises to its value
-    clip: float = 0.0  # the largest norm of the gradient of all weights together; 0: any
-    label_smoothing: float = 0.0  # in [0, 1): share of each label that is spread over all classes
+    """Whether the network is compiled with torch.compile."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd`, or `adamw` (Loshchilov and Hutter, ICLR 2019), which has no momentum."""
+    warm_up: float = 0.0
+    """Epochs in which the learning rate of `cosine` and `step` rises to its value."""
+    clip: float = 0.0
+    """The largest norm of the gradient of all weights together; 0 is no limit."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes."""
 
     def __post_init__(self) -> None:
         broken = [f"{name} {problem}" for name, allowed in RULES.items()

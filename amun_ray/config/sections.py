@@ -1,0 +1,87 @@
+"""The plain sections of a config, which need no data, no network and no method to be checked."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from amun_ray.attacks import AttackSettings
+from amun_ray.config.fields import Share, Strict
+
+
+class HeldOut(Strict):
+    """The forget sets that the search may see; `originals`: on how many of the originals it searches."""
+
+    sets: PositiveInt = 1
+    """How many random forget sets the search judges a trial on."""
+    originals: PositiveInt = 1
+    """On how many of the originals the search runs."""
+
+
+class References(Strict):
+    """The RMIA reference models, each trained on half of all samples; every sample is in and out of two at least."""
+
+    count: Annotated[int, Field(ge=4, multiple_of=2)] = 8
+    """How many reference models RMIA has; more make the attack stronger."""
+
+
+class Attack(Strict):
+    """How adversarial sets are built; `shard_size` samples are one piece of work."""
+
+    search: AttackSettings = AttackSettings()
+    """Which attack finds adversarial images, and how."""
+    shard_size: PositiveInt = 256
+    """How many samples are one piece of work; it does not change the result."""
+
+
+class Unlearning(Strict):
+    """What every unlearning run shares; learning rate, schedule and epochs are searched."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Samples in a step; one sample has no batch statistics."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay of SGD."""
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    """Arithmetic of the passes; `auto` is bfloat16 on a GPU that has it, float32 on a CPU."""
+
+
+class Final(Strict):
+    """How often the best settings are applied to each original and forget set, with different seeds."""
+
+    runs: PositiveInt = 3
+    """How often each method is run on each original and final forget set, with different seeds."""
+
+
+class Resources(Strict):
+    """What one worker holds. Without a GPU in the cluster, `gpus` does not count, unless the user wrote a number. With
+    `auto` a trial of the search holds the part of a GPU that the first one was seen to need, and every other worker a
+    whole one."""
+
+    gpus: Share = 1.0
+    """GPUs, or a share of one, that a worker holds; `auto` measures what a trial needs."""
+    cpus: Annotated[float, Field(gt=0)] = 1.0
+    """CPU cores that a worker holds."""
+    threads: PositiveInt = 1
+    """Threads that a worker computes with."""
+
+    @property
+    def whole_gpus(self) -> float:
+        """What a worker holds that nobody has measured."""
+        return 1.0 if self.gpus == "auto" else self.gpus
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the user asked for a share of a GPU, so that none will not do."""
+        return "gpus" in self.model_fields_set and self.gpus not in ("auto", 0)
+
+
+class Tracking(Strict):
+    """Where MLflow is, and which unlearned models it gets as weights."""
+
+    uri: Annotated[str, Field(min_length=1)] | None = None
+    """The MLflow server; a database in the output folder if not given."""
+    experiment: str | None = None
+    """The MLflow experiment; the name of the sweep if not given."""
+    models: Literal["all", "final"] = "all"
+    """Whether MLflow gets the weights of `all` unlearned models, or of the `final` ones alone."""
