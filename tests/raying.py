@@ -14,7 +14,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 @pytest.fixture(scope="package")
 def local_ray():
+    """One Ray for all folders that ask for it: the first of them starts it, and ends it with the session."""
     import ray
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield ray
-    ray.shutdown()
+    if mine:
+        ray.shutdown()

@@ -101,7 +101,7 @@ class Watched(Nearest):
     """`nearest`, of one image, with every point it looks at and whether the model is wrong there."""
 
     def advance(self, rows, look):
-        self.seen.append((rows["point"].clone(), bool(look.predicted != rows["label"])))
+        self.seen.append((rows.point.clone(), bool(look.predicted != rows.label)))
         return super().advance(rows, look)
 
 
