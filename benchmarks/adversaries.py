@@ -13,8 +13,6 @@ Bare passes are timed just before and after each run of the search, in the same 
 whose median counts.
 """
 
-import argparse
-import json
 import os
 import statistics
 import sys
@@ -27,12 +25,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package is used in place
-
-from adversary_model import ROOT, load_images, trained
+from adversary_model import load_images, trained
 from adversary_rivals import EPS_INIT, RIVALS, Counter, installed
+from claims import ROOT, Row, at_least, at_most, command, count, end, near, row, show
+from torch import Tensor, nn
 
 from amun_ray.attacks import AttackSettings, Prepared, craft
 from amun_ray.attacks.frozen import folded, frozen
@@ -201,53 +197,43 @@ def still_flip_percent(model: nn.Module, rows: Any) -> float:
     return 100 * float(np.mean(np.array(said) == columns["label"]))
 
 
-def claims(model: nn.Module, images: Tensor, labels: Tensor, *, samples: int, repeats: int) -> list[dict[str, Any]]:
+def claims(model: nn.Module, images: Tensor, labels: Tensor, *, samples: int, repeats: int) -> list[Row]:
     """Run everything, the comparison on the last `samples` images; print the table, and return the claims."""
     share, verification = rate(model, images, labels, repeats)
     grad, forward, _ = bare_seconds(model, images, labels)
     images, labels = images[-samples:], labels[-samples:]
-    found, rows = measure(model, images, labels, repeats)
-    print(table(found, len(images)))
+    found, crafted = measure(model, images, labels, repeats)
+    print(comparison(found, len(images)))
     nearest, authors = found["nearest"], found["authors_rules"]
     print(f"\nbare model, folded, channels_last: {1 / grad:,.0f} passes/s with gradient, {1 / forward:,.0f} without")
     scale = [craft(scaled(model, k), images, labels, settings=OURS["nearest"]).l2.mean() for k in (4, 8, 16)]
-    limits = [
-        ("nearest.evaluations_per_sample", nearest.forward, "looks, forward with or without backward", "<=",
-         authors.backward / 12),
-        ("nearest.backward_per_sample", nearest.backward, "backward passes", "<=", authors.backward / 12),
-        ("nearest.flipped_percent", 100 * nearest.flipped.float().mean().item(), "%", ">=", 100),
-        ("nearest.l2_vs_authors_rules", nearest.mean / authors.mean, "ratio of mean L2", "<=", 0.96),
-        ("nearest.speedup_vs_authors_rules", authors.time / nearest.time, "x", ">=", 15),
-        ("nearest.share_of_bare_rate", share, "bare time / time of the search", ">=", 0.9),
-        ("nearest.verification_share", verification, "of the time of craft", "<=", 0.15),
-        *((f"nearest.logit_scale_{k}_l2_ratio", value / rows.l2.mean(), "ratio of mean L2", "within 0.001 of", 1)
+    ratio = "ratio of mean L2"
+    rows = [
+        row("nearest.evaluations_per_sample", nearest.forward, "looks, forward with or without backward",
+            at_most(authors.backward / 12)),
+        row("nearest.backward_per_sample", nearest.backward, "backward passes", at_most(authors.backward / 12)),
+        row("nearest.flipped_percent", 100 * nearest.flipped.float().mean().item(), "%", at_least(100)),
+        row("nearest.l2_vs_authors_rules", nearest.mean / authors.mean, ratio, at_most(0.96)),
+        row("nearest.speedup_vs_authors_rules", authors.time / nearest.time, "x", at_least(15)),
+        row("nearest.share_of_bare_rate", share, "bare time / time of the search", at_least(0.9)),
+        row("nearest.verification_share", verification, "of the time of craft", at_most(0.15)),
+        *(row(f"nearest.logit_scale_{k}_l2_ratio", value / crafted.l2.mean(), ratio, near(1, 0.001))
           for k, value in zip((4, 8, 16), scale, strict=True)),
-        ("algorithm1.speedup_vs_authors_rules", authors.time / found["algorithm1"].time, "x", ">=", 2),
-        ("algorithm1.l2_vs_authors_rules", found["algorithm1"].mean / authors.mean, "ratio of mean L2",
-         "within 0.01 of", 1),
-        ("stored_rows_still_flip_percent", still_flip_percent(model, rows), "%", ">=", 100),
+        row("algorithm1.speedup_vs_authors_rules", authors.time / found["algorithm1"].time, "x", at_least(2)),
+        row("algorithm1.l2_vs_authors_rules", found["algorithm1"].mean / authors.mean, ratio, near(1, 0.01)),
+        row("stored_rows_still_flip_percent", still_flip_percent(model, crafted), "%", at_least(100)),
     ]
-    for rival, name, goal in (("advlib_superdeepfool", "nearest.l2_vs_superdeepfool", 1.05),
-                              ("advlib_fab100", "nearest.l2_vs_fab100", 1.05)):
-        if rival in found:
-            limits.append((name, nearest.mean / found[rival].mean, "ratio of mean L2", "<=", goal))
+    rows += [row(f"nearest.l2_vs_{rival}", nearest.mean / found[f"advlib_{rival}"].mean, ratio, at_most(1.05))
+             for rival in ("superdeepfool", "fab100") if f"advlib_{rival}" in found]
     if "torchattacks_pgdl2" in found:
         theirs = found["torchattacks_pgdl2"].time
-        limits += [("nearest.speedup_vs_torchattacks", theirs / nearest.time, "x", ">=", 25),
-                   ("algorithm1_paper.speedup_vs_torchattacks", theirs / found["algorithm1_paper"].time, "x", ">=", 2)]
-    return [row(*limit) for limit in limits]
+        rows += [row("nearest.speedup_vs_torchattacks", theirs / nearest.time, "x", at_least(25)),
+                 row("algorithm1_paper.speedup_vs_torchattacks", theirs / found["algorithm1_paper"].time, "x",
+                     at_least(2))]
+    return rows
 
 
-def row(name: str, value: float, unit: str, rule: str, bound: float) -> dict[str, Any]:
-    """One claim of the benchmark, as it is written to JSON; `rule` is <=, >= or "within X of"."""
-    value = float(value)
-    met = {"<=": value <= bound, ">=": value >= bound}.get(rule)
-    if met is None:
-        met = abs(value - bound) <= float(rule.split()[1])
-    return {"name": name, "value": round(value, 4), "unit": unit, "goal": f"{rule} {bound:.4g}", "met": bool(met)}
-
-
-def table(found: dict[str, Measured], samples: int) -> str:
+def comparison(found: dict[str, Measured], samples: int) -> str:
     """What was measured, a line per search."""
     columns = f"{'fwd':>8}{'bwd':>8}{'flipped':>9}{'mean L2':>9}{'median':>8}{'seconds':>9}{'samples/s':>11} runs"
     lines = [" " * 28 + columns]
@@ -260,31 +246,25 @@ def table(found: dict[str, Measured], samples: int) -> str:
 
 def main() -> None:
     """Measure, print, and write the rows where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
+    parser = command(__doc__)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="with cifar10-train.parquet and -test.parquet; "
                         "default: the environment variable AMUN_CIFAR10, or ../shared/data beside the project",
-                        default=os.environ.get("AMUN_CIFAR10", ROOT.parent / "shared" / "data"))
+                        default=Path(os.environ.get("AMUN_CIFAR10") or ROOT.parent / "shared" / "data"))
     parser.add_argument("--model", type=Path, metavar="FILE", help="weights; trained and written where not there",
                         default=Path(tempfile.gettempdir()) / "amun_ray_benchmarks" / "resnet8.safetensors")
-    parser.add_argument("--samples", type=int, default=128, metavar="N", help="for the comparison (default: 128)")
-    parser.add_argument("--rate-samples", type=int, default=512, metavar="N", help="for the rate (default: 512)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    parser.add_argument("--samples", type=count, default=128, metavar="N", help="for the comparison (default: 128)")
+    parser.add_argument("--rate-samples", type=count, default=512, metavar="N", help="for the rate (default: 512)")
+    parser.add_argument("--repeats", type=count, default=5, metavar="N")
     parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    device, dataset = torch.device(arguments.device), load_images(Path(arguments.data))
-    model = trained(dataset, arguments.model, device)
-    kept = dataset.train_rows[-max(arguments.samples, arguments.rate_samples):]
-    rows = claims(model, to_unit(torch.from_numpy(dataset.pixels[kept])).to(device),
-                  torch.from_numpy(dataset.labels[kept]).to(device), samples=arguments.samples,
-                  repeats=arguments.repeats)
-    for entry in rows:
-        print(f"{entry['name']:44}{entry['value']:>10.4f} {entry['unit']:40} goal {entry['goal']:22}"
-              f"{'met' if entry['met'] else 'MISSED'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    device, dataset = torch.device(options.device), load_images(options.data)
+    model = trained(dataset, options.model, device)
+    kept = dataset.train_rows[-max(options.samples, options.rate_samples):]
+    show(claims(model, to_unit(torch.from_numpy(dataset.pixels[kept])).to(device),
+                torch.from_numpy(dataset.labels[kept]).to(device), samples=options.samples,
+                repeats=options.repeats), options.json)
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import claims  # noqa: F401, the package is used in place
 import numpy as np
 import torch
 from torch import nn
@@ -15,7 +16,6 @@ from amun_ray.training.loop import fit
 from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAINED_ON, SEED = 8000, 0
 
 

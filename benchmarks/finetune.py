@@ -18,26 +18,21 @@ what it held before (the workers of the DataLoader are not counted).
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
 import shutil
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from claims import NONE, Row, at_least, command, count, end, row, show
 from torch import nn
 from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package is used in place
 
 from amun_ray.base.device import uses_bfloat16
 from amun_ray.base.seeds import generator
@@ -179,12 +174,14 @@ def alone(function: Callable[..., int], *arguments: Any) -> int:
         return pool.submit(function, *arguments).result()
 
 
-def rows_of(bench: Bench, found: list[dict[str, float]], peaks: dict[str, int]) -> list[dict[str, Any]]:
+def rows_of(bench: Bench, found: list[dict[str, float]], peaks: dict[str, int]) -> list[Row]:
+    """All rows of the benchmark."""
     where = f"{bench.name}, {bench.precision}, {bench.device.type}"
     speedup_goal = 5.0 if bench.device.type == "cuda" else 1.5
 
-    def ratio(name: str, one: str, other: str, goal: float | None = None) -> dict[str, Any]:
-        return row(name, [each[one] / each[other] for each in found], f"ratio ({where})", goal)
+    def ratio(name: str, one: str, other: str, goal: float | None = None) -> Row:
+        return row(name, [each[one] / each[other] for each in found], f"ratio ({where})",
+                   NONE if goal is None else at_least(goal))
 
     rows = [ratio("share_of_bare_rate", "ours", "bare", 0.95),
             ratio("speedup_vs_dataloader", "ours", "conventional", speedup_goal),
@@ -192,43 +189,29 @@ def rows_of(bench: Bench, found: list[dict[str, float]], peaks: dict[str, int]) 
             ratio("ceiling_of_speedup_vs_dataloader", "bare", "conventional")]
     rows += [row(f"{name}_images_per_second", [each[name] for each in found], f"images/s ({where})")
              for name in found[0]]
-    return rows + [row(f"{name}_peak_memory_mib", [peak / MIB], f"MiB ({where})") for name, peak in peaks.items()]
-
-
-def row(name: str, values: list[float], unit: str, goal: float | None = None) -> dict[str, Any]:
-    """One claim of the benchmark, as it is written to JSON: the median of `values`, which is to reach `goal`."""
-    value, quartiles = statistics.median(values), np.percentile(values, (25, 75))
-    return {"name": name, "value": round(value, 3), "quartiles": [round(one, 3) for one in quartiles.tolist()],
-            "unit": unit, "goal": f">= {goal:g}" if goal else "none, for comparison",
-            "met": bool(value >= (goal or 0))}
+    return rows + [row(f"{name}_peak_memory_mib", peak / MIB, f"MiB ({where})") for name, peak in peaks.items()]
 
 
 def parse() -> argparse.Namespace:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser = command(__doc__)
     parser.add_argument("--device", default=device)
     parser.add_argument("--model", choices=MODELS, default="resnet18" if device == "cuda" else "resnet20")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
-    parser.add_argument("--images", type=int, default=50_000 if device == "cuda" else 1_280)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--images", type=count, default=50_000 if device == "cuda" else 1_280)
+    parser.add_argument("--rounds", type=count, default=12)
+    parser.add_argument("--threads", type=count, default=os.cpu_count())
     return parser.parse_args()
 
 
 def main() -> None:
+    """Measure, print, and write the rows where asked."""
     options = parse()
     torch.set_num_threads(options.threads)
     peaks = {name: alone(peak_bytes, name, options) for name in LOOPS}
     bench = Bench(options)
-    rows = rows_of(bench, rates(bench, options.rounds), peaks)
-    for each in rows:
-        spread = "{:,.3f} .. {:,.3f}".format(*each["quartiles"])
-        print(f"{each['name']:34}{each['value']:12,.3f}  ({spread:20}) {each['unit']:32} goal {each['goal']}: "
-              f"{'met' if each['met'] else 'MISSED'}")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    show(rows_of(bench, rates(bench, options.rounds), peaks), options.json)
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

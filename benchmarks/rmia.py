@@ -11,9 +11,6 @@ About 10 seconds on one core. What is compared:
 Scores of the double loop must equal ours, or the script fails.
 """
 
-import argparse
-import json
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -22,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package is used in place
+from claims import Row, at_least, at_most, command, end, row, show
 
 from amun_ray.metrics import RmiaSettings, Split, reference_mean
 from amun_ray.metrics.rmia import forget_test_auc, ratios, scores
@@ -89,12 +85,7 @@ def full_matrix(ratio: np.ndarray, gamma: float) -> np.ndarray:
     return (ratio[:, None] / ratio[None, :] > gamma).mean(axis=1)
 
 
-def row(name: str, value: float, unit: str, goal: str, met: bool) -> dict[str, Any]:
-    """One claim of the benchmark, as it is written to JSON."""
-    return {"name": name, "value": round(value, 3), "unit": unit, "goal": goal, "met": bool(met)}
-
-
-def measure(folder: Path) -> list[dict[str, Any]]:
+def measure(folder: Path) -> list[Row]:
     """All rows of the benchmark."""
     bank, target, labels, members = make_bank(folder / "bank.npy")
     settings = RmiaSettings()
@@ -115,28 +106,21 @@ def measure(folder: Path) -> list[dict[str, Any]]:
     rows = seconds(lambda: row_loop(ratio, settings.gamma, 10 * LOOPED)) * SAMPLES / (10 * LOOPED)
     matrix = peak_mib(lambda: full_matrix(ratio[:MATRIX], settings.gamma)) * (SAMPLES / MATRIX) ** 2
     return [
-        row("rmia_60000x128_seconds", whole, "s", "< 2", whole < 2),
-        row("rmia_score_one_model_seconds", scoring, "s", "< 0.1", scoring < 0.1),
-        row("speedup_vs_double_loop", loop / scoring, "x (loop extrapolated)", "> 1000", loop / scoring > 1000),
-        row("speedup_vs_numpy_row_loop", rows / scoring, "x (loop extrapolated)", "> 10", rows / scoring > 10),
-        row("peak_memory_mib", memory, "MiB", "< 64", memory < 64),
-        row("full_ratio_matrix_memory_mib", matrix, "MiB (extrapolated)", "> ours", matrix > memory),
+        row("rmia_60000x128_seconds", whole, "s", at_most(2)),
+        row("rmia_score_one_model_seconds", scoring, "s", at_most(0.1)),
+        row("speedup_vs_double_loop", loop / scoring, "x (loop extrapolated)", at_least(1000)),
+        row("speedup_vs_numpy_row_loop", rows / scoring, "x (loop extrapolated)", at_least(10)),
+        row("peak_memory_mib", memory, "MiB", at_most(64)),
+        row("full_ratio_matrix_memory_mib", matrix, "MiB (extrapolated)", at_least(memory)),
     ]
 
 
 def main() -> None:
     """Measure, print, and write the rows where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
-    arguments = parser.parse_args()
+    options = command(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder))
-    for entry in rows:
-        print(f"{entry['name']:32} {entry['value']:>14,.3f} {entry['unit']:24} goal {entry['goal']:8} "
-              f"{'met' if entry['met'] else 'MISSED'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        show(measure(Path(folder)), options.json)
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

@@ -22,28 +22,20 @@ of 16 actor processes stands for 16 workers, by as many threads. The driver cann
 holds one shard at a time. Nodes, actors and driver share this machine's cores, so a real cluster is faster.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-
-os.environ["PYTHONPATH"] = os.pathsep.join(  # the package is used in place, here and in the workers
-    filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 
 import numpy as np
 import ray
 import torch
+from claims import Row, at_least, at_most, command, count, end, row, show
 
 from amun_ray.attacks import Prepared
 from amun_ray.config.schema import Sweep
@@ -63,11 +55,11 @@ QUIET_PERCENT = 95
 ORIGINAL = Unit("models", {"made by": "benchmarks/scaling.py"})
 
 
-def make_dataset(count: int) -> Dataset:
-    """`count` training images of noise and as many labels; no time here depends on what they show."""
+def make_dataset(images: int) -> Dataset:
+    """`images` training images of noise and as many labels; no time here depends on what they show."""
     rng = np.random.default_rng(0)
-    return Dataset("noise", rng.integers(0, 256, (count + 1, 3, SIZE, SIZE), np.uint8),
-                   rng.integers(0, CLASSES, count + 1), count, CLASSES)
+    return Dataset("noise", rng.integers(0, 256, (images + 1, 3, SIZE, SIZE), np.uint8),
+                   rng.integers(0, CLASSES, images + 1), images, CLASSES)
 
 
 def make_workspace(folder: str, dataset: Dataset) -> SharedWorkspace:
@@ -122,8 +114,8 @@ def processes(workspace: SharedWorkspace, dataset: Dataset, halves: list[list[Sh
 
 
 @contextmanager
-def workers(workspace: SharedWorkspace, shards: list[Shard], count: int) -> Iterator[Callable[[], None]]:
-    """`count` actors of the stage, started and warm; the function works through `shards` once."""
+def workers(workspace: SharedWorkspace, shards: list[Shard], actors: int) -> Iterator[Callable[[], None]]:
+    """`actors` actors of the stage, started and warm; the function works through `shards` once."""
     shared, state = ray.put(workspace), [ray.put({key: value.numpy() for key, value in
                                                   workspace.new_model(0).state_dict().items()})]
 
@@ -131,8 +123,8 @@ def workers(workspace: SharedWorkspace, shards: list[Shard], count: int) -> Iter
         for _ in queue.run(todo, lambda actor, shard: actor.work.remote(craft_shard, shard, state)):
             pass
 
-    with ActorQueue(lambda: Crafter.options(num_cpus=1).remote(shared), count, most=count) as queue:
-        work(shards[:2 * count])
+    with ActorQueue(lambda: Crafter.options(num_cpus=1).remote(shared), actors, most=actors) as queue:
+        work(shards[:2 * actors])
         yield lambda: work(shards)
 
 
@@ -149,9 +141,9 @@ def one_round(ways: dict[str, Callable[[], float | None]], first: int) -> Round:
     return found
 
 
-def compare(folder: str, count: int, rounds: int) -> tuple[list[Round], float]:
-    """The times of each way to make `count` shards, and the seconds that two workers took to start."""
-    dataset = make_dataset(count * SHARD_SIZE)
+def compare(folder: str, per_round: int, rounds: int) -> tuple[list[Round], float]:
+    """The times of each way to make `per_round` shards, and the seconds that two workers took to start."""
+    dataset = make_dataset(per_round * SHARD_SIZE)
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
     workspace = make_workspace(folder, dataset)
     weights = store_weights(workspace.store, ORIGINAL, workspace.new_model(0).state_dict())
@@ -202,8 +194,8 @@ def simulate() -> list[float]:
     ray.get([actor.__ray_ready__.remote() for actor in actors])
     slots = iter([Slot(actor) for actor in actors for _ in range(THREADS)])
 
-    def work(count: int) -> None:
-        for _ in queue.run(range(count), lambda slot, number: slot.work.remote(number)):
+    def work(shards: int) -> None:
+        for _ in queue.run(range(shards), lambda slot, number: slot.work.remote(number)):
             pass
 
     with SlotQueue(lambda: next(slots), PROCESSES * THREADS, most=PROCESSES * THREADS) as queue:
@@ -218,18 +210,10 @@ def simulate() -> list[float]:
     return rates
 
 
-def row(name: str, values: list[float], unit: str, goal: str = "none, for comparison",
-        met: Callable[[float], bool] = lambda value: True) -> dict[str, Any]:
-    """One claim of the benchmark, as it is written to JSON: the median of `values`, by which the goal is judged."""
-    value, quartiles = statistics.median(values), np.percentile(values, (25, 75))
-    return {"name": name, "value": round(value, 3), "quartiles": [round(one, 3) for one in quartiles.tolist()],
-            "unit": unit, "goal": goal, "met": bool(met(value))}
-
-
-def measure(folder: str, count: int, rounds: int) -> list[dict[str, Any]]:
+def measure(folder: str, per_round: int, rounds: int) -> list[Row]:
     """All rows of the benchmark."""
     rates = simulate()
-    found, start = compare(folder, count, rounds)
+    found, start = compare(folder, per_round, rounds)
 
     def ratios(divide: Callable[[float, float, float, float], float]) -> list[float]:
         """What `divide` makes of the seconds of plain, 1 worker, 2 workers and plain x 2, in each round."""
@@ -239,39 +223,32 @@ def measure(folder: str, count: int, rounds: int) -> list[dict[str, Any]]:
     slots = f"shards/s to {PROCESSES * THREADS} slots ({PROCESSES} processes x {THREADS})"
     return [
         row("efficiency_2_workers", ratios(lambda plain, one, two, twice: one / (2 * two)), "of 2 x 1 worker",
-            ">= 0.9", lambda value: value >= 0.9),
+            at_least(0.9)),
         row("efficiency_2_processes_without_ray", ratios(lambda plain, one, two, twice: plain / (2 * twice)),
             "of 2 x 1 process"),
         row("efficiency_of_ray_alone", ratios(lambda plain, one, two, twice: twice / two),
             "of 2 processes without Ray"),
         row("ray_overhead_percent", ratios(lambda plain, one, two, twice: 100 * (one / plain - 1)),
-            "% of the plain loop", "<= 5", lambda value: value <= 5),
-        row("core_share_percent", shares, "% of a core that a plain loop got", f">= {QUIET_PERCENT}",
-            lambda value: value >= QUIET_PERCENT),
-        row("shard_seconds", ratios(lambda plain, one, two, twice: plain / count), f"s for {SHARD_SIZE} samples"),
-        row("start_of_2_workers_seconds", [start], "s, once per stage"),
+            "% of the plain loop", at_most(5)),
+        row("core_share_percent", shares, "% of a core that a plain loop got", at_least(QUIET_PERCENT)),
+        row("shard_seconds", ratios(lambda plain, one, two, twice: plain / per_round), f"s for {SHARD_SIZE} samples"),
+        row("start_of_2_workers_seconds", start, "s, once per stage"),
         row("shards_per_second_simulated", rates, slots),
     ]
 
 
 def main() -> None:
     """Measure, print, and write the rows where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
-    parser.add_argument("--rounds", type=int, default=12, help="how often everything is timed (default: %(default)s)")
-    parser.add_argument("--shards", type=int, default=4, help="in one round, even (default: %(default)s)")
+    parser = command(__doc__)
+    parser.add_argument("--rounds", type=count, default=12, help="how often everything is timed (default: %(default)s)")
+    parser.add_argument("--shards", type=count, default=4, help="in one round, even (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(folder, options.shards, options.rounds)
-    for entry in rows:
-        spread = "{:,.3f} .. {:,.3f}".format(*entry["quartiles"])
-        print(f"{entry['name']:36}{entry['value']:>10,.3f}  ({spread:19}) {entry['unit']:44} goal {entry['goal']:20} "
-              f"{'met' if entry['met'] else 'MISSED'}")
+    show(rows, options.json)
     if not next(entry["met"] for entry in rows if entry["name"] == "core_share_percent"):
         print("The machine was busy with other programs, which were measured too. Run it again when it is not.")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

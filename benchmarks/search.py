@@ -13,7 +13,6 @@ About 6 minutes on two cores that nothing else uses. Measured are
   cores' time is inside trainings, attacks and trials, unlearning and evaluation included.
 """
 
-import argparse
 import json
 import os
 import re
@@ -26,16 +25,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-os.environ["PYTHONPATH"] = os.pathsep.join(  # the package is used in place, here and in the workers
-    filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 
 import numpy as np
 import ray
+from claims import ROOT, Row, at_least, at_most, command, end, row, show
 
 from amun_ray import data
 from amun_ray.base.seeds import generator
@@ -50,7 +45,7 @@ from amun_ray.unlearn import Contender, Sets, unlearn
 from amun_ray.work.artifacts import cpu_state
 from amun_ray.work.units import Hyperparameters
 
-SWEEP = Path(__file__).resolve().parents[1] / "amun_ray" / "sweep.py"
+SWEEP = ROOT / "amun_ray" / "sweep.py"
 FURTHER = 12  # trials
 EPOCHS = 10
 MANY, FEW, SIZE = 40_000, 4_000, 32  # images of the memory measurement; pixels of a side
@@ -205,12 +200,7 @@ def default_sweep() -> tuple[float, dict[str, float], float]:
     return wall, stages, 100 * inside / (2 * wall)
 
 
-def row(name: str, value: float, unit: str, goal: str = "none, for comparison", met: bool = True) -> dict[str, Any]:
-    """One claim of the benchmark, as it is written to JSON."""
-    return {"name": name, "value": round(value, 3), "unit": unit, "goal": goal, "met": bool(met)}
-
-
-def measure() -> list[dict[str, Any]]:
+def measure() -> list[Row]:
     """All rows of the benchmark."""
     wall, stages, useful = default_sweep()
     os.environ["AMUN_BENCHMARK"] = str(os.getpid())  # inherited by the workers
@@ -221,30 +211,21 @@ def measure() -> list[dict[str, Any]]:
     ray.shutdown()
     return [
         row("overhead_first_trial_seconds", first, "s: Tune, a worker, its imports"),
-        row("overhead_further_trial_seconds", further, "s", "<= 0.5", further <= 0.5),
-        row("memory_per_further_trial_mib", extra, f"MiB, for {more:.0f} MiB of further images",
-            "<= a quarter of these", extra <= more / 4),
-        row("epoch_search_cost_vs_grid", scored / grid, f"of a grid over 1 to {EPOCHS} epochs", "<= 0.25",
-            scored / grid <= 0.25),
-        row("default_sweep_seconds", wall, "s, the whole command", "<= 240", wall <= 240),
-        row("default_sweep_useful_percent", useful, "% of two cores in training, attacks, trials", ">= 70",
-            useful >= 70),
+        row("overhead_further_trial_seconds", further, "s", at_most(0.5)),
+        row("memory_per_further_trial_mib", extra, f"MiB, a quarter of {more:.0f} MiB of further images at most",
+            at_most(more / 4)),
+        row("epoch_search_cost_vs_grid", scored / grid, f"of a grid over 1 to {EPOCHS} epochs", at_most(0.25)),
+        row("default_sweep_seconds", wall, "s, the whole command", at_most(240)),
+        row("default_sweep_useful_percent", useful, "% of two cores in training, attacks, trials", at_least(70)),
         *(row(f"default_sweep_{name.replace(' ', '_')}_seconds", seconds, "s") for name, seconds in stages.items()),
     ]
 
 
 def main() -> None:
     """Measure, print, and write the rows where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as a JSON list")
-    options = parser.parse_args()
-    rows = measure()
-    for entry in rows:
-        print(f"{entry['name']:42} {entry['value']:>10,.3f} {entry['unit']:50} goal {entry['goal']:24} "
-              f"{'met' if entry['met'] else 'MISSED'}")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    options = command(__doc__).parse_args()
+    show(measure(), options.json)
 
 
 if __name__ == "__main__":
-    main()
+    end(main)

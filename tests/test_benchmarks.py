@@ -1,0 +1,94 @@
+"""The benchmarks: their shared rows and table by hand, and that a mistake in what they are given is one line."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+PARTS = ("claims", "adversary_model", "adversary_rivals")  # of the scripts
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Import one of the folder by its name, as `python benchmarks/NAME.py` does; nothing of that is left behind."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    for name in ("PYTHONPATH", "RAY_worker_niceness"):
+        monkeypatch.setenv(name, "")
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in {path.stem for path in FOLDER.glob("*.py")} & set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_row_is_the_median_its_quartiles_and_what_became_of_its_goal(module):
+    claims = module("claims")
+    assert claims.row("speed", [4, 1, 2, 3, 100], "x", claims.at_least(3)) == {
+        "name": "speed", "value": 3.0, "quartiles": [2.0, 4.0], "unit": "x", "goal": ">= 3", "met": True}
+    assert claims.row("memory", 12.34567, "MiB") == {
+        "name": "memory", "value": 12.3457, "unit": "MiB", "goal": "none, for comparison", "met": True}
+
+
+@pytest.mark.parametrize(("goal", "arguments", "inside", "outside", "text"), [
+    ("at_least", (0.9,), (0.9, 1), (0.89,), ">= 0.9"),
+    ("at_most", (240,), (240, -1), (240.01,), "<= 240"),
+    ("near", (1, 0.25), (0.75, 1.25), (0.74, 1.26), "within 0.25 of 1"),
+])
+def test_goals(module, goal, arguments, inside, outside, text):
+    made = getattr(module("claims"), goal)(*arguments)
+    assert made.text == text
+    assert [made.met(value) for value in (*inside, *outside)] == [True] * len(inside) + [False] * len(outside)
+
+
+def test_the_table_has_a_line_per_row_and_the_file_the_same_rows(module, tmp_path, capsys):
+    claims = module("claims")
+    rows = [claims.row("speed", [1, 2, 3], "x", claims.at_least(3)), claims.row("much_memory", 1234.5, "MiB")]
+    claims.show(rows, tmp_path / "rows.json")
+    assert capsys.readouterr().out.splitlines() == [
+        "speed            2.000  (1.500 .. 2.500)  x    goal >= 3:                  MISSED",
+        "much_memory  1,234.500                    MiB  goal none, for comparison:  met"]
+    assert json.loads((tmp_path / "rows.json").read_text()) == rows
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_where_the_rows_cannot_be_written_is_said_before_anything_is_measured(module, name, monkeypatch, capsys):
+    script = module(name)
+    monkeypatch.setattr(sys, "argv", [name, "--json", "/nowhere/rows.json"])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 2
+    assert "--json: /nowhere/rows.json: must be a file in a folder that is there" in capsys.readouterr().err
+
+
+def test_data_that_is_missing_ends_in_one_line(module, tmp_path, monkeypatch, capsys):
+    script, claims = module("adversaries"), module("claims")
+    monkeypatch.setattr(sys, "argv", ["adversaries", "--data", str(tmp_path), "--model", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as ended:
+        claims.end(script.main)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"error: .*{tmp_path}/cifar10-train\.parquet.*\n", err)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "2.5", "many"])
+def test_a_count_is_a_whole_number(module, given, monkeypatch, capsys):
+    script = module("scaling")
+    monkeypatch.setattr(sys, "argv", ["scaling", "--rounds", given])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 2
+    assert f"must be a whole number of 1 or more, but got '{given}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_script_ends_as_all_of_them_do(name):
+    """Rows, their table and their file are made in `claims` alone."""
+    text = (FOLDER / f"{name}.py").read_text()
+    assert text.endswith('\n\nif __name__ == "__main__":\n    end(main)\n')
+    assert not re.search(r"^def (row|table|show)\(|json\.dumps|ArgumentParser\(", text, re.MULTILINE)
