@@ -46,7 +46,8 @@ def csv_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, li
             at_start = False
             yield skipped + reader.line_num, cells
     except csv.Error as error:
-        raise UserError(f"{path}: line {skipped + reader.line_num}: cannot be read as csv: {first_line(error)}") from None
+        raise UserError(f"{path}: line {skipped + reader.line_num}: cannot be read as csv: "
+                        f"{first_line(error)}") from None
 
 
 def _text(path: str | os.PathLike, content: bytes) -> str:
