@@ -67,6 +67,14 @@ def share(value: Any) -> float | str:
     raise ValueError(f"must be a number of at least 0, or auto, but got {value!r}")
 
 
+def files(value: Any) -> str | tuple[str, ...]:
+    """A path, a URI or a pattern, or several; as for `share`, a union would report a mistake twice."""
+    paths = value if isinstance(value, list | tuple) else [value]
+    if not paths or not all(isinstance(path, str) and path for path in paths):
+        raise ValueError(f"must be a path or a list of paths, but got {value!r}")
+    return value if isinstance(value, str) else tuple(value)
+
+
 Access = Literal["retain", "forget_only"]
 Source = Annotated[str, AfterValidator(path_or_mlflow)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -74,6 +82,7 @@ Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, digits, _, . and -")]
 Share = Annotated[float | Literal["auto"],
                   PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
+Files = Annotated[str | tuple[str, ...], PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
 Natural = Annotated[int, Field(ge=0)]
 Accesses = Annotated[tuple[Access, ...], BeforeValidator(listed), AfterValidator(not_empty), AfterValidator(distinct)]
 Schedules = Annotated[tuple[Schedule, ...], AfterValidator(not_empty), AfterValidator(distinct)]

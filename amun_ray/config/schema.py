@@ -17,7 +17,7 @@ from pydantic import (
 from amun_ray import data, models
 from amun_ray.base.names import lookup
 from amun_ray.base.space import Space
-from amun_ray.config.fields import Fraction, Name, Natural, Source, StorageUri, Strict, not_empty
+from amun_ray.config.fields import Files, Fraction, Name, Natural, Source, StorageUri, Strict, not_empty
 from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search
@@ -33,10 +33,10 @@ class Data(Strict):
 
     name: str
     """Which dataset: a name of the table of datasets, or one of your own."""
-    train: str | None = None
-    """Parquet only: file, folder or URI of the training images."""
-    test: str | None = None
-    """Parquet only: file, folder or URI of the test images."""
+    train: Files | None = None
+    """Parquet only: the training images: a file, folder, pattern (train-*.parquet) or URI, or a list of these."""
+    test: Files | None = None
+    """Parquet only: the test images, as `train`."""
     root: str | None = None
     """cifar10 and cifar100: the folder that the set is downloaded to."""
     image_column: str | None = None

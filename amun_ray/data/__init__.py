@@ -1,9 +1,10 @@
 """DATASETS: name -> function that returns a Dataset; `load` is the one way in."""
 
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.digits import load_digits
@@ -41,10 +42,24 @@ def load(name: str, **settings: Any) -> Dataset:
     Raises:
         UserError: as `check`, or whatever is wrong with the data, in one line.
     """
-    dataset = check(name, **settings)(**settings)
+    function = check(name, **settings)
+    try:
+        dataset = function(**settings)
+    except UserError:
+        raise
+    except Exception as error:
+        if name in DATASETS:
+            raise
+        raise UserError(f"dataset {name!r}: {in_words(error)} ({_last_place(error)})") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset {name!r} must return a Dataset, found {type(dataset).__name__}")
     return dataset
+
+
+def _last_place(error: Exception) -> str:
+    """File and line where somebody else's code went wrong."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
 
 
 def load_for_plan(name: str, **settings: Any) -> Dataset:

@@ -1,107 +1,114 @@
-"""How files and integer columns of users are opened and read, with errors that name the file and the row."""
+"""How columns of users' parquet files are found and read, with errors that name the file, the column and the row."""
 
-import os
 from collections.abc import Sequence
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.data.files import File
 
-
-def locate(source: str | os.PathLike) -> tuple[fs.FileSystem, str]:
-    """The file system of a local path or a URI (file://, s3://, gs://, or any that fsspec knows) and the path on it.
-
-    Raises:
-        UserError: a malformed URI, or one that nothing installed can open.
-    """
-    source = os.fspath(source)
-    if "://" not in source:
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(source))
-    try:
-        return fs.FileSystem.from_uri(source)
-    except pa.ArrowInvalid:
-        pass  # a scheme that pyarrow does not have; fsspec has more
-    except OSError as error:
-        raise UserError(f"{source}: cannot be reached: {error}") from error
-    try:
-        system, path = fsspec.url_to_fs(source)
-    except (ImportError, ValueError, OSError) as error:
-        raise UserError(f"{source}: cannot be opened: {error}") from error
-    return fs.PyFileSystem(fs.FSSpecHandler(system)), path
+NAMES_SHOWN = 8  # of a file's columns in a message
+VALUE_SHOWN = 60  # characters of a value in a message
+STEP = 1024  # rows among which the first bad one is looked for
+NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+BROKEN = (OSError, ValueError, KeyError, MemoryError, pa.ArrowException)  # what a damaged file makes pyarrow raise
+HEADS = {b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
+         b"<!DOCTYPE": "a web page, not a file: the download failed", b"<html": "a web page: the download failed"}
 
 
-def list_files(source: str | os.PathLike, suffix: str = ".parquet") -> tuple[fs.FileSystem, list[str]]:
-    """The file at `source`, or the files directly in that folder whose names end in `suffix`, sorted by name.
-
-    Raises:
-        UserError: there is no such file, or no such file in that folder.
-    """
-    system, path = locate(source)
-    try:
-        found = system.get_file_info(path)
-        if found.type == fs.FileType.File:
-            return system, [path]
-        if found.type == fs.FileType.Directory:
-            inside = system.get_file_info(fs.FileSelector(path))
-            paths = sorted(entry.path for entry in inside if entry.is_file and entry.path.endswith(suffix))
-            if paths:
-                return system, paths
-            raise UserError(f"{source}: no {suffix} file in this folder")
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read: {error}") from error
-    raise UserError(f"{source}: no such file")
-
-
-def open_parquet(system: fs.FileSystem, path: str) -> pq.ParquetFile:
+def open_parquet(file: File) -> pq.ParquetFile:
     """An open parquet file, of which only the footer was read.
 
     Raises:
         UserError: the file cannot be read, or is no parquet file.
     """
     try:
-        return pq.ParquetFile(system.open_input_file(path))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {error}") from error
+        opened = file.system.open_input_file(file.path)
+        start = opened.read(32)
+        opened.seek(0)
+    except BROKEN as error:
+        raise UserError(f"{file}: cannot be read: {first_line(error)}") from error
+    for head, what in HEADS.items():
+        if start.lower().startswith(head.lower()):
+            raise UserError(f"{file}: {what}")
+    try:
+        return pq.ParquetFile(opened)
+    except BROKEN as error:
+        raise UserError(f"{file}: cannot be read as parquet: {first_line(error)}") from error
 
 
-def read_column(file: pq.ParquetFile, path: str, column: str) -> pa.ChunkedArray:
-    """One whole column, which must exist.
+def read_column(opened: pq.ParquetFile, file: File, column: str) -> pa.ChunkedArray:
+    """One whole column.
 
     Raises:
-        UserError: the column cannot be decoded.
+        UserError: there is no such column, or several, or it cannot be decoded.
     """
+    names = opened.schema_arrow.names
+    if names.count(column) != 1:
+        raise UserError(f"{file}: {'no' if column not in names else 'several'} columns called {column!r}; columns: "
+                        f"{listed(names)}")
     try:
-        return file.read(columns=[column]).column(column)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: column {column!r} cannot be read: {error}") from error
+        return opened.read(columns=[column]).column(column)
+    except BROKEN as error:
+        raise UserError(f"{file}: column {column!r} cannot be read: {first_line(error)}") from error
 
 
-def whole_numbers(column: pa.ChunkedArray, path: str, what: str) -> np.ndarray:
+def whole_numbers(column: pa.ChunkedArray, file: File, what: str) -> np.ndarray:
     """(N,) int64: the values of a column of integers, or of other numbers and texts that all stand for integers.
 
     Raises:
-        UserError: the first row that is empty or no integer, by its number from 0.
+        UserError: the first row that is empty or no integer, by its number from 0; a type that holds no numbers.
     """
+    kind = value_type(column)
+    if not any(holds(kind) for holds in (*NUMBERS, *TEXTS)):
+        raise UserError(f"{file}: {what}: integers are needed, found a column of {kind}")
     try:
         numbers = column.cast(pa.int64())
     except pa.ArrowException:
-        row, value = first_offender(column.to_pylist())
-        raise UserError(f"{path}: row {row}: {what} {value!r} is not an integer") from None
+        row, value = first_offender(column)
+        wrong = "is beyond 64 bits" if isinstance(value, int) else "is not an integer"
+        raise UserError(f"{file}: row {row}: {what} {quoted(value)} {wrong}") from None
     if numbers.null_count:
         row = numbers.is_null().to_numpy().argmax()
-        raise UserError(f"{path}: row {row}: {what} is missing")
+        raise UserError(f"{file}: row {row}: {what} is missing")
     return numbers.to_numpy().astype(np.int64, copy=False)
 
 
-def first_offender(values: Sequence[object]) -> tuple[int, object]:
-    """The first of `values` that does not become an int64 by a safe cast, and its position."""
-    for row, value in enumerate(values):
-        try:
-            pa.array([value]).cast(pa.int64())
-        except pa.ArrowException:
-            return row, value
+def first_offender(column: pa.ChunkedArray) -> tuple[int, object]:
+    """The first row of `column` that does not become an int64 by a safe cast, and its value."""
+    for start in range(0, len(column), STEP):
+        if _is_whole(column.slice(start, STEP)):
+            continue
+        for row in range(start, len(column)):
+            if not _is_whole(column.slice(row, 1)):
+                return row, column[row].as_py()
     raise AssertionError("the column as a whole was refused, so one of its values must be")
+
+
+def value_type(column: pa.ChunkedArray) -> pa.DataType:
+    """The type of the values, also of a column that is stored as a dictionary (pandas calls it categorical)."""
+    return column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+
+
+def listed(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
+    """The names of columns, the first few of them, as one short line."""
+    short = [name if name.isprintable() and 0 < len(name) <= VALUE_SHOWN else quoted(name) for name in names[:shown]]
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(short) + more or "none"
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, on one line, cut where it is long."""
+    text = repr(value[:VALUE_SHOWN + 1] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= VALUE_SHOWN + 2 else f"{text[:VALUE_SHOWN]}..."
+
+
+def _is_whole(column: pa.ChunkedArray) -> bool:
+    try:
+        column.cast(pa.int64())
+    except pa.ArrowException:
+        return False
+    return True

@@ -23,9 +23,14 @@ class Dataset:
         labels: (N,) int64 in [0, classes).
         train_size: number of training rows, 1 <= train_size < N.
         classes: number of classes, at least 2.
+        notes: what a plan says of the files that it was read from, a line each; those of `warning: ` are mistakes,
+            probably. Not part of the digest.
+        file_rows: (N,) int64, rising in D and in D_T: the row of the user's own files that each row was, counted from 0
+            over the files of each; None where these are the rows of D and of D_T.
+        file_train_size: number of training rows in the user's files; None is `train_size`.
 
     Raises:
-        UserError: a wrong shape, dtype or train_size, or a label outside the classes (the row is named).
+        UserError: no arrays, a wrong shape, dtype or train_size, or a label outside the classes (the row is named).
     """
 
     name: str
@@ -33,9 +38,15 @@ class Dataset:
     labels: np.ndarray
     train_size: int
     classes: int
+    notes: tuple[str, ...] = ()
+    file_rows: np.ndarray | None = None
+    file_train_size: int | None = None
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
+        for name, array in (("images", pixels), ("labels", labels)):
+            if not isinstance(array, np.ndarray):
+                raise UserError(f"{self.name}: {name} must be a numpy array, found {type(array).__name__}")
         if pixels.ndim != 4 or pixels.dtype != np.uint8:
             raise UserError(f"{self.name}: images must be uint8 of shape (N, C, H, W), "
                             f"found {pixels.dtype} {pixels.shape}{_value_range(pixels)}")
@@ -47,6 +58,10 @@ class Dataset:
                             f"both exist, but got train_size={self.train_size}")
         if self.classes < 2:
             raise UserError(f"{self.name}: at least 2 classes are needed, but got {self.classes}")
+        if self.file_rows is not None and (self.file_rows.shape != labels.shape or
+                                           (np.diff(self.file_rows[:self.train_size]) <= 0).any()):
+            raise UserError(f"{self.name}: file_rows must hold a number for each of {len(pixels)} rows, rising among "
+                            "the training rows")
         outside = np.flatnonzero((labels < 0) | (labels >= self.classes))
         if outside.size:
             raise UserError(f"{self.name}: row {outside[0]}: label {labels[outside[0]]} is outside "
@@ -83,6 +98,20 @@ class Dataset:
         content.update(np.ascontiguousarray(self.pixels))
         content.update(np.ascontiguousarray(self.labels))
         return content.hexdigest()
+
+    @cached_property
+    def file_numbers(self) -> np.ndarray:
+        """(N,) int64: the row of the user's files that each row was; the rows of D_T count from 0 again."""
+        if self.file_rows is not None:
+            return self.file_rows
+        return np.concatenate([self.train_rows, self.test_rows - self.train_size])
+
+    @cached_property
+    def first_alike(self) -> np.ndarray:
+        """(N,) int64: the first row with the same pixels as each row; the row itself where it is the first."""
+        first: dict[bytes, int] = {}
+        return np.array([first.setdefault(hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest(), row)
+                         for row, image in enumerate(self.pixels)], np.int64)
 
     @cached_property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

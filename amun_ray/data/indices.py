@@ -1,96 +1,205 @@
-"""Which training rows a real request names: a csv or parquet file of row numbers, checked row by row."""
+"""Which training rows a real request names: a list of row numbers, read strictly and checked one by one."""
 
-import csv
+import gzip
 import io
+import itertools
+import json
 import os
 import re
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from amun_ray.base.errors import UserError
-from amun_ray.data.columns import locate, open_parquet, read_column, whole_numbers
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.data.columns import BROKEN, listed, open_parquet, quoted, read_column, value_type, whole_numbers
+from amun_ray.data.csv_lines import csv_lines
+from amun_ray.data.files import File, locate
 
-INDEX_COLUMN = "index"  # how the column of row numbers is called where a file has several
+COLUMNS = ("index", "indices", "idx", "row", "rows", "row_index", "row_number")  # names that mean row numbers
+CURE = "write one row number of the training data on each line, below the header `index`"
+NUMBER = re.compile(r"[+-]?([0-9]{1,18})(\.0*)?")  # 18 digits always fit int64
+BYTES_PER_ROW, BYTES_AT_LEAST = 256, 2**20  # of a text file, for each row of the training set
+FOREIGN = {b"PK\x03\x04": "a zip archive or an Excel workbook; save the column of row numbers as csv",
+           b"\xd0\xcf\x11\xe0": "an Excel workbook; save the column of row numbers as csv",
+           b"BZh": "compressed by bzip2; unpack it", b"\xfd7zXZ": "compressed by xz; unpack it",
+           b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it", b"\x80\x02": "a pickle; save it as csv",
+           b"\x80\x04": "a pickle; save it as csv", b"\x80\x05": "a pickle; save it as csv"}
 
 
-def read_indices(path: str | os.PathLike, train_size: int) -> np.ndarray:
-    """(count,) int64 sorted: the training rows that a request file names.
+class Request(NamedTuple):
+    """What a file asks to be forgotten."""
+
+    source: str
+    column: str | None  # None: a list without a header
+    rows: np.ndarray    # (count,) int64, rising, unique: rows of the user's training files
+
+    def __str__(self) -> str:
+        rows = [str(row) for row in (self.rows if len(self.rows) <= 4 else self.rows[:3])]
+        last = [f"... {self.rows[-1]}"] if len(self.rows) > 4 else []
+        where = f"column {self.column!r}" if self.column else "no header"
+        return (f"{len(self.rows)} row{'s' * (len(self.rows) != 1)} of {self.source}, {where}: "
+                f"{', '.join(rows + last)}")
+
+
+class Cells(NamedTuple):
+    """The row numbers of a file before they are checked, and how messages call the place of each."""
+
+    column: str | None
+    rows: np.ndarray  # (n,) int64 in the order of the file
+    places: list[str]
+
+
+def read_indices(path: str | os.PathLike, train_size: int, taken: np.ndarray | None = None) -> Request:
+    """The training rows that a request file names.
 
     Args:
-        path: local path or URI of a csv file (with or without a header line) or a parquet file; row numbers, counted
-            from 0, stand in its only column or in the column `index`.
-        train_size: rows must lie in [0, train_size).
+        path: local path or URI of a csv or text file (utf-8 or utf-16; comma, semicolon or tab; also gzipped), a
+            parquet file or a .npy array: row numbers, counted from 0, in its only column or in the only one whose name
+            is in COLUMNS. A text file of one column may do without a header.
+        train_size: number of rows of the training files.
+        taken: (n,) int64, rising: the rows of these files that are used; None for all of them.
 
     Raises:
-        UserError: the file is missing, cannot be read, is empty, has several columns and none is `index`, or has a
-            row that is no integer, negative, beyond the training set or named twice. The first such row of the file
-            is named: its line (from 1) in a csv file, its row (from 0) in a parquet file.
+        UserError: the file is missing, cannot be read, is empty, has no column or several that can be meant, a line
+            of another number of cells than the first one, or a row that is no integer, negative, beyond the training
+            set, not among those `taken` or named twice. The first such row of the file is named: its line (from 1) in
+            a text file, its row (from 0) in another.
     """
-    rows, places = _read_parquet(path) if str(path).endswith(".parquet") else _read_csv(path)
-    if not rows.size:
+    cells = _read(path, train_size)
+    if not cells.rows.size:
         raise UserError(f"{path}: no row numbers; a forget set needs at least one")
-    first = np.zeros(len(rows), bool)
-    first[np.unique(rows, return_index=True)[1]] = True
-    offending = np.flatnonzero((rows < 0) | (rows >= train_size) | ~first)
-    if offending.size:
-        at = offending[0]
-        place, row = places[at], rows[at]
-        if row < 0:
-            raise UserError(f"{path}: {place}: row number {row} is negative; rows count from 0")
-        if row >= train_size:
-            raise UserError(f"{path}: {place}: row number {row} is beyond the training set, whose rows are "
-                            f"0..{train_size - 1}")
-        raise UserError(f"{path}: {place}: row number {row} is named twice, first in "
-                        f"{places[np.flatnonzero(rows == row)[0]]}")
-    return np.sort(rows)
+    _check_rows(path, cells, train_size, taken)
+    return Request(os.fspath(path), cells.column, np.sort(cells.rows))
 
 
-def _read_parquet(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
-    """The row numbers of a parquet file, and how messages call the place of each."""
-    file = open_parquet(*locate(path))
-    names = file.schema_arrow.names
-    column = read_column(file, str(path), names[_index_column(names, path)])
-    rows = whole_numbers(column, str(path), "row number")
-    return rows, [f"row {row}" for row in range(len(rows))]
+def _check_rows(path: str | os.PathLike, cells: Cells, train_size: int, taken: np.ndarray | None) -> None:
+    """UserError for the first row number that is none, or that stands there for the second time."""
+    rows = cells.rows
+    wrong = np.ones(len(rows), bool)
+    wrong[np.unique(rows, return_index=True)[1]] = False
+    wrong |= (rows < 0) | (rows >= train_size)
+    if taken is not None:
+        wrong |= ~np.isin(rows, taken)
+    if not wrong.any():
+        return
+    at = int(wrong.argmax())
+    place, row = f"{path}: {cells.places[at]}", rows[at]
+    if row < 0:
+        raise UserError(f"{place}: row number {row} is negative; rows count from 0")
+    if row >= train_size:
+        raise UserError(f"{place}: row number {row} is beyond the training set, whose rows are 0..{train_size - 1}")
+    if taken is not None and row not in taken:
+        raise UserError(f"{place}: row number {row} is not among the {len(taken)} of {train_size} training rows that "
+                        "data.train_size takes, so no model would learn it; leave train_size out, or the row")
+    raise UserError(f"{place}: row number {row} is named twice, first in {cells.places[np.argmax(rows == row)]}")
 
 
-def _read_csv(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
-    """The row numbers of a csv file, and how messages call the place of each."""
-    system, found = locate(path)
+def _read(path: str | os.PathLike, train_size: int) -> Cells:
+    """The row numbers of a file, which is told by its first bytes, whatever its name is."""
+    file = File(*locate(path))
+    limit = BYTES_AT_LEAST + BYTES_PER_ROW * train_size
     try:
-        with system.open_input_stream(found) as stream:
-            text = stream.read().decode("utf-8-sig")  # spreadsheets put a byte order mark first
-        reader = csv.reader(io.StringIO(text), strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as csv: {error}") from error
-    if not lines:
-        return np.empty(0, np.int64), []
-    column = _index_column(lines[0][1], path)
-    if not _is_number(lines[0][1][column]):
-        lines = lines[1:]  # the header
-    rows = []
-    for line, cells in lines:
-        value = cells[column] if column < len(cells) else ""
-        if not re.fullmatch(r"[+-]?\d{1,18}", value):  # 18 digits always fit int64
-            raise UserError(f"{path}: line {line}: {value!r} is not a row number")
-        rows.append(int(value))
-    return np.array(rows, np.int64), [f"line {line}" for line, _ in lines]
+        with file.system.open_input_stream(file.path, compression=None) as stream:
+            start = stream.read(8)
+            if start.startswith(b"PAR1"):
+                return _read_parquet(path, file, train_size)
+            content = start + stream.read(limit + 1 - len(start))
+        if start.startswith(b"\x1f\x8b"):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(limit + 1)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    for head, what in FOREIGN.items():
+        if content.startswith(head):
+            raise UserError(f"{path}: {what}")
+    if len(content) > limit:
+        raise UserError(f"{path}: more than {limit / 1e6:.0f} MB for a training set of {train_size} rows; keep the "
+                        "column of row numbers alone")
+    read = _read_array if content.startswith(b"\x93NUMPY") else _read_text
+    return read(path, content, train_size)
 
 
-def _index_column(names: list[str], path: str | os.PathLike) -> int:
+def _read_parquet(path: str | os.PathLike, file: File, train_size: int) -> Cells:
+    """The row numbers of a parquet file."""
+    opened = open_parquet(file)
+    names, count = opened.schema_arrow.names, opened.metadata.num_rows
+    column = names[_index_column(names, os.fspath(path))]
+    _refuse_slices(path, (opened.schema_arrow.metadata or {}).get(b"pandas"))
+    if count > train_size:  # before they are read: a few bytes may claim any number
+        raise UserError(f"{path}: {count:,} rows, but the training set has {train_size:,}; no row is named twice")
+    found = read_column(opened, file, column)
+    if pa.types.is_boolean(value_type(found)):
+        raise UserError(f"{path}: column {column!r} is a mask; write the numbers of its rows: numpy.flatnonzero(mask)")
+    rows = whole_numbers(found, file, "row number")
+    return Cells(column, rows, [f"row {row}" for row in range(len(rows))])
+
+
+def _refuse_slices(path: str | os.PathLike, pandas: bytes | None) -> None:
+    """UserError where pandas kept the row numbers of a slice beside the column: either may be meant."""
+    try:
+        kept = json.loads(pandas or b"{}")["index_columns"]
+        ranges = [one for one in kept if isinstance(one, dict) and one.get("kind") == "range"]
+    except (KeyError, TypeError, ValueError):
+        return
+    for one in ranges:
+        if (one.get("start"), one.get("step")) != (0, 1):
+            raise UserError(f"{path}: pandas kept the index {one.get('start')}..{one.get('stop')} of a slice beside "
+                            "the column, and either may be meant; write "
+                            "`pandas.DataFrame({'index': rows}).to_parquet(path)`")
+
+
+def _read_array(path: str | os.PathLike, content: bytes, train_size: int) -> Cells:
+    """The row numbers of a .npy file."""
+    try:
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = header(stream)
+        if len(shape) != 1 or kind.kind not in "iu" or shape[0] > train_size:
+            raise UserError(f"{path}: a one-dimensional array of at most {train_size} integers is needed, found {kind} "
+                            f"of shape {shape}" + ("; for a mask, save numpy.flatnonzero(mask)" * (kind.kind == "b")))
+        values = np.frombuffer(stream.read(), kind, count=shape[0])
+    except UserError:
+        raise
+    except BROKEN as error:
+        raise UserError(f"{path}: cannot be read as a numpy array: {first_line(error)}") from error
+    rows = whole_numbers(pa.chunked_array([values.astype(kind.newbyteorder("="))]), path, "row number")
+    return Cells(None, rows, [f"element {number}" for number in range(len(rows))])
+
+
+def _read_text(path: str | os.PathLike, content: bytes, train_size: int) -> Cells:
+    """The row numbers of a csv or text file; no more lines than can be right are read."""
+    lines = csv_lines(path, content)
+    start, first = next(lines, (0, []))
+    width = len(first)
+    bare = width == 1 and NUMBER.fullmatch(first[0]) is not None
+    if first == ["0"]:
+        raise UserError(f"{path}: line {start}: '0' may be row 0, or the header that pandas gives a column without a "
+                        "name; put the line `index` before it or in its place")
+    column = 0 if bare or not first else _index_column(first, f"{path}: line {start}")
+    rows, places = [], []
+    for line, cells in itertools.chain([(start, first)] if bare else [], lines):
+        if len(cells) < width or any(cells[width:]):
+            raise UserError(f"{path}: line {line}: {quoted(','.join(cells))} has {len(cells)} cells, the first line "
+                            f"has {width}; {CURE}")
+        if not NUMBER.fullmatch(cells[column]):
+            raise UserError(f"{path}: line {line}: {quoted(cells[column])} is not a row number")
+        rows.append(int(cells[column].partition(".")[0]))
+        places.append(f"line {line}")
+        if len(rows) > train_size:  # so many cannot all be different rows of it
+            break
+    return Cells(None if bare or not first else first[column], np.array(rows, np.int64), places)
+
+
+def _index_column(names: Sequence[str], where: str) -> int:
     """The position of the column of row numbers among `names`; UserError when that cannot be told."""
-    if len(names) == 1:
-        return 0
-    if INDEX_COLUMN not in names:
-        raise UserError(f"{path}: a file of several columns needs one called {INDEX_COLUMN!r}; "
-                        f"columns: {', '.join(names) or 'none'}")
-    return names.index(INDEX_COLUMN)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    known = [position for position, name in enumerate(names) if name.casefold() in COLUMNS]
+    if len(known) == 1:
+        return known[0]
+    if known:
+        raise UserError(f"{where}: several columns may hold the row numbers: {listed([names[at] for at in known])}; "
+                        "keep one of them")
+    shown = quoted(names[0]) if len(names) == 1 else listed(names)
+    raise UserError(f"{where}: {shown}: no header that means row numbers ({', '.join(COLUMNS)}); {CURE}")

@@ -1,32 +1,38 @@
 """Image classification data from parquet: a column of encoded images and a column of labels, streamed and decoded."""
 
-import os
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from amun_ray.base.errors import UserError
-from amun_ray.data.columns import list_files, open_parquet, read_column, whole_numbers
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.data.columns import BROKEN, listed, open_parquet, read_column
 from amun_ray.data.dataset import Dataset, seeded_subset
+from amun_ray.data.files import File, Source, find_files
 from amun_ray.data.images import ImageStack
+from amun_ray.data.labels import Column, number_labels
 
 BATCH_ROWS = 1024  # encoded images held in memory at a time
+ROWS_AT_LEAST = 10**6  # a file of fewer bytes than rows holds no images, unless they are few
+FILES_SHOWN = 40  # lines of a plan
 
 
 class Table(NamedTuple):
     """One parquet file of a data set, of which the labels are in memory and the images are not."""
 
-    path: str
-    file: pq.ParquetFile
-    image: str          # name of the image column
-    labels: np.ndarray  # (rows,) int64
+    file: File
+    opened: pq.ParquetFile
+    image: str  # name of the image column
+    labels: pa.ChunkedArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 def load_parquet(
-    *, train: str | os.PathLike, test: str | os.PathLike, image_column: str | None = None, label_column: str = "label",
+    *, train: Source, test: Source, image_column: str | None = None, label_column: str = "label",
     classes: int | None = None, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
 ) -> Dataset:
     """Training and test set from parquet files.
@@ -35,10 +41,11 @@ def load_parquet(
     memory beyond that array is bounded by `BATCH_ROWS` encoded images and one row group.
 
     Args:
-        train, test: a parquet file, or a folder of them (read in the order of their names); local path or URI.
+        train, test: a parquet file, a folder of them, a glob, or a list of these, as `files.find_files` takes them;
+            local paths or URIs. Rows count over the files in their order.
         image_column: column of images, binary or a struct with the field `bytes` (a whole JPEG, PNG, ... file each);
             None takes the only column of such a type.
-        label_column: column of integers.
+        label_column: column of integers, or of names of classes, which are numbered in sorted order.
         classes: number of classes; None takes the largest training label + 1.
         train_size, test_size: so many random rows of each (`seed` decides which), in file order; None takes all.
         seed: decides the subsets.
@@ -47,53 +54,83 @@ def load_parquet(
         Dataset with pixels (N, 1, H, W) if every image is grey, otherwise (N, 3, H, W).
 
     Raises:
-        UserError: a file that is missing or no parquet; no image or label column (the columns are listed); a label
-            that is no integer or outside the classes; an image that cannot be decoded, has another size than the
-            others or more than 8 bits per channel (file and row are named, rows count from 0).
+        UserError: files that are missing, incomplete or no parquet; no image or label column (the columns are listed);
+            labels as `labels.number_labels`; an image that cannot be decoded, has another size than the others or more
+            than 8 bits per channel (file and row are named, rows count from 0).
     """
-    tables = {"train": _open(train, image_column, label_column), "test": _open(test, image_column, label_column)}
-    classes = _check_labels(tables, classes)
-    rows = {part: seeded_subset(sum(len(table.labels) for table in tables[part]), size, f"{part}_size", seed)
+    notes: list[str] = []
+    tables = {part: _open(source, image_column, label_column, notes)
+              for part, source in (("train", train), ("test", test))}
+    columns = [[Column(table.file, table.labels) for table in tables[part]] for part in tables]
+    numbered = number_labels(*columns, classes)
+    available = {part: sum(map(len, tables[part])) for part in tables}
+    rows = {part: seeded_subset(available[part], size, f"{part}_size", seed)
             for part, size in (("train", train_size), ("test", test_size))}
-    labels = np.concatenate([np.concatenate([table.labels for table in tables[part]])[rows[part]] for part in tables])
+    labels = np.concatenate([np.concatenate(numbers)[rows[part]]
+                             for part, numbers in (("train", numbered.train), ("test", numbered.test))])
     with ImageStack(len(labels), "parquet") as stack:
         filled = 0
         for part in tables:
             filled = _fill(stack, filled, tables[part], rows[part])
-    return Dataset("parquet", stack.pixels, labels, len(rows["train"]), classes)
+    said = [line for part, what in (("train", "training"), ("test", "test"))
+            for line in _described(what, tables[part], rows[part], f"{part}_size")]
+    return Dataset("parquet", stack.pixels, labels, len(rows["train"]), numbered.classes,
+                   notes=(*said, *notes, *numbered.notes), file_rows=np.concatenate([*rows.values()]),
+                   file_train_size=available["train"])
 
 
-def _open(source: str | os.PathLike, image_column: str | None, label_column: str) -> list[Table]:
+def _open(source: Source, image_column: str | None, label_column: str, notes: list[str]) -> list[Table]:
     """The files at `source` with their labels; UserError unless they hold rows and the two columns."""
-    system, paths = list_files(source)
-    tables = [_open_file(system, path, image_column, label_column) for path in paths]
-    if not any(len(table.labels) for table in tables):
+    files, said = find_files(source)
+    notes += said
+    tables = [_open_file(file, image_column, label_column) for file in files]
+    if not any(map(len, tables)):
         raise UserError(f"{source}: no rows")
     return tables
 
 
-def _open_file(system: fs.FileSystem, path: str, image_column: str | None, label_column: str) -> Table:
-    file = open_parquet(system, path)
-    schema = file.schema_arrow
-    columns = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
-    image = _image_column(schema, path, image_column, columns)
+def _open_file(file: File, image_column: str | None, label_column: str) -> Table:
+    opened = open_parquet(file)
+    schema, rows = opened.schema_arrow, opened.metadata.num_rows
+    columns = listed([f"{field.name} ({field.type})" for field in schema])
+    size = file.system.get_file_info(file.path).size or 0
+    if rows > max(size, ROWS_AT_LEAST):
+        raise UserError(f"{file}: {rows:,} rows in {size:,} bytes; so many images are not in it")
+    image = _image_column(schema, file, image_column, columns)
     if label_column not in schema.names:
-        raise UserError(f"{path}: no label column {label_column!r}; columns: {columns}")
-    return Table(path, file, image, whole_numbers(read_column(file, path, label_column), path, "label"))
+        raise UserError(f"{file}: no label column {label_column!r}; columns: {columns}")
+    return Table(file, opened, image, read_column(opened, file, label_column))
 
 
-def _image_column(schema: pa.Schema, path: str, wanted: str | None, columns: str) -> str:
+def _described(what: str, tables: list[Table], rows: np.ndarray, setting: str) -> list[str]:
+    """Each file with its range of rows, as a plan prints them; the middle of a long list is left out."""
+    lines, start = [], 0
+    for table in tables:
+        rows_of_it = f"rows {start}..{start + len(table) - 1}" if len(table) else "no rows"
+        lines.append(f"{what:<11} {table.file}: {rows_of_it}")
+        start += len(table)
+    if len(lines) > FILES_SHOWN:
+        half = FILES_SHOWN // 2
+        lines[half:-half] = [f"{what:<11} ... {len(lines) - 2 * half} more files ..."]
+    if len(rows) < start:
+        lines.append(f"{what:<11} {len(rows)} of these {start} rows (data.{setting}); each keeps its number")
+    return lines
+
+
+def _image_column(schema: pa.Schema, file: File, wanted: str | None, columns: str) -> str:
     """The image column: `wanted` if it is one, else the only one there is."""
     candidates = [field.name for field in schema if _holds_images(field.type)]
     if wanted is not None:
-        if wanted not in candidates:
-            raise UserError(f"{path}: no image column {wanted!r} (binary, or a struct with `bytes`); "
-                            f"columns: {columns}")
-        return wanted
-    if len(candidates) != 1:
-        found = f"{len(candidates)} image columns, name one as image_column" if candidates else "no image column"
-        raise UserError(f"{path}: {found} (binary, or a struct with `bytes`); columns: {columns}")
-    return candidates[0]
+        candidates = [name for name in candidates if name == wanted]
+    if len(candidates) == 1:
+        return candidates[0]
+    rule = "(binary, or a struct with `bytes`: whole image files, not paths)"
+    if len(set(candidates)) > 1:
+        raise UserError(f"{file}: {len(candidates)} image columns, name one as image_column; columns: {columns}")
+    if candidates:
+        raise UserError(f"{file}: several columns are called {candidates[0]!r}; rename or drop one; columns: {columns}")
+    name = "" if wanted is None else f" {wanted!r}"
+    raise UserError(f"{file}: no image column{name} {rule}; columns: {columns}")
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -105,26 +142,16 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-
-
-def _check_labels(tables: dict[str, list[Table]], classes: int | None) -> int:
-    """The number of classes; UserError for a label outside them, with its file and row."""
-    if classes is None:
-        classes = 1 + max(int(table.labels.max()) for table in tables["train"] if len(table.labels))
-    for table in (*tables["train"], *tables["test"]):
-        outside = np.flatnonzero((table.labels < 0) | (table.labels >= classes))
-        if outside.size:
-            raise UserError(f"{table.path}: row {outside[0]}: label {table.labels[outside[0]]} is outside the classes "
-                            f"0..{classes - 1}")
-    return classes
 
 
 def _fill(stack: ImageStack, filled: int, tables: list[Table], rows: np.ndarray) -> int:
     """Decode the images of `rows` (sorted, counted over all `tables`) into the stack from row `filled` on."""
     before = 0  # rows of earlier files
     for table in tables:
-        after = before + len(table.labels)
+        after = before + len(table)
         low, high = np.searchsorted(rows, (before, after))
         filled = _fill_from(stack, filled, table, rows[low:high] - before)
         before = after
@@ -135,17 +162,28 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
     """Decode the images of `rows` (sorted, of this file) into the stack from row `filled` on; the next free row."""
     if not rows.size:
         return filled
+    end = filled + len(rows)
     start = 0  # row of the file at which a batch begins
     try:
-        for batch in table.file.iter_batches(BATCH_ROWS, columns=[table.image], use_threads=False):
+        for batch in table.opened.iter_batches(BATCH_ROWS, columns=[table.image], use_threads=False):
             low, high = np.searchsorted(rows, (start, start + len(batch)))
             chosen = rows[low:high]
             if chosen.size:
-                column = batch.column(0).take(pa.array(chosen - start))
-                encoded = (column.field("bytes") if pa.types.is_struct(column.type) else column).to_pylist()
-                stack.fill(filled, encoded, lambda position, chosen=chosen: f"{table.path}: row {chosen[position]}")
+                encoded = _encoded(batch.column(0)).take(pa.array(chosen - start)).to_pylist()
+                stack.fill(filled, encoded, lambda position, chosen=chosen: f"{table.file}: row {chosen[position]}")
                 filled += len(chosen)
             start += len(batch)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{table.path}: row {start} or later cannot be read: {error}") from error
+    except UserError:
+        raise
+    except BROKEN as error:
+        raise UserError(f"{table.file}: row {start} or later cannot be read: {first_line(error)}") from error
+    if filled != end:
+        raise UserError(f"{table.file}: {start} images, but {len(table)} labels")
     return filled
+
+
+def _encoded(column: pa.Array) -> pa.Array:
+    """The image files of a column as large_binary, which every kernel takes; null where a struct is null."""
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, column.type.get_field_index("bytes"))
+    return column.cast(pa.large_binary())

@@ -39,18 +39,22 @@ SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100)}  # 
 NOT_HERE = "(not downloaded yet)"  # at the end of the name of an `outline`
 
 
-def outline(name: str, *, train_size: int | None = None, test_size: int | None = None, **_: object) -> Dataset:
-    """The sizes of a set that is still to be downloaded, for a plan: black images (but a pixel).
+def outline(
+    name: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0, **_: object
+) -> Dataset:
+    """The sizes of a set that is still to be downloaded, for a plan: images that hold no more than their number.
 
     Raises:
         UserError: a subset larger than the set.
     """
     train, test, classes = SIZES[name]
-    counts = [len(seeded_subset(have, wanted, what, 0)) for have, wanted, what in
-              ((train, train_size, "train_size"), (test, test_size, "test_size"))]
-    pixels = np.zeros((sum(counts), 3, 32, 32), np.uint8)
-    pixels[0, :, 0, 0] = 255  # a constant channel cannot be normalised
-    return Dataset(f"{name} {NOT_HERE}", pixels, np.zeros(sum(counts), np.int64), counts[0], classes)
+    rows = [seeded_subset(have, wanted, what, seed) for have, wanted, what in
+            ((train, train_size, "train_size"), (test, test_size, "test_size"))]
+    count = sum(map(len, rows))
+    pixels = np.zeros((count, 3, 32, 32), np.uint8)
+    pixels[:, :, 0, :2] = np.arange(1, count + 1, dtype="<u2").view(np.uint8).reshape(count, 1, 2)  # no two are alike
+    return Dataset(f"{name} {NOT_HERE}", pixels, np.zeros(count, np.int64), len(rows[0]), classes,
+                   file_rows=np.concatenate(rows), file_train_size=train)
 
 
 def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, int | None], seed: int) -> Dataset:
@@ -70,7 +74,8 @@ def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, i
     labels = np.concatenate([np.asarray(part.targets, np.int64)[chosen]
                              for part, chosen in zip(parts, rows, strict=True)])
     pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return Dataset(name, pixels, labels, len(rows[0]), classes=len(parts[0].classes))
+    return Dataset(name, pixels, labels, len(rows[0]), classes=len(parts[0].classes),
+                   file_rows=np.concatenate(rows), file_train_size=len(parts[0].data))
 
 
 def _torchvision_class(kind: str):

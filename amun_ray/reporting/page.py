@@ -22,9 +22,10 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
     sweep = plan.sweep
     return template.render(
         name=sweep.name, forgotten=len(plan.sets.final[0]), train_size=plan.dataset.train_size,
-        indices=sweep.forget.indices, searched=plan.searched, sets=sweep.forget.sets, columns=COLUMNS, access=ACCESS,
+        request=plan.request, searched=plan.searched, sets=sweep.forget.sets, columns=COLUMNS, access=ACCESS,
         attacks={term: said for term, said in ATTACKS.items() if term in rows[0].summary}, marks=marks(rows),
-        rows=rows, notes=[note for note in notes(rows) if note], costs=costs, environment=environment, plan=str(plan),
+        rows=rows, notes=[*plan.warnings, *filter(None, notes(rows))], costs=costs, environment=environment,
+        plan=str(plan),
         figures={Path(name).stem.replace("_", " "): base64.b64encode(png).decode() for name, png in figures.items()},
         references=sweep.references.count,
         config=yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)).encode()

@@ -7,19 +7,22 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
-from amun_ray.data.indices import read_indices
+from amun_ray.data.indices import Request, read_indices
 from amun_ray.data.splits import ForgetSets, random_forget_sets, requested_forget_sets
+from amun_ray.data.twins import forgotten_twins, unseen_twins
 from amun_ray.models import checkpoint
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
-from amun_ray.work.units import ForgetCase, Workspace
+from amun_ray.work.units import ForgetCase, Workspace, rows_digest
 
+WARNING = "warning: "
 ELSEWHERE = ("storage", "tracking", "resources")  # where it runs and where it writes: no result depends on these
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
@@ -34,6 +37,19 @@ class Plan:
     dataset: Dataset
 
     @cached_property
+    def request(self) -> Request | None:
+        """What the user's list asks to be forgotten, in rows of his files; None where random sets are forgotten.
+
+        Raises:
+            UserError: as `read_indices`.
+        """
+        path, dataset = self.sweep.forget.indices, self.dataset
+        if path is None:
+            return None
+        taken = None if dataset.file_rows is None else dataset.file_rows[:dataset.train_size]
+        return read_indices(path, dataset.file_train_size or dataset.train_size, taken)
+
+    @cached_property
     def sets(self) -> ForgetSets:
         """The held-out and the final forget sets; no row is in both kinds.
 
@@ -41,8 +57,8 @@ class Plan:
             UserError: an index file that names no valid set, or a set too large for a disjoint one of its size.
         """
         forget, held_out, seed = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed
-        if forget.indices is not None:
-            rows = read_indices(forget.indices, self.dataset.train_size)
+        if self.request is not None:
+            rows = np.searchsorted(self.dataset.file_numbers[:self.dataset.train_size], self.request.rows)
             return requested_forget_sets(self.dataset.train_size, rows, held_out=held_out, seed=seed)
         return random_forget_sets(self.dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,
                                   seed=seed)
@@ -81,11 +97,20 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What makes two starts the same sweep: everything but where it runs and where it writes.
 
-        A checkpoint is what it holds: the alias of a registered model may come to mean another one.
+        A checkpoint and a forget list are what they hold: the alias of a registered model may come to mean another one,
+        and a list may be written anew under its old name.
         """
         settings = self.sweep.inputs(mode="json", exclude=set(ELSEWHERE))
-        loaded = {"checkpoints": [one.digest for one in self.checkpoints]} if self.checkpoints else {}
-        return {"sweep": settings, "dataset": self.dataset.digest} | loaded
+        read: dict[str, Any] = {"checkpoints": [one.digest for one in self.checkpoints]} if self.checkpoints else {}
+        if self.request is not None:
+            read["forget"] = rows_digest(self.sets.final[0])
+        return {"sweep": settings, "dataset": self.dataset.digest} | read
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What is probably a mistake in the data or the request, a line each, for the plan and the report."""
+        found = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in self.sets.final)]
+        return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, found)]
 
     def store(self, output: Path) -> Store:
         """Where the finished work is: the storage of the config, or a folder of `output`."""
@@ -127,6 +152,9 @@ class Plan:
             f"sweep {sweep.name}: {self.dataset.name}, {self.dataset.train_size} training and "
             f"{len(self.dataset) - self.dataset.train_size} test images of {self.dataset.classes} classes; "
             f"{len(sets.final[0])} to be forgotten",
+            *(f"  {note}" for note in self.dataset.notes if not note.startswith(WARNING)),
+            *([f"  forget      {self.request}"] if self.request else []),
+            *(f"  {warning}" for warning in self.warnings),
             f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
             f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "
             f"{sweep.training.epochs} epochs; {each}",

@@ -56,6 +56,10 @@ def test_statistics_are_those_of_the_training_rows(monkeypatch):
     ({"train_size": 10}, "train_size=10"),
     ({"train_size": 0}, "train_size=0"),
     ({"classes": 1}, "at least 2 classes"),
+    ({"labels": [0] * 10}, "labels must be a numpy array, found list"),
+    ({"pixels": "pictures"}, "images must be a numpy array, found str"),
+    ({"file_rows": np.arange(9)}, "file_rows must hold a number for each of 10 rows, rising among the training rows"),
+    ({"file_rows": np.array([0, 2, 1, 3, 4, 5, 6, 0, 1, 2])}, "file_rows must .* rising among the training rows"),
 ])
 def test_wrong_contents_are_refused(change, message):
     whole = {"name": "toy", "pixels": np.zeros((10, 1, 4, 4), np.uint8), "labels": np.zeros(10, np.int64),

@@ -46,7 +46,17 @@ def test_a_users_own_dataset_is_called_by_its_name():
     assert load(f"{__name__}:own_dataset", rows=5, colour="blue").name == "own"
 
 
+def broken_dataset():
+    raise FileNotFoundError("no photos here\nnor there")
+
+
+def lists():
+    return Dataset("own", np.zeros((4, 1, 4, 4), np.uint8), [0, 1, 0, 1], 2, 2)
+
+
 @pytest.mark.parametrize(("name", "settings", "message"), [
+    (f"{__name__}:broken_dataset", {}, r"FileNotFoundError: no photos here \(.*test_load.py, line \d+\)$"),
+    (f"{__name__}:lists", {}, "own: labels must be a numpy array, found list"),
     ("digit", {}, "unknown dataset 'digit'; did you mean 'digits'"),
     ("digits", {"train_sise": 5}, "dataset 'digits' has no setting 'train_sise'; did you mean 'train_size'"),
     ("parquet", {"train": "a"}, "dataset 'parquet' needs the setting 'test'"),

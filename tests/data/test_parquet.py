@@ -120,8 +120,8 @@ def bad_image(png, colours, row):
 
 
 @pytest.mark.parametrize(("kind", "message"), [
-    ("nothing", "row 5: the image has no bytes"),
-    ("text", "row 5: the image cannot be decoded: not an image of a known format"),
+    ("nothing", "row 5: the image has no bytes; store the whole image file, not its path"),
+    ("text", r"row 5: the image cannot be decoded: not an image of a format that is read \(PNG, JPEG, "),
     ("cut", "row 5: the image cannot be decoded"),
     ("header", "row 5: the image cannot be decoded"),
     ("size", "row 5: image of 6 x 4 pixels, but the first one has 6 x 5"),
@@ -158,7 +158,7 @@ def test_the_row_of_a_subset_is_the_row_of_the_file(png, write, pair, colours):
     ([0, None, 2, 0], "row 1: label is missing"),
     ([0, float("nan"), 2, 0], "row 1: label nan is not an integer"),
     (["0", "1", "cat", "dog"], "row 2: label 'cat' is not an integer"),
-    ([[0], [1], [2], [0]], r"row 0: label \[0\] is not an integer"),
+    ([[0], [1], [2], [0]], "label: integers are needed, found a column of list"),
 ])
 def test_a_bad_label_is_named_with_its_row(png, pair, write, colours, labels, message):
     path = write("bad.parquet", [png(image) for image in colours[:4]], labels)
@@ -213,3 +213,94 @@ def test_real_cifar10_is_read():
     mean, std = dataset.statistics
     np.testing.assert_allclose(mean, (0.491, 0.482, 0.447), atol=0.01)  # the known means of CIFAR-10
     np.testing.assert_allclose(std, (0.247, 0.243, 0.262), atol=0.01)
+
+
+@pytest.mark.parametrize("kind", [
+    pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int32(), pa.binary()),
+    pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())]),
+    pa.struct([("path", pa.string()), ("bytes", pa.large_binary())]),
+], ids=str)
+def test_every_kind_of_bytes_is_read(tmp_path, png, colours, kind, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_ROWS", 3)
+    images = [png(image) for image in colours]
+    cells = [{"bytes": image, "path": "p"} for image in images] if pa.types.is_struct(kind) else images
+    values = pa.array(cells).cast(kind) if pa.types.is_dictionary(kind) else pa.array(cells, kind)
+    pq.write_table(pa.table({"image": values, "label": [0, 1] * 4}), tmp_path / "a.parquet")
+    dataset = load_parquet(train=tmp_path / "a.parquet", test=tmp_path / "a.parquet", train_size=4, test_size=1)
+    rows = dataset.file_rows
+    np.testing.assert_array_equal(dataset.pixels, colours[rows].transpose(0, 3, 1, 2))
+
+
+def test_rows_keep_the_numbers_of_the_files(tmp_path, png, write, colours):
+    (tmp_path / "parts").mkdir()
+    for number, part in enumerate((colours[:3], colours[3:8])):
+        write(f"parts/p{number}.parquet", [png(image) for image in part], [0, 1, 0, 1, 0][:len(part)])
+    test = write("test.parquet", [png(image) for image in colours[:4]], [0, 1, 0, 1])
+    dataset = load_parquet(train=tmp_path / "parts", test=test, train_size=5, test_size=2, seed=3)
+    assert dataset.file_train_size == 8
+    assert len(set(dataset.file_rows[:5])) == 5
+    np.testing.assert_array_equal(dataset.pixels[:5], colours[dataset.file_rows[:5]].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(dataset.pixels[5:], colours[dataset.file_rows[5:]].transpose(0, 3, 1, 2))
+    assert dataset.notes == (
+        f"training    {tmp_path}/parts/p0.parquet: rows 0..2", f"training    {tmp_path}/parts/p1.parquet: rows 3..7",
+        "training    5 of these 8 rows (data.train_size); each keeps its number",
+        f"test        {test}: rows 0..3", "test        2 of these 4 rows (data.test_size); each keeps its number")
+
+
+def test_a_long_list_of_files_is_cut_in_the_middle(tmp_path, png, write, colours, pair, monkeypatch):
+    monkeypatch.setattr(module, "FILES_SHOWN", 4)
+    paths = [write(f"{number}.parquet", [png(image)], [number % 2]) for number, image in enumerate(colours)]
+    notes = load_parquet(train=paths, test=pair["test"], classes=3).notes
+    assert [note.rpartition("/")[2] for note in notes[:5]] == [
+        "0.parquet: rows 0..0", "1.parquet: rows 1..1", "training    ... 4 more files ...", "6.parquet: rows 6..6",
+        "7.parquet: rows 7..7"]
+
+
+def test_names_of_classes_are_numbered_and_shown(png, write, colours):
+    train = write("train.parquet", [png(image) for image in colours[:4]], ["dog", "cat", "dog", "ant"])
+    test = write("test.parquet", [png(image) for image in colours[4:6]], ["cat", "dog"])
+    dataset = load_parquet(train=train, test=test)
+    assert dataset.labels.tolist() == [2, 1, 2, 0, 1, 2]
+    assert "classes     0 ant, 1 cat, 2 dog" in dataset.notes
+
+
+def test_columns_that_are_there_twice_are_refused(tmp_path, png, pair, colours):
+    images, labels = pa.array([png(image) for image in colours[:2]], pa.binary()), pa.array([0, 1])
+    for names, message in [(["image", "label", "label"], "several columns called 'label'; columns: image, label, lab"),
+                           (["image", "image", "label"], "several columns are called 'image'; rename or drop one")]:
+        columns = [images if name == "image" else labels for name in names]
+        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "twice.parquet")
+        with pytest.raises(UserError, match=f"twice.parquet: {message}"):
+            load_parquet(train=tmp_path / "twice.parquet", test=pair["test"])
+
+
+def test_a_line_stays_short_whatever_the_file_has(tmp_path, pair):
+    names = [f"column {number}\n" for number in range(10_000)]
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * len(names), names), tmp_path / "wide.parquet")
+    with pytest.raises(UserError, match=r"wide.parquet: no image column .*and 9,992 more") as error:
+        load_parquet(train=tmp_path / "wide.parquet", test=pair["test"])
+    assert len(str(error.value)) < 600
+    assert "\n" not in str(error.value)
+
+
+def test_more_rows_than_bytes_are_not_believed(tmp_path, pair):
+    """Runs of one value take no room in parquet: a few bytes may stand for a billion rows, which nobody reads."""
+    rows = 2_000_000
+    table = pa.table({"image": pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), pa.array([b"x"])),
+                      "label": pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), pa.array([1]))})
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(table, path)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(UserError, match=r"bomb.parquet: 2,000,000 rows in [\d,]+ bytes; so many images are not in it"):
+        load_parquet(train=path, test=pair["test"])
+
+
+def test_files_that_hold_something_else_are_named(tmp_path, pair):
+    for content, message in [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS, .*git lfs pull"),
+        (b"<!doctype html><html><body>Sign in</body></html>", "a web page, not a file"),
+        (b"", "cannot be read as parquet"),
+    ]:
+        (tmp_path / "a.parquet").write_bytes(content)
+        with pytest.raises(UserError, match=f"a.parquet: {message}"):
+            load_parquet(train=tmp_path / "a.parquet", test=pair["test"])

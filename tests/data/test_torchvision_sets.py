@@ -10,6 +10,7 @@ import pytest
 from amun_ray import data
 from amun_ray.base.errors import UserError
 from amun_ray.data import load
+from amun_ray.data.dataset import seeded_subset
 
 datasets = pytest.importorskip("torchvision.datasets", exc_type=(ImportError, RuntimeError))
 
@@ -50,7 +51,9 @@ def test_both_parts_come_in_one_stack(tmp_path, accept_any_checksum, name, class
     assert len(small) == 5
     assert small.train_size == 2
     assert small.pixels.flags.c_contiguous
-    assert all((pixels == image).all((1, 2, 3)).any() for image in small.pixels)
+    np.testing.assert_array_equal(small.pixels[:2], pixels[small.file_rows[:2]])
+    np.testing.assert_array_equal(small.pixels[2:], pixels[dataset.train_size:][small.file_rows[2:]])
+    assert small.file_train_size == dataset.train_size
 
 
 def test_a_missing_set_is_said(tmp_path):
@@ -77,7 +80,9 @@ def test_a_plan_knows_the_sizes_of_a_set_that_is_not_there(tmp_path):
     whole = data.load_for_plan("cifar100", root=str(tmp_path))
     assert (whole.train_size, len(whole), whole.classes, whole.pixels.shape[1:]) == (50_000, 60_000, 100, (3, 32, 32))
     part = data.load_for_plan("cifar10", root=str(tmp_path), train_size=100, test_size=20)
-    assert (part.train_size, len(part)) == (100, 120)
+    assert (part.train_size, len(part), part.file_train_size) == (100, 120, 50_000)
+    np.testing.assert_array_equal(part.file_rows[:100], seeded_subset(50_000, 100, "train_size", 0))
+    np.testing.assert_array_equal(whole.first_alike, np.arange(60_000))  # no picture is there twice
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="train_size"):
         data.load_for_plan("cifar10", root=str(tmp_path), train_size=50_001)

@@ -1,0 +1,89 @@
+"""The lines of a csv or text file of a user's, taken apart strictly: nothing is cut off, nothing is repaired."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.data.columns import quoted
+
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+LONGEST = 2**16  # characters of a line
+
+
+def csv_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, list[str]]]:
+    """`(number of the line, from 1, and its cells without the space around them)` of every line that is not blank.
+
+    Separators are commas, semicolons or tabs, whichever is in the first line; empty cells at its end are dropped.
+
+    Args:
+        content: utf-8, or utf-16 with a byte order mark.
+
+    Raises:
+        UserError: bytes that are no text; a first line with several kinds of separator; a line that is too long, or
+            whose quotes do not close.
+    """
+    lines = _short_lines(path, _text(path, content))
+    first = next(lines, "")
+    skipped = 0
+    while not first.strip() and (first := next(lines, "")):
+        skipped += 1
+    separator = _separator(path, skipped + 1, first)
+
+    def rest() -> Iterator[str]:
+        yield first
+        yield from lines
+
+    reader, at_start = csv.reader(rest(), delimiter=separator, strict=True), True
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            while at_start and not cells[-1]:
+                del cells[-1]
+            at_start = False
+            yield skipped + reader.line_num, cells
+    except csv.Error as error:
+        raise UserError(f"{path}: line {skipped + reader.line_num}: cannot be read as csv: "
+                        f"{first_line(error)}") from None
+
+
+def _text(path: str | os.PathLike, content: bytes) -> str:
+    try:
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as csv, parquet or .npy: {first_line(error)}") from None
+    if "\0" in text:
+        raise UserError(f"{path}: cannot be read as csv: NUL characters; save it as utf-8")
+    return text
+
+
+def _short_lines(path: str | os.PathLike, text: str) -> Iterator[str]:
+    stream = io.StringIO(text, newline="")
+    for number in range(1, len(text) + 2):
+        line = stream.readline(LONGEST + 1)
+        if not line:
+            return
+        if len(line) > LONGEST:
+            raise UserError(f"{path}: line {number}: longer than {LONGEST:,} characters; write one row number a line")
+        yield line
+
+
+def _separator(path: str | os.PathLike, number: int, line: str) -> str:
+    """The separator of a first line, a comma where it has none."""
+    found = [separator for separator in SEPARATORS if _cells(line, separator) > 1]
+    if len(found) > 1:
+        kinds = " and ".join(SEPARATORS[separator] for separator in found)
+        raise UserError(f"{path}: line {number}: {quoted(line.strip())} has several kinds of separator: {kinds}; "
+                        "use one")
+    return found[0] if found else ","
+
+
+def _cells(line: str, separator: str) -> int:
+    """How many cells a line has; none where its quotes do not fit this separator."""
+    try:
+        return len(next(csv.reader([line], delimiter=separator, strict=True), []))
+    except csv.Error:
+        return 0

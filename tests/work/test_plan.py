@@ -1,0 +1,122 @@
+"""What a plan makes of a user's files and his list: which pictures are forgotten, and what is said of them."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from amun_ray import data
+from amun_ray.base.errors import UserError
+from amun_ray.config import file as config_file
+from amun_ray.work.plan import Plan
+
+CONFIG = """
+name: mine
+data: {{name: parquet, train: {folder}/train, test: {folder}/test.parquet}}
+model: {{name: small_cnn, options: {{width: 4}}}}
+training: {{epochs: 1, lr: 0.1}}
+forget: {{indices: {folder}/request.csv}}
+methods: {{amun: }}
+"""
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4), np.uint8)
+
+
+def write(path, images):
+    """A parquet file of grey images, their labels 0, 1, 2 in turn."""
+    cells = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        cells.append(file.getvalue())
+    pq.write_table(pa.table({"image": cells, "label": [row % 3 for row in range(len(images))]}), path)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """The plan of a config over two training files (rows 0..19, 20..29) and a test file of ten."""
+    (tmp_path / "train").mkdir()
+    write(tmp_path / "train" / "a.parquet", IMAGES[:20])
+    write(tmp_path / "train" / "b.parquet", IMAGES[20:30])
+    write(tmp_path / "test.parquet", IMAGES[30:])
+    (tmp_path / "request.csv").write_text("index\n25\n3\n17\n")
+    (tmp_path / "mine.yaml").write_text(CONFIG.format(folder=tmp_path))
+
+    def plan(*overrides):
+        sweep = config_file.load(str(tmp_path / "mine.yaml"), list(overrides))
+        return Plan(sweep, data.load(sweep.data.name, **sweep.data.settings))
+
+    return plan
+
+
+def forgotten(plan):
+    """The pictures of the final forget set."""
+    return plan.dataset.pixels[plan.sets.final[0]][:, 0]
+
+
+def test_a_request_counts_over_the_files_in_their_order(plan, tmp_path):
+    made = plan()
+    np.testing.assert_array_equal(forgotten(made), IMAGES[[3, 17, 25]])
+    lines = str(made).splitlines()
+    assert lines[1:5] == [
+        f"  training    {tmp_path}/train/a.parquet: rows 0..19",
+        f"  training    {tmp_path}/train/b.parquet: rows 20..29",
+        f"  test        {tmp_path}/test.parquet: rows 0..9",
+        f"  forget      3 rows of {tmp_path}/request.csv, column 'index': 3, 17, 25"]
+    assert made.warnings == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_request_means_rows_of_the_files_also_where_a_subset_is_taken(plan, tmp_path, seed):
+    subset = plan("data.train_size=12", f"data.seed={seed}").dataset.file_rows[:12]
+    wanted = np.sort(np.random.default_rng(seed).choice(subset, 4, replace=False))
+    (tmp_path / "request.csv").write_text("index\n" + "".join(f"{row}\n" for row in wanted))
+    made = plan("data.train_size=12", f"data.seed={seed}")
+    np.testing.assert_array_equal(forgotten(made), IMAGES[wanted])
+    assert not np.isin(made.sets.held_out[0], made.sets.final[0]).any()
+    absent = np.setdiff1d(np.arange(30), subset)[0]
+    (tmp_path / "request.csv").write_text(f"index\n{absent}\n")
+    with pytest.raises(UserError, match=f"request.csv: line 2: row number {absent} is not among the 12 of 30 training"):
+        assert plan("data.train_size=12", f"data.seed={seed}").sets
+
+
+def test_a_list_of_files_and_a_glob_are_taken(plan, tmp_path):
+    listed = f"data.train=[{tmp_path}/train/b.parquet, {tmp_path}/train/a*]"
+    made = forgotten(plan(listed))  # row 3 is in b, row 17 is row 7 of a, row 25 is row 15 of a
+    np.testing.assert_array_equal(made, IMAGES[[23, 7, 15]])
+    assert plan(f"data.train={tmp_path}/train/*.parquet").identity["dataset"] == plan().identity["dataset"]
+
+
+@pytest.mark.parametrize("value", ["5", "[]", "[a.parquet, 5]", "''", "{a: b}"])
+def test_files_of_another_kind_are_one_mistake(plan, value):
+    with pytest.raises(UserError, match="data.train: must be a path or a list of paths, but got") as error:
+        plan(f"data.train={value}")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_probably_a_mistake_is_said_in_plan_and_report(plan, tmp_path):
+    images = IMAGES.copy()
+    images[28] = images[17]
+    images[31] = images[4]
+    write(tmp_path / "train" / "b.parquet", images[20:30])
+    write(tmp_path / "test.parquet", images[30:])
+    made = plan()
+    assert len(made.warnings) == 2
+    assert "1 of 10 test images are training images, pixel by pixel (training row = test row: 4 = 1)" in str(made)
+    assert "show what is to be forgotten, pixel by pixel (forgotten row = remaining row: 17 = 28)" in str(made)
+    (tmp_path / "request.csv").write_text("index\n3\n17\n28\n")
+    assert len(plan().warnings) == 1
+
+
+def test_another_list_of_the_same_name_is_another_sweep(plan, tmp_path):
+    """Else a finished sweep would be shown for a request that it never was about."""
+    before = plan().identity
+    (tmp_path / "request.csv").write_text("index\n17\n25\n3\n")
+    assert plan().identity == before  # the order of a list means nothing
+    (tmp_path / "request.csv").write_text("index\n17\n25\n4\n")
+    assert plan().identity != before
+    fraction = plan("forget={fraction: 0.1}")
+    assert fraction.request is None
+    assert fraction.identity.keys() == {"sweep", "dataset"}  # as ever: digests of stored tables rest on it
