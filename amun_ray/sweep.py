@@ -7,15 +7,19 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
+    del sys.path[0]  # this file's folder: its rooms would stand in for modules of the user's own that have their names
+
 from amun_ray import data
 from amun_ray.base.errors import UserError
-from amun_ray.base.interrupt import EXIT_CODE, interruptible
-from amun_ray.base.log import say, speaking
+from amun_ray.base.interrupt import STOPPED, UNREAD, interruptible
+from amun_ray.base.log import Unread, complain, say, speaking
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
@@ -28,8 +32,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="amun-ray", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
         epilog="The same command again goes on where it was stopped and repeats nothing that is finished. Exit codes: "
-               "0 done, 2 a mistake in what was given (one line says which), 130 stopped by Ctrl-C. "
-               "docs/config.md has every key of a config.")
+               "0 done, 2 a mistake in what was given (one line says which), 130 stopped by Ctrl-C, 141 nobody reads "
+               "the output any more. docs/config.md has every key of a config.")
     parser.add_argument("--config", default="default", metavar="NAME|PATH",
                         help="a name in tune_configs/ or the path of a YAML file (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", dest="overrides",
@@ -63,10 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 run(sweep, output, options.compare)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        return EXIT_CODE
+        return STOPPED
+    except Unread:
+        return UNREAD
     return 0
 
 

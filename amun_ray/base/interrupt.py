@@ -1,14 +1,18 @@
-"""What Ctrl-C does to a sweep: once, it ends in order; twice, at once."""
+"""What Ctrl-C does to a sweep (once, it ends in order; twice, at once), and a reader of its output that goes away."""
 
 import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-EXIT_CODE = 130  # of a program that Ctrl-C ended, as shells have it
+from amun_ray.base.log import complain
+
+STOPPED = 130  # of a program that Ctrl-C ended, as shells have it
+UNREAD = 141  # of one that lost the reader of its output, in the same way
 
 
 @contextmanager
@@ -16,30 +20,32 @@ def interruptible(arguments: list[str] | None) -> Iterator[None]:
     """Raise KeyboardInterrupt at the first Ctrl-C, end the process there and then at the second; say how to go on.
 
     Nothing is lost by the second: what is finished is in the store whole, and Ray's processes end after their driver.
-    Where Ctrl-C is ignored (`nohup`, a background job) or somebody else's (a notebook), it stays so.
+    Where Ctrl-C is ignored (`nohup`, a background job), it stays so, and where the process is somebody else's (a
+    notebook, a thread of another program) it stays as he has it: the second must not end what is his.
 
     Args:
-        arguments: of the command; None for those that this process was started with.
+        arguments: of the command; None for those that this process was started with, which is then its own.
     """
-    again = shlex.join([sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
-    farewell = f"\nstopped; what is finished is kept. To go on: python {again}"
+    again = f"python {shlex.join(sys.argv)}" if arguments is None else "the same call again"
+    farewell = f"\nstopped; what is finished is kept. To go on: {again}"
 
     def once(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGINT, twice)
-        print("\nstopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        complain("\nstopping; Ctrl-C again stops at once")
         raise KeyboardInterrupt
 
     def twice(_: int, __: FrameType | None) -> None:
         os.write(sys.stderr.fileno(), f"{farewell}\n".encode())  # print may be what was interrupted
-        os._exit(EXIT_CODE)
+        os._exit(STOPPED)
 
-    mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    mine = (arguments is None and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
     if mine:
         signal.signal(signal.SIGINT, once)
     try:
         yield
     except KeyboardInterrupt:
-        print(farewell, file=sys.stderr)
+        complain(farewell)
         raise
     finally:
         if mine:

@@ -1,8 +1,11 @@
 """What the package tells a person: lines of one logger, which a command prints and a notebook can silence."""
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 logger = logging.getLogger("amun_ray")
 
@@ -12,11 +15,37 @@ def say(text: str) -> None:
     logger.info(text)
 
 
+class Unread(BaseException):
+    """Nobody reads standard output any more: the other end of a pipe is closed. As little an Exception as Ctrl-C."""
+
+
+def complain(text: str) -> None:
+    """One line to standard error, if anybody reads it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _silence(sys.stderr)
+
+
 class Printing(logging.Handler):
-    """Prints each line to whatever standard output is at that moment."""
+    """Prints each line to whatever standard output is at that moment.
+
+    The first line that nobody reads raises Unread; those after it are lost without a word.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        try:
+            print(self.format(record), flush=True)
+        except BrokenPipeError:
+            _silence(sys.stdout)
+            raise Unread from None
+
+
+def _silence(stream: TextIO) -> None:
+    """Let `stream` lead nowhere, so that what it still holds can be written when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

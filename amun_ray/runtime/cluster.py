@@ -2,13 +2,18 @@
 
 import os
 import socket
+import sys
+import sysconfig
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+from ray._common.utils import get_ray_address_file
 from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
 
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.config.sections import Resources
@@ -32,7 +37,9 @@ class Cluster:
 
 
 def connect() -> Cluster:
-    """Join the cluster that `RAY_ADDRESS` names or that `ray start` runs here; where there is none, start Ray here.
+    """Use the Ray that this program is connected to; else join the cluster that `RAY_ADDRESS` names or that `ray start`
+    runs here; where there is none, start Ray here. Which folder `ray start` notes its cluster in is Ray's own rule:
+    RAY_TMPDIR, else TMPDIR, else /tmp.
 
     Ray's own `address="auto"` would also join the private Ray of any other program on this machine, and die with it.
 
@@ -40,9 +47,11 @@ def connect() -> Cluster:
         UserError: the cluster that `RAY_ADDRESS` names does not answer. A sweep meant for a cluster never falls back
             to one machine.
     """
+    if ray.is_initialized():
+        return Cluster(_nodes(), "Ray: that of this program, which stays as it is")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker that was given no GPU sees none
-    quiet = {"log_to_driver": False, "logging_level": "error"}
-    started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
+    quiet = {"log_to_driver": False, "logging_level": "error", "job_config": job_config()}
+    started = Path(get_ray_address_file(None))
     named = os.environ.get("RAY_ADDRESS") or "local"
     address = named if named != "local" else started.read_text().strip() if started.is_file() else None
     if named == "local" and (address is None or not _listens(address)):  # a head that was killed leaves its file behind
@@ -74,7 +83,29 @@ def _start(**options: Any) -> None:
             ray.shutdown()
             if attempt == STARTS:
                 raise UserError(f"Ray does not start on this machine: {first_line(error)}. Is it overloaded, or "
-                                "out of memory or disk? Ray's logs are in RAY_TMPDIR, or /tmp/ray") from error
+                                "out of memory or disk? Ray's logs are in "
+                                f"{os.path.dirname(get_ray_address_file(None))}") from error
+
+
+class _Fixed(list):
+    """Folders to which Ray adds none: it would put the one in which the command is given first, for workers alone."""
+
+    def extend(self, _: Any) -> None:
+        pass
+
+
+def job_config() -> JobConfig:
+    """Workers look for modules where this program does, so that a name means the same module to all of them."""
+    return JobConfig(_py_driver_sys_path=_Fixed(reversed(own_path())))  # each goes before the one before it
+
+
+def own_path() -> list[str]:
+    """The folders that this program searches before the standard library: those of PYTHONPATH, or of its caller."""
+    rays = os.path.dirname(ray.__file__)  # Ray puts some of its own there, in each process
+    library = os.path.splitext(sysconfig.get_path("stdlib"))[0]  # .../python3, as also .../python311.zip begins
+    ahead = takewhile(lambda folder: not folder.startswith(library),
+                      (folder for folder in sys.path if not folder.startswith(rays)))
+    return [os.path.abspath(folder) for folder in ahead]
 
 
 def _reason(error: Exception) -> str:

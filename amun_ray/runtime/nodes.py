@@ -13,6 +13,7 @@ from amun_ray.storage.store import Store
 
 WAIT_SECONDS = 300  # for the nodes that the cluster file promises
 ANSWER_SECONDS = 120  # for one small task on each of them
+Described = tuple[str, bool, dict[str, tuple[str, str] | None]]  # see `_describer`
 
 
 def await_nodes(wanted: int, *, seconds: float = WAIT_SECONDS) -> None:
@@ -38,21 +39,21 @@ def own_modules(sweep: Sweep) -> list[str]:
 
 
 def check_nodes(store: Store, modules: Sequence[str] = ()) -> None:
-    """One small task on each node, where there are several.
+    """One small task on each node, where there are several, or modules of the user's.
 
     Raises:
-        UserError: nodes with another version of the package than this process, or without the folder of `store` or one
-            of `modules`; every such node is named.
+        UserError: nodes with another version of the package than this process, without the folder of `store`, without
+            one of `modules` or with another one of its name; every such node is named.
     """
     nodes = live_nodes()
-    if len(nodes) < 2:
+    if len(nodes) < 2 and not modules:
         return
     describe = _describer()
     with store.scratch() as folder:
         probe = ray.remote(num_cpus=0, max_retries=0)(describe)
         asked = [(node["NodeManagerAddress"], probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(
             node["NodeID"], soft=False)).remote(folder if store.local else None, modules)) for node in nodes]
-        here, *_ = describe(None, ())
+        here = describe(None, modules)
         problems = [f"node {address}: {problem}" for address, answer in asked
                     for problem in _problems(answer, here, store.uri)]
     if problems:
@@ -64,48 +65,55 @@ def live_nodes() -> list[dict]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _problems(answer: ray.ObjectRef, here: str, uri: str) -> list[str]:
+def _problems(answer: ray.ObjectRef, here: "Described", uri: str) -> list[str]:
     try:
-        version, sees_store, absent = ray.get(answer, timeout=ANSWER_SECONDS)
+        version, sees_store, modules = ray.get(answer, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:  # of GetTimeoutError too: a node that is gone, or does not answer
         return [f"does not answer: {first_line(error)}"]
     problems = []
-    if version != here:
-        problems.append(f"amun_ray {version} there, {here} here; install the same on every node")
+    if version != here[0]:
+        problems.append(f"amun_ray {version} there, {here[0]} here; install the same on every node")
     if not sees_store:
         problems.append(f"does not see {uri}; on several nodes, --output or storage must name a folder that every node "
                         "mounts, or storage an object store such as s3://bucket/path")
-    return problems + [f"module {module!r} cannot be imported; install it, or put its folder on PYTHONPATH of all nodes"
-                       for module in absent]
+    for module, found in modules.items():
+        if found is None:
+            problems.append(f"module {module!r} cannot be imported; install it, or put its folder on PYTHONPATH of all "
+                            "nodes")
+        elif found[1] != here[2][module][1]:
+            problems.append(f"module {module!r} is {found[0]} there, with another content than {here[2][module][0]} "
+                            "here; put the folder of the right one first on PYTHONPATH, there and here")
+    return problems
 
 
-def _describer() -> Callable[[str | None, Sequence[str]], tuple[str, bool, list[str]]]:
+def _describer() -> Callable[[str | None, Sequence[str]], "Described"]:
     """The task: made inside a function, so that it travels whole and runs on a node with any version, or none.
 
-    It answers with the version, whether the folder of the store is there, and the modules that are not.
+    It answers with the version, whether the folder of the store is there, and the file of each module with the digest
+    of its content, None for a module that is not there.
     """
-    def describe(folder: str | None, modules: Sequence[str]) -> tuple[str, bool, list[str]]:
+    def describe(folder: str | None, modules: Sequence[str]) -> "Described":
         import hashlib
         import importlib
         import os
         from pathlib import Path
 
-        def imports(module: str) -> bool:
+        def described(module: str) -> tuple[str, str] | None:
             try:
-                importlib.import_module(module)
+                file = getattr(importlib.import_module(module), "__file__", None)
             except ImportError:
-                return False
-            return True
+                return None
+            return file or module, hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
 
         sees_store = folder is None or os.access(folder, os.W_OK)
         try:
             import amun_ray
             root = Path(amun_ray.__file__).parent
         except (ImportError, TypeError):  # TypeError: a folder of that name without the package in it
-            return "is not installed", sees_store, []
+            return "is not installed", sees_store, {}
         content = hashlib.sha256()
         for path in sorted(root.rglob("*.py")):
             content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return (f"{amun_ray.__version__} (content {content.hexdigest()[:8]})", sees_store,
-                [module for module in modules if not imports(module)])
+                {module: described(module) for module in modules})
     return describe

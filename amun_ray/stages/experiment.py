@@ -15,7 +15,7 @@ import ray
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
-from amun_ray.base.log import say
+from amun_ray.base.log import Unread, say
 from amun_ray.reporting.columns import SCORES
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.figures import front_files
@@ -81,7 +81,8 @@ class Experiment:
                 leave.enter_context(announced(place))
             hold(own, "output", f"--output {output}")
             tracker = tracker or track()
-            leave.callback(ray.shutdown)
+            if not ray.is_initialized():  # what a caller has of Ray is his
+                leave.callback(ray.shutdown)
             cluster = connect()
             say(str(cluster))
             check_nodes(store, own_modules(sweep))
@@ -97,7 +98,7 @@ class Experiment:
             try:
                 yield cls(plan, output, workspace, record, options, workers, cluster, SweepCosts())
                 status = "FINISHED"
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Unread):
                 status = "KILLED"
                 raise
             finally:
