@@ -2,6 +2,7 @@
 
     ValueError
       +- UserError      something the user wrote or supplied, and can mend: ends a command with one line and exit code 2
+           +- Damaged        what is stored is not what was written
            +- StorageError   the storage takes no more, or is away; an OSError, too
     RuntimeError
       +- Diverged       a training run whose loss or weights left the finite numbers: ends one trial, not the sweep
@@ -10,6 +11,10 @@
 
 class UserError(ValueError):
     """A mistake in a config, a file or an argument. The message says where, the rule, what came and what to do."""
+
+
+class Damaged(UserError):
+    """Stored work is not what was written, or is not there. The message begins with its file."""
 
 
 class StorageError(OSError, UserError):

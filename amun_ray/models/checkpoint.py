@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from amun_ray.base.errors import UserError
 
+DIGEST = "digest"  # metadata key of a file that this package writes: the `digest` of its tensors
 State = Mapping[str, Tensor]
 SAFETENSORS, TORCH = ".safetensors", (".pt", ".pth", ".bin", ".ckpt")
 
@@ -86,7 +87,8 @@ def read(path: str | os.PathLike, source: str | None = None) -> dict[str, Tensor
     """The tensors of a safetensors file, or of a torch file that holds a state dict, plain or under "state_dict".
 
     Torch files are read with `weights_only=True`: nothing in them is executed. The `module.` that DataParallel puts
-    before every name is dropped. `source` is what messages call the file: its path, unless told.
+    before every name is dropped. `source` is what messages call the file: its path, unless told. The tensors of a
+    safetensors file whose metadata has their digest are checked against it, a pass over all bytes.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
@@ -158,9 +160,13 @@ def _describe(found: object) -> str:
 
 def _read_safetensors(path: Path, source: str) -> object:
     try:
-        return safetensors_torch.load_file(path)
+        state, wanted = safetensors_torch.load_file(path), read_metadata(path).get(DIGEST, "")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{source}: cannot be read as safetensors: {error}") from error
+    if len(wanted) == 64 and (found := digest(state)) != wanted:  # another program may mean something else by the key
+        raise UserError(f"{source}: damaged: its tensors have the digest {found[:12]}, and its metadata say "
+                        f"{wanted[:12]}; where they were changed on purpose, leave {DIGEST!r} out of the metadata")
+    return state
 
 
 def _read_torch(path: Path, source: str) -> object:

@@ -62,9 +62,10 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit], su
                  label: str, noun: str) -> set[str]:
     """Make the units that `store` lacks, one task each; returns the digests of those that were made here.
 
-    `submit` starts the task of an item, which answers whether it made the unit (see `sharing.make_once`).
+    What the store holds is checked first (see `Store.result`). `submit` starts the task of an item, which answers
+    whether it made the unit (see `sharing.make_once`).
     """
-    pending = {unit(item).digest: item for item in items if not store.has(unit(item))}
+    pending = {unit(item).digest: item for item in items if store.result(unit(item)) is None}
     new: set[str] = set()
     with bar(label, len(pending), noun) as progress:
         for item, made in make_all(store, list(pending.values()), unit, lambda some: run_tasks(submit, some)):

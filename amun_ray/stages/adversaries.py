@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from amun_ray.data import shards
 from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
 from amun_ray.runtime.queue import ActorQueue
 from amun_ray.storage.sharing import claimed
-from amun_ray.storage.store import Store
+from amun_ray.storage.store import COMPLETE, Store
 from amun_ray.training.parts import Part
 from amun_ray.work.artifacts import columns, numpy_state
 from amun_ray.work.units import RADIUS, WEIGHTS, AdversarialSet, Shard, Target
@@ -53,6 +54,7 @@ def craft_shard(workspace: SharedWorkspace, part: Part, model: Prepared, shard: 
     rows = craft(model, to_unit(part.own_images), part.labels, settings=settings, indices=shard.rows)
     passes = {key: str(value) for key, value in rows.cost._asdict().items()}
     workspace.store.write(shard.unit, shard.name, shards.encode(rows.columns, metadata=shard.lineage | passes))
+    workspace.store.vouch(shard.unit, shard.name)
 
 
 @ray.remote(max_restarts=0)
@@ -150,14 +152,16 @@ def _missing(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> list[Shard]
     """
     store, radius, missing = workspace.store, None, []
     for shard in pieces:
-        if not store.has(shard.unit, shard.name):
-            missing.append(shard)
-            continue
-        content = store.read(shard.unit, shard.name)
-        reason = shards.verify(content, replace(shard, radius=radius).lineage)
-        if reason is not None:
-            say(f"  {store.path(shard.unit, shard.name)}: {reason}; it is built again")
-            store.delete(shard.unit, shard.name)
+        fault, there = store.fault(shard.unit, shard.name), store.has(shard.unit, shard.name)
+        if there and fault is None:
+            content = store.content(shard.unit, shard.name)
+            reason = shards.verify(content, replace(shard, radius=radius).lineage)
+            fault = reason and f"{store.path(shard.unit, shard.name)}: {reason}"
+        if fault is not None:
+            say(f"  {fault}; it is made again")
+        if fault is not None or not there:
+            store.remove(f"{shard.unit.folder}/{shard.name}")
+            store.remove(f"{shard.unit.folder}/{COMPLETE}")  # its report is of all shards, this one too
             missing.append(shard)
         elif _uncalibrated(workspace, replace(shard, radius=radius)):
             radius = float(shards.decode(content)[1][RADIUS])
@@ -182,13 +186,13 @@ def _finished(store: Store, pieces: Sequence[Shard], seconds: float | None) -> A
     Shares are in percent, quantiles in pixel units, passes per sample; see `amun_ray.attacks.report`.
     """
     unit = pieces[0].unit
-    found = store.result(unit)
+    found = store.result(unit) if store.has(unit) else None
     if found is None:
-        metadata = [shards.decode(store.read(unit, shard.name))[1] for shard in pieces]
+        metadata = [shards.decode(store.content(unit, shard.name))[1] for shard in pieces]
         cost = sum((AttackCost(*(int(one[key]) for key in AttackCost._fields)) for one in metadata), AttackCost())
-        found = report(columns(store, unit, len(pieces), ("status", "eps", "l2")), cost)
+        found = report(columns(partial(store.content, unit), len(pieces), ("status", "eps", "l2")), cost)
         if RADIUS in metadata[0]:
             found[RADIUS] = float(metadata[0][RADIUS])
-        store.finish(unit, found | {SECONDS: seconds or 0.0})
+        store.finish(unit, found | {SECONDS: seconds or 0.0}, [shard.name for shard in pieces])
     earlier = found.pop(SECONDS, 0.0)
     return AdversarialSet(unit, len(pieces), found, earlier if seconds is None else seconds, seconds is None)

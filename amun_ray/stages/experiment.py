@@ -25,6 +25,7 @@ from amun_ray.reporting.results import Results
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import Cluster, check_concurrent, connect, slots, worker_options
 from amun_ray.runtime.environment import environment
+from amun_ray.runtime.key import share_key
 from amun_ray.runtime.nodes import check_nodes, own_modules
 from amun_ray.stages.adversaries import adversarial_sets
 from amun_ray.stages.cases import open_cases
@@ -92,7 +93,7 @@ class Experiment:
                 check_concurrent(sweep.search.concurrent, workers)
             for line in changes(sweep, output):
                 say(line)
-            workspace = SharedWorkspace.open(sweep, store, plan.dataset)
+            workspace = SharedWorkspace.open(sweep, share_key(store), plan.dataset)
             record = Record.open(tracker, _run_key(plan, store, tracker), workspace, environment(str(cluster)))
             status = "FAILED"
             try:

@@ -18,7 +18,7 @@ from amun_ray.stages.cases import OpenCase, run_case
 from amun_ray.storage.sharing import make_once, overtaken
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
-from amun_ray.work.units import Hyperparameters, Run, Unlearned
+from amun_ray.work.units import LOGITS, WEIGHTS, Hyperparameters, Run, Unlearned
 
 
 def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparameters], cases: Sequence[OpenCase],
@@ -33,7 +33,7 @@ def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparam
     shared, task = ray.put(workspace), _unlearn.options(max_retries=3, **options)
     new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),
                        label="unlearning", noun="models")
-    unlearned = [Unlearned(run, workspace.store.result(run.unit), run.unit.digest not in new) for run in runs]
+    unlearned = [Unlearned(run, workspace.store.made(run.unit), run.unit.digest not in new) for run in runs]
     if all("failed" in model.result for model in unlearned):
         raise UserError(f"no final run succeeded: {unlearned[0].run.contender}: {unlearned[0].result['failed']}")
     return unlearned
@@ -59,4 +59,4 @@ def make_unlearned(workspace: SharedWorkspace, run: Run) -> None:
     store_logits(store, run.unit, epoch.logits)
     weights = store_weights(store, run.unit, cpu_state(epoch.model))
     store.finish(run.unit, {"scores": curve[-1], "curve": curve, "weights": weights, "seconds": seconds,
-                            "cost": asdict(epoch.report)})
+                            "cost": asdict(epoch.report)}, [LOGITS, WEIGHTS])

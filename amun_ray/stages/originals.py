@@ -19,7 +19,7 @@ from amun_ray.storage.sharing import make_once, overtaken
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.loop import fit
 from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
-from amun_ray.work.units import Trained, Training
+from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
 
 def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict) -> list[Trained]:
@@ -60,9 +60,9 @@ def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> No
     store_logits(workspace.store, unit, logits)
     weights = store_weights(workspace.store, unit, cpu_state(model)) if training.keep_weights else None
     workspace.store.finish(unit, {"name": training.name, "weights": weights, "seconds": seconds,
-                                  "samples": len(training.rows)})
+                                  "samples": len(training.rows)}, [LOGITS] if weights is None else [LOGITS, WEIGHTS])
 
 
 def _trained(store: Store, name: str, unit: Unit, *, reused: bool) -> Trained:
-    result = store.result(unit)
+    result = store.made(unit)
     return Trained(name, unit, result["weights"], result["seconds"], reused)

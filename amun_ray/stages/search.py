@@ -170,11 +170,11 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
         result["diverged"] = reason
     if overtaken(store, job.whole):
         return
-    weights = [store_weights(store, job.whole, state, case_weights(place))
-               for place, state in enumerate(best)] if workspace.sweep.tracking.models == "all" else []
+    kept = best if workspace.sweep.tracking.models == "all" else []
+    weights = [store_weights(store, job.whole, state, case_weights(place)) for place, state in enumerate(kept)]
     at = int(np.argmin(values))
     store.finish(job.whole, {f"best_{term}": result[term][at] for term in terms} | result | {
-        "best_epoch": at + 1, "weights": weights} | spent(started))
+        "best_epoch": at + 1, "weights": weights} | spent(started), [case_weights(place) for place in range(len(kept))])
 
 
 def spent(started: float) -> dict[str, float]:

@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from amun_ray.storage.store import Store, here
+from amun_ray.storage.files import Files, here
 
 BEAT_SECONDS = 10
 DEAD_SECONDS = 120  # some beats, and the minute for which NFS may show an old time
 
 
-def claim(store: Store, name: str) -> bool:
+def claim(store: Files, name: str) -> bool:
     """Whether `name` belongs to the owner of `store` from now on: nobody living has it, or it did before."""
     for _ in range(2):
         if _take(store, name):
@@ -44,18 +44,18 @@ def claim(store: Store, name: str) -> bool:
     return False
 
 
-def release(store: Store, name: str) -> None:
+def release(store: Files, name: str) -> None:
     """Give up a claim that the owner of `store` has."""
     store.remove(_file(name))
 
 
-def taken_by(store: Store, name: str) -> str | None:
+def taken_by(store: Files, name: str) -> str | None:
     """The other, living owner that has `name`; None where there is none."""
     holder = _holder(store, name)
     return holder if holder not in (None, store.owner) and is_alive(store, holder) else None
 
 
-def is_alive(store: Store, owner: str) -> bool:
+def is_alive(store: Files, owner: str) -> bool:
     """Whether the sweep of `owner` still works, for all that can be seen."""
     beats = store.times("sweeps")
     if owner not in beats or not _may_run(owner):
@@ -64,7 +64,7 @@ def is_alive(store: Store, owner: str) -> bool:
 
 
 @contextmanager
-def announced(store: Store) -> Iterator[None]:
+def announced(store: Files) -> Iterator[None]:
     """While this is open the owner of `store` lives: its claims hold, and its scratch is left alone.
 
     What dead owners have left of theirs is removed at the start; whatever is left of its own, at the end.
@@ -82,13 +82,13 @@ def announced(store: Store) -> Iterator[None]:
             _sweep_out(store)
 
 
-def _keep_beating(store: Store, ended: threading.Event) -> None:
+def _keep_beating(store: Files, ended: threading.Event) -> None:
     while not ended.wait(BEAT_SECONDS):
         with suppress(OSError):  # the storage is away, and may come back
             beat(store)
 
 
-def beat(store: Store) -> None:
+def beat(store: Files) -> None:
     """Say that the owner of `store` still lives. It takes no room on a disk that is full."""
     if store.local:
         with suppress(FileNotFoundError):
@@ -97,7 +97,7 @@ def beat(store: Store) -> None:
     store.put(_beat(store), b"")
 
 
-def _sweep_out(store: Store) -> None:
+def _sweep_out(store: Files) -> None:
     """Remove the announcements, the claims and the scratch of everybody who is dead."""
     dead = {owner for folder in ("sweeps", "scratch") for owner in store.times(folder) if not is_alive(store, owner)}
     for name in _leases(store):
@@ -109,7 +109,7 @@ def _sweep_out(store: Store) -> None:
         store.remove(f"sweeps/{owner}")
 
 
-def _leases(store: Store) -> list[str]:
+def _leases(store: Files) -> list[str]:
     if not store.local:
         return [*store.times("leases")]
     with suppress(FileNotFoundError):
@@ -117,7 +117,7 @@ def _leases(store: Store) -> list[str]:
     return []
 
 
-def _beat(store: Store) -> str:
+def _beat(store: Files) -> str:
     return f"sweeps/{store.owner}"
 
 
@@ -125,7 +125,7 @@ def _file(name: str) -> str:
     return f"leases/{name.replace('/', '-')}"
 
 
-def _take(store: Store, name: str) -> bool:
+def _take(store: Files, name: str) -> bool:
     """Write the lease, unless there is one."""
     if store.local:
         path = store.locate(_file(name))
@@ -144,7 +144,7 @@ def _take(store: Store, name: str) -> bool:
     return _holder(store, name) == store.owner
 
 
-def _holder(store: Store, name: str) -> str | None:
+def _holder(store: Files, name: str) -> str | None:
     if store.local:
         with suppress(OSError):  # nothing there, or no symbolic link
             return os.readlink(store.locate(_file(name)))

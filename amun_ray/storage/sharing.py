@@ -15,12 +15,14 @@ T = TypeVar("T")
 def make_once(store: Store, unit: Unit, make: Callable[[], Any]) -> bool:
     """In a worker: make `unit`, unless it is finished or another sweep is at it; whether it was made here.
 
-    A `make` that raises leaves the claim to its sweep, which decides what becomes of the unit.
+    What is there of a damaged unit is removed first. A `make` that raises leaves the claim to its sweep, which decides
+    what becomes of the unit.
     """
     if not claim(store, unit.folder):
         return False
-    missing = not store.has(unit)
+    missing = not store.is_sound(unit)
     if missing:
+        store.remove_folder(unit.folder)
         make()
     release(store, unit.folder)
     return missing
@@ -28,7 +30,7 @@ def make_once(store: Store, unit: Unit, make: Callable[[], Any]) -> bool:
 
 def overtaken(store: Store, unit: Unit) -> bool:
     """In a worker, when `unit` is made: whether another sweep, which took this one for dead, has finished it before."""
-    return store.has(unit)
+    return store.is_sound(unit)
 
 
 def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
@@ -41,13 +43,13 @@ def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
     ready, elsewhere, waits = list(items), [], _Patience()
     while ready or elsewhere:
         for item, made in run(ready):
-            if made or store.has(unit(item)):
+            if made or store.is_sound(unit(item)):
                 yield item, made
             else:
                 elsewhere.append(item)
         waiting, ready, elsewhere = elsewhere, [], []
         for item in waiting:
-            free = store.has(unit(item)) or taken_by(store, unit(item).folder) is None
+            free = store.is_sound(unit(item)) or taken_by(store, unit(item).folder) is None
             (ready if free else elsewhere).append(item)
         if elsewhere and not ready:
             waits.wait(f"  waiting for {len(elsewhere)} of them, which another sweep is at")

@@ -2,35 +2,32 @@
 
 A unit of work (one training, one adversarial set, one trial, one unlearned model) is a folder `<kind>/<digest>/`. The
 digest is taken of everything that the unit's result depends on; `unit.json`, written last, says that the folder is
-complete and holds the inputs (the lineage) beside the result. The same command again finds its units and repeats none
-of them.
-
-What a write needs on its way is below `scratch/OWNER/`, so that what a killed sweep leaves there can be told from what
-a living one is at; `leases` says who lives.
+complete and holds the inputs (the lineage) beside the result, and a checksum of everything (see `seal`). The same
+command again finds its units and repeats none of them, except those that are no longer what was written.
 """
 
 import hashlib
 import json
 import os
-import socket
-import threading
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from amun_ray.base.errors import StorageError, UserError
+from amun_ray.base.errors import Damaged
+from amun_ray.base.progress import say
+from amun_ray.storage import seal
+from amun_ray.storage.files import Files
+from amun_ray.storage.leases import taken_by
 
 FORMAT = 1  # part of every digest: raise it when a stage computes something else from the same inputs
-COMPLETE = "unit.json"
-OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no renaming; an object appears whole
-FIRST_CONTACT_SECONDS = 15
+AGAIN = "the same command makes it again"
+COMPLETE, VOUCHER = "unit.json", ".seal"  # the latter is the ending of a file that vouches for another
+_sound: dict[tuple[str, str], tuple] = {}  # files that this process has checked: (store, name) -> identity, checksum
+_told: set[str] = set()  # what this process has said already
 
 
 @dataclass(frozen=True)
@@ -56,94 +53,23 @@ def digest(value: Any) -> str:
     return hashlib.sha256(value).hexdigest()[:20]
 
 
-@cache
-def here() -> str:
-    """This machine, since it was started, as processes of this one's namespace see it: where a process id means one."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            started = f"{file.read()}{os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux: a process elsewhere cannot be asked for, so no other owner is ever here
-        started = uuid.uuid4().hex
-    return f"{socket.gethostname()}:{digest(started.encode())[:8]}"
+class Store(Files):
+    """The folder of finished units.
 
-
-class Store:
-    """A folder (local path, or a URI that pyarrow knows: `file://`, `s3://`, `gs://`) of finished units.
-
-    A relative path counts from the folder in which the store is made: workers, which get it, are in folders of Ray's.
-    `owner` is who writes: it goes with the store to the workers of a sweep, and is the same for all of them.
+    `key` is where the key to sign with comes from, in each process: the key itself is in no copy of the store.
     """
 
-    def __init__(self, uri: str, owner: str | None = None) -> None:
-        self.uri = uri if "://" in uri else os.path.abspath(uri)
-        self.owner = owner or f"{here()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    def __init__(self, uri: str, owner: str | None = None, key: Callable[[], bytes | None] = seal.key) -> None:
+        super().__init__(uri, owner)
+        self.key = key
+        self._written: dict[str, str] = {}  # checksums of what this process wrote into units, by path, until `finish`
 
-    @cached_property
-    def _root(self) -> tuple[pafs.FileSystem, str]:
-        try:
-            if "://" in self.uri:
-                filesystem, path = pafs.FileSystem.from_uri(self.uri)
-            else:
-                filesystem, path = pafs.LocalFileSystem(), self.uri
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"storage {self.uri!r} cannot be opened: {error}") from error
-        return filesystem, path.rstrip("/")
-
-    def __getstate__(self) -> dict[str, str]:
-        return {"uri": self.uri, "owner": self.owner}
-
-    @property
-    def local(self) -> bool:
-        """Whether files of this store can be mapped into memory."""
-        return self._root[0].type_name == "local"
-
-    def exists(self) -> bool:
-        """Whether anything was ever written here; UserError as `check_writable`, for one that cannot be asked."""
-        filesystem, root = self._root
-        found = self._first_contact("readable", lambda: filesystem.get_file_info(root).type)
-        return found == pafs.FileType.Directory
-
-    def check_writable(self) -> None:
-        """Write and remove a small file; UserError when that fails, or takes longer than `FIRST_CONTACT_SECONDS`."""
-        def probe() -> None:
-            name = f"scratch/{self.owner}/probe"
-            self.put(name, b"amun_ray")
-            self.remove(name)
-            self.remove_folder(f"scratch/{self.owner}")
-
-        self._first_contact("writable", probe)
-
-    def _first_contact(self, wanted: str, act: Callable[[], Any]) -> Any:
-        """What `act` returns, from a thread of its own: pyarrow tries again for minutes, and a folder of a server that
-        is away hangs."""
-        results: list[Any] = []
-        problems: list[Exception] = []
-
-        def attempt() -> None:
-            try:
-                results.append(act())
-            except Exception as error:  # raised again below, where it can be seen
-                problems.append(error)
-
-        thread = threading.Thread(target=attempt, daemon=True)
-        thread.start()
-        thread.join(FIRST_CONTACT_SECONDS)
-        if problems and isinstance(problems[0], OSError):
-            reason = str(problems[0].__cause__ or problems[0]).splitlines()[0]
-            raise UserError(f"storage {self.uri!r} is not {wanted}: {reason}") from problems[0]
-        if problems:
-            raise problems[0]
-        if not results:
-            raise UserError(f"storage {self.uri!r} does not answer within {FIRST_CONTACT_SECONDS} s")
-        return results[0]
+    def __reduce__(self) -> tuple:
+        return Store, (self.uri, self.owner, self.key)
 
     def path(self, unit: Unit, name: str) -> str:
         """Where the file `name` of `unit` is, or would be."""
         return self.locate(f"{unit.folder}/{name}")
-
-    def locate(self, name: str) -> str:
-        """Where `name`, relative to the store, is for pyarrow, or would be."""
-        return f"{self._root[1]}/{name}"
 
     def has(self, unit: Unit, name: str = COMPLETE) -> bool:
         return self._root[0].get_file_info(self.path(unit, name)).is_file
@@ -151,58 +77,11 @@ class Store:
     def write(self, unit: Unit, name: str, data: bytes) -> str:
         """Write a file of `unit` whole or not at all; returns its path."""
         self.put(f"{unit.folder}/{name}", data)
+        self._written[self.path(unit, name)] = seal.checksum(data)
         return self.path(unit, name)
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write the file `name`, relative to the store, whole or not at all: by one rename, or as one object.
-
-        Raises:
-            StorageError: the disk is full, the server away, ...
-        """
-        filesystem, _ = self._root
-        path = self.locate(name)
-        partial = path
-        try:
-            if filesystem.type_name not in OBJECT_STORES:
-                partial = self.locate(f"scratch/{self.owner}/{uuid.uuid4().hex}.partial")
-                filesystem.create_dir(os.path.dirname(partial))
-                filesystem.create_dir(os.path.dirname(path))
-            with filesystem.open_output_stream(partial) as stream:
-                stream.write(data)
-            if partial != path:
-                filesystem.move(partial, path)
-        except OSError as error:
-            if partial != path:
-                with suppress(OSError):
-                    filesystem.delete_file(partial)
-            raise StorageError(f"storage {self.uri!r}: {name} cannot be written: {str(error).splitlines()[0]}. "
-                               "Once it can, the same command goes on") from error
-
-    def get(self, name: str) -> bytes | None:
-        """The content of the file `name`, relative to the store, or None where there is none."""
-        try:
-            with self._root[0].open_input_file(self.locate(name)) as stream:
-                return stream.read()
-        except FileNotFoundError:
-            return None
-
-    def times(self, folder: str) -> dict[str, datetime | None]:
-        """When each entry of `folder` was last written, by the storage's own clock; None where it keeps no time."""
-        found = self._root[0].get_file_info(pafs.FileSelector(self.locate(folder), allow_not_found=True))
-        return {entry.base_name: entry.mtime for entry in found}
-
-    def remove(self, name: str) -> None:
-        """Remove the file `name`, relative to the store; none there is well."""
-        with suppress(FileNotFoundError):
-            self._root[0].delete_file(self.locate(name))
-
-    def remove_folder(self, name: str) -> None:
-        """Remove the folder `name`, relative to the store, and all in it; none there is well."""
-        with suppress(FileNotFoundError):
-            self._root[0].delete_dir(self.locate(name))
-
-    def read(self, unit: Unit, name: str) -> pa.Buffer:
-        """The bytes of a file; mapped into memory, not copied, where the store is local."""
+    def content(self, unit: Unit, name: str) -> pa.Buffer:
+        """The bytes of a file, whatever they are; mapped into memory, not copied, where the store is local."""
         filesystem, _ = self._root
         path = self.path(unit, name)
         if self.local and filesystem.get_file_info(path).size:
@@ -210,43 +89,174 @@ class Store:
         with filesystem.open_input_file(path) as stream:
             return stream.read_buffer()
 
+    def read(self, unit: Unit, name: str) -> pa.Buffer:
+        """`content` of a file of a complete unit, that is what was written.
+
+        Cost: one pass over its bytes the first time that a process reads it, and again where size, time or inode say
+        that it was touched since. A change that keeps all three is seen by the next process.
+
+        Raises:
+            Damaged: it is not, or is not there.
+        """
+        again = AGAIN
+        try:
+            content = self._open(unit)
+            if content is None:
+                raise Damaged(f"{self.path(unit, COMPLETE)}: missing")
+            if "files" not in content:
+                again = f"remove {self.locate(unit.folder)}, and {again}"
+            self._check(unit, name, content)
+        except Damaged as error:
+            raise Damaged(f"{error}; {again}") from error
+        return self.content(unit, name)
+
     def delete(self, unit: Unit, name: str) -> None:
         self._root[0].delete_file(self.path(unit, name))
 
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
-        """A folder in the store that is gone afterwards, as path or URI."""
-        name = f"scratch/{self.owner}/{uuid.uuid4().hex}"
-        if self._root[0].type_name not in OBJECT_STORES:
-            self._root[0].create_dir(self.locate(name))
-        try:
-            base, mark, options = self.uri.partition("?")
-            yield self.locate(name) if self.local else f"{base.rstrip('/')}/{name}{mark}{options}"
-        finally:
-            self.remove_folder(name)
+    def finish(self, unit: Unit, result: dict[str, Any], files: Sequence[str] = ()) -> dict[str, Any]:
+        """Mark `unit`, which consists of `files`, as complete; returns the `result` (JSON values only) that a later
+        `result` call will give. A file that another process wrote is read for its checksum.
 
-    def finish(self, unit: Unit, result: dict[str, Any]) -> dict[str, Any]:
-        """Mark `unit` as complete; returns the `result` (JSON values only) that a later `result` call will give."""
-        text = json.dumps({"kind": unit.kind, "inputs": unit.inputs, "result": result}, indent=1, allow_nan=False)
-        self.write(unit, COMPLETE, text.encode())
+        Raises:
+            Damaged: there is a key, and another process wrote a file without `vouch`.
+        """
+        self._close(unit, COMPLETE, result, {name: self._sum(unit, name) for name in files})
         return result
 
+    def vouch(self, unit: Unit, name: str) -> None:
+        """Sign a file that this process has written, where there is a key: another process will finish `unit`."""
+        found = self._written.pop(self.path(unit, name))
+        if self.key() is not None:
+            self._close(unit, name + VOUCHER, None, {name: found})
+
     def inputs(self, kind: str) -> Iterator[dict[str, Any]]:
-        """The inputs of every complete unit of a kind, one after another."""
-        filesystem, root = self._root
-        folders = pafs.FileSelector(f"{root}/{kind}", allow_not_found=True)
-        for folder in filesystem.get_file_info(folders):
-            path = f"{folder.path}/{COMPLETE}"
-            if filesystem.get_file_info(path).is_file:
-                with filesystem.open_input_file(path) as stream:
-                    yield json.loads(stream.read())["inputs"]
+        """The inputs of every complete unit of a kind whose `unit.json` is what was written, one after another."""
+        for folder in self.times(kind):
+            with suppress(Damaged):
+                if (content := self._parse(f"{kind}/{folder}", COMPLETE)) is not None:
+                    yield content["inputs"]
 
     def result(self, unit: Unit) -> dict[str, Any] | None:
-        """The result of a complete unit, or None when there is none."""
-        if not self.has(unit):
+        """The result of a complete and sound unit, or None. What is damaged of it is named: it is made again.
+
+        Cost: that of `read` for every file of the unit.
+        """
+        found, faults = self._look(unit)
+        if found is None and not faults and self._is_left(unit.folder):
+            faults.append(f"{self.path(unit, COMPLETE)}: missing")
+        for fault in faults:
+            self._tell(f"  {fault}; it is made again")
+        return None if faults or found is None else found["result"]
+
+    def made(self, unit: Unit) -> dict[str, Any]:
+        """`result` of a unit that was just made, or found; Damaged where that is no longer so."""
+        found, faults = self._look(unit)
+        if faults or found is None:
+            raise Damaged(f"{[*faults, f'{self.path(unit, COMPLETE)}: missing'][0]}; {AGAIN}")
+        return found["result"]
+
+    def is_sound(self, unit: Unit) -> bool:
+        """Whether `unit` is complete, and all of it is what was written; the same as `result`, in silence."""
+        found, faults = self._look(unit)
+        return found is not None and not faults
+
+    def fault(self, unit: Unit, name: str, content: Mapping[str, Any] | None = None) -> str | None:
+        """Why a file must not be used, in one line that begins with it; None where nothing speaks against it.
+
+        Of a unit that is not complete, or whose `unit.json` is damaged, `vouch` alone can tell. `content`: what
+        `unit.json` says, for whoever has read it.
+        """
+        with suppress(Damaged):
+            content = content or self._open(unit)
+        try:
+            if content is not None:
+                self._check(unit, name, content)
+            elif self.has(unit, name) and self.key() is not None:
+                self._sum(unit, name)
+        except Damaged as error:
+            return str(error)
+        return None
+
+    def _is_left(self, folder: str) -> bool:
+        """Whether there is a folder that nobody is at; a server is not asked, which takes time for each."""
+        return self.local and os.path.isdir(self.locate(folder)) and taken_by(self, folder) is None
+
+    def _look(self, unit: Unit) -> tuple[dict[str, Any] | None, list[str]]:
+        """What `unit.json` says, None where there is none or it is damaged; and what is damaged of `unit`."""
+        try:
+            content = self._open(unit)
+        except Damaged as error:
+            return None, [str(error)]
+        faults = (self.fault(unit, name, content) for name in (content or {}).get("files", ()))
+        return content, [fault for fault in faults if fault is not None]
+
+    def _close(self, unit: Unit, name: str, result: dict[str, Any] | None, sums: Mapping[str, str]) -> None:
+        content = {"kind": unit.kind, "inputs": unit.inputs, "result": result, "files": sums}
+        self.put(f"{unit.folder}/{name}", seal.close(content, self.key()))
+
+    def _open(self, unit: Unit, name: str = COMPLETE) -> dict[str, Any] | None:
+        """What `unit.json`, or a voucher, says of `unit`; None where there is none.
+
+        Raises:
+            Damaged: it is not what was written, or belongs to another unit.
+        """
+        content = self._parse(unit.folder, name)
+        if content is not None and "files" not in content:
+            self._tell(f"  {self.locate(unit.kind)}: units of an earlier version, which wrote no checksums, are used "
+                       "as they are; what is removed there is made again, with checksums")
+        return content
+
+    def _parse(self, folder: str, name: str) -> dict[str, Any] | None:
+        path = self.locate(f"{folder}/{name}")
+        if (data := self.get(f"{folder}/{name}")) is None:
             return None
         try:
-            return json.loads(self.read(unit, COMPLETE).to_pybytes())["result"]
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{self.path(unit, COMPLETE)}: not a unit of this store ({error}); delete its folder, "
-                            "and the same command makes it again") from error
+            content = seal.open_(data, self.key())
+        except ValueError as error:
+            raise Damaged(f"{path}: {error}") from error
+        if (found := Unit(content["kind"], content["inputs"]).folder) != folder:
+            raise Damaged(f"{path}: of another unit, {found}")
+        return content
+
+    def _sum(self, unit: Unit, name: str) -> str:
+        """The checksum of a file of a unit that is not complete yet; by its voucher, where there is a key."""
+        path = self.path(unit, name)
+        if path in self._written:
+            return self._written.pop(path)
+        if self.key() is None:
+            return seal.checksum(self.content(unit, name))
+        voucher = self._open(unit, name + VOUCHER)
+        if voucher is None:
+            raise Damaged(f"{path}: not signed, and {seal.KEY} is set")
+        self._check(unit, name, voucher)
+        return voucher["files"][name]
+
+    def _check(self, unit: Unit, name: str, content: Mapping[str, Any]) -> None:
+        """Raise Damaged unless a file of a unit has the checksum that `content` of its `unit.json` says."""
+        path = self.path(unit, name)
+        if (identity := self._identity(path)) is None:
+            raise Damaged(f"{path}: missing")
+        if "files" not in content:
+            return
+        if (wanted := content["files"].get(name)) is None:
+            raise Damaged(f"{path}: no file of its unit")
+        if _sound.get((self.uri, path)) != (identity, wanted):
+            found = seal.checksum(self.content(unit, name))
+            if found != wanted:
+                raise Damaged(f"{path}: its sha256 is {found[:12]}, but {wanted[:12]} was written")
+            _sound[self.uri, path] = identity, wanted
+
+    def _identity(self, path: str) -> tuple | None:
+        """What changes when a file is written; None where there is none."""
+        if self.local:
+            with suppress(FileNotFoundError):
+                found = os.stat(path)
+                return found.st_size, found.st_mtime_ns, found.st_ino
+            return None
+        found = self._root[0].get_file_info(path)
+        return (found.size, found.mtime_ns) if found.is_file else None
+
+    def _tell(self, text: str) -> None:
+        if text not in _told:
+            _told.add(text)
+            say(text)

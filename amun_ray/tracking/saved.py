@@ -1,11 +1,13 @@
 """An unlearned model as files: how it is built and its weights, and around them what makes an MLflow model of it.
 
 `model.json` and `weights.safetensors` are the model: read as data, built by this package, the same predictions bit for
-bit. The MLflow model is these two files with a signature and an example; MLflow opens it through this very module, so
-there is no pickle, nothing is traced, and a network of the user's own is logged like any other. Whoever loads it needs
-amun_ray installed, which `requirements.txt` does not list, since no package index has it.
+bit. `model.json` has the sha256 of the weights, so that no others are taken for them. The MLflow model is these two
+files with a signature and an example; MLflow opens it through this very module, so there is no pickle, nothing is
+traced, and a network of the user's own is logged like any other. Whoever loads it needs amun_ray installed, which
+`requirements.txt` does not list, since no package index has it.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import tempfile
@@ -28,13 +30,13 @@ from amun_ray.models import checkpoint
 from amun_ray.tracking.contact import downloaded
 from amun_ray.tracking.event import read_files
 
-MODEL, WEIGHTS = "model.json", "weights.safetensors"
+MODEL, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "sha256"
 NEEDED = ("torch", "numpy", "safetensors", "mlflow")
 
 
 def model_files(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> dict[str, bytes]:
     """The artifacts of unlearned models: how the network is built, and the weights of each by file name."""
-    return {f"model/{name}": content for name, content in {MODEL: _text(description), **weights}.items()}
+    return {f"model/{name}": content for name, content in {MODEL: _text(description, weights), **weights}.items()}
 
 
 def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int, int, int]) -> dict[str, bytes]:
@@ -45,11 +47,13 @@ def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int
         weights: a safetensors file.
         shape: (C, H, W) of an image.
     """
-    return _around(shape, description["classes"]) | {MODEL: _text(description), WEIGHTS: weights}
+    files = {WEIGHTS: weights}
+    return _around(shape, description["classes"]) | {MODEL: _text(description, files)} | files
 
 
-def _text(description: Mapping[str, Any]) -> bytes:
-    return json.dumps(description, indent=1).encode()
+def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes:
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in weights.items()}
+    return json.dumps({**description, CHECKSUMS: sums}, indent=1).encode()
 
 
 @cache
@@ -78,7 +82,7 @@ class Served:
 
 def _load_pyfunc(path: str) -> Served:
     """The name by which MLflow finds the loader of a model."""
-    return Served(_read(Path(path), WEIGHTS))
+    return Served(_read(Path(path), WEIGHTS, path))
 
 
 def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS) -> nn.Module:
@@ -90,18 +94,26 @@ def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS) -
         weights: a trial has one file per held-out case, `weights-0.safetensors` and on.
 
     Raises:
-        UserError: nothing answers, or there is no such model.
+        UserError: nothing answers, there is no such model, or its weights are not those that were logged.
     """
     address = source if source.startswith("models:/") else f"runs:/{source}/model"
     with downloaded(address, uri or mlflow.get_tracking_uri()) as folder:
         missing = [name for name in (MODEL, weights) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{address}: no {' and no '.join(missing)} there, but {', '.join(read_files(folder))}")
-        return _read(folder, weights)
+        return _read(folder, weights, address)
 
 
-def _read(folder: Path, weights: str) -> nn.Module:
+def _read(folder: Path, weights: str, source: str) -> nn.Module:
+    """The model of a folder, which messages call `source`; one that was logged without checksums is checked by the
+    digest that its weights carry."""
     description = json.loads((folder / MODEL).read_text())
+    sums, name = description.pop(CHECKSUMS, {}), f"{source}: {weights}"
+    with open(folder / weights, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if (wanted := sums.get(weights, found)) != found:
+        raise UserError(f"{name}: damaged, or of another model: its sha256 is {found[:12]}, and {MODEL} says "
+                        f"{wanted[:12]}; delete the run, and the sweep's command logs it again from the store")
     model = models.build(description.pop("name"), seed=0, **description)
-    checkpoint.load_into(model, folder / weights)
+    checkpoint.load_state(model, checkpoint.read(folder / weights, name), name)
     return model.eval()

@@ -1,10 +1,12 @@
 """What the store holds of a model and of an adversarial set: weights, predictions, columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import safetensors.numpy
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from amun_ray.base.errors import UserError
@@ -13,6 +15,8 @@ from amun_ray.data import shards
 from amun_ray.models import checkpoint
 from amun_ray.storage.store import Store, Unit
 from amun_ray.work.units import LOGITS, WEIGHTS, AdversarialSet, Trained, Workspace, shard_name
+
+AGAIN = "delete its folder, and the same command makes it again"
 
 
 def cpu_state(model: nn.Module) -> dict[str, Tensor]:
@@ -23,13 +27,17 @@ def cpu_state(model: nn.Module) -> dict[str, Tensor]:
 def store_weights(store: Store, unit: Unit, state: dict[str, Tensor], name: str = WEIGHTS) -> str:
     """Write a state dict; returns its digest."""
     weights = checkpoint.digest(state)
-    store.write(unit, name, checkpoint.save(state, {"digest": weights}))
+    store.write(unit, name, checkpoint.save(state, {checkpoint.DIGEST: weights}))
     return weights
 
 
 def numpy_state(store: Store, unit: Unit, name: str) -> dict[str, np.ndarray]:
     """The weights of a finished model as arrays, the form that the object store shares without a copy."""
-    return safetensors.numpy.load(store.read(unit, name).to_pybytes())
+    data = store.read(unit, name).to_pybytes()
+    try:
+        return safetensors.numpy.load(data)
+    except SafetensorError as error:  # of a unit that has no checksums yet
+        raise UserError(f"{store.path(unit, name)}: cannot be read as weights ({error}); {AGAIN}") from error
 
 
 def store_logits(store: Store, unit: Unit, logits: np.ndarray) -> None:
@@ -46,17 +54,16 @@ def read_logits(workspace: Workspace, unit: Unit, name: str) -> np.ndarray:
         UserError: what is stored cannot be read, is not of this sweep's samples and classes, or is not finite.
     """
     store, wanted = workspace.store, (workspace.size, workspace.classes)
-    place = f"{name}: {store.path(unit, LOGITS)}"
-    again = "delete its folder, and the same command makes it again"
+    place, data = f"{name}: {store.path(unit, LOGITS)}", store.read(unit, LOGITS)
     try:
-        logits = np.lib.format.read_array(pa.BufferReader(store.read(unit, LOGITS)), allow_pickle=False)
+        logits = np.lib.format.read_array(pa.BufferReader(data), allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{place}: cannot be read as predictions ({error}); {again}") from error
+        raise UserError(f"{place}: cannot be read as predictions ({error}); {AGAIN}") from error
     if logits.shape != wanted:
         raise UserError(f"{place}: predictions of shape {logits.shape}, this sweep has {wanted[0]} samples and "
-                        f"{wanted[1]} classes; {again}")
+                        f"{wanted[1]} classes; {AGAIN}")
     if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
-        raise UserError(f"{place}: the predictions of {broken} of {len(logits)} samples are not finite; {again}")
+        raise UserError(f"{place}: the predictions of {broken} of {len(logits)} samples are not finite; {AGAIN}")
     return logits
 
 
@@ -68,20 +75,20 @@ def stream_logits(workspace: Workspace, models: Sequence[Trained]) -> Iterator[n
 
 def numbers(store: Store, made: AdversarialSet) -> dict[str, np.ndarray]:
     """`status`, `eps` and `l2` of every row of a set, each (N,)."""
-    return columns(store, made.unit, made.shards, ("status", "eps", "l2"))
+    return columns(partial(store.read, made.unit), made.shards, ("status", "eps", "l2"))
 
 
 def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np.ndarray]:
     """The adversarial images (M, C, H, W) float32 in [0, 1] and their labels (M,) int64; failed rows are left out."""
-    rows = columns(store, made.unit, made.shards, ("status", "image", "label"))
+    rows = columns(partial(store.read, made.unit), made.shards, ("status", "image", "label"))
     kept = rows["status"] != Status.FAILED
     return rows["image"][kept], rows["label"][kept]
 
 
-def columns(store: Store, unit: Unit, count: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a whole set, read shard by shard."""
-    read = []
+def columns(read: Callable[[str], pa.Buffer], count: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a whole set, shard by shard; `read` gives the bytes of a shard by its name."""
+    found = []
     for number in range(count):
-        rows, _ = shards.decode(store.read(unit, shard_name(number)))
-        read.append({key: rows[key] for key in keys})
-    return {key: np.concatenate([rows[key] for rows in read]) for key in keys}
+        rows, _ = shards.decode(read(shard_name(number)))
+        found.append({key: rows[key] for key in keys})
+    return {key: np.concatenate([rows[key] for rows in found]) for key in keys}

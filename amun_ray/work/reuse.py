@@ -25,7 +25,7 @@ def left(plan: Plan, store: Store) -> Pieces:
     whole = pieces(plan)
     workspace = plan.workspace(store)
     wanted = wanted_trainings(workspace, plan)
-    have = [store.has(one.unit(workspace)) for one in wanted.every]
+    have = [store.result(one.unit(workspace)) is not None for one in wanted.every]
     trainings = tuple(rows for rows, there in zip(whole.trainings, have, strict=True) if not there)
     originals = {k: Trained(one.name, one.unit(workspace), result["weights"], result["seconds"])
                  for k, one in enumerate(wanted.originals) if (result := store.result(one.unit(workspace))) is not None}
@@ -48,10 +48,8 @@ def describe(plan: Plan, todo: Pieces, store: Store) -> str:
 
 def _made(workspace: Workspace, target: Target) -> int:
     """The images of a set whose shards are there."""
-    shards = target.shards(workspace)
-    if workspace.store.has(target.unit(workspace)):
-        return len(target.rows)
-    return sum(len(shard.rows) for shard in shards if workspace.store.has(shard.unit, shard.name))
+    store, unit, shards = workspace.store, target.unit(workspace), target.shards(workspace)
+    return sum(len(shard.rows) for shard in shards if store.has(unit, shard.name) and not store.fault(unit, shard.name))
 
 
 def _lineages(plan: Plan, workspace: Workspace, wanted: Wanted, targets: Mapping[tuple[int, str], Target]) -> Known:

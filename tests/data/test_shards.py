@@ -46,7 +46,7 @@ def test_equal_rows_are_equal_bytes():
 def test_images_are_read_without_a_copy(tmp_path):
     store, unit, rows = Store(str(tmp_path)), Unit("sets", {}), make_rows(300, (3, 32, 32))
     store.write(unit, "0.parquet", encode(rows, metadata=ORIGIN))
-    mapped = store.read(unit, "0.parquet")
+    mapped = store.content(unit, "0.parquet")
     assert verify(mapped, ORIGIN) is None
     columns, _ = decode(mapped)
     assert not columns["image"].flags.owndata

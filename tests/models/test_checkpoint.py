@@ -150,6 +150,18 @@ def test_every_cut_of_a_file_is_refused(tmp_path):
                 read(path)
 
 
+def test_no_byte_of_tensors_with_their_digest_can_change(tmp_path):
+    model, path = make(), tmp_path / "a.safetensors"
+    content = save(model, {"digest": digest(model)})
+    first = 8 + int.from_bytes(content[:8], "little")  # of the tensors
+    for place in range(first, len(content), max(1, (len(content) - first) // 50)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+        with pytest.raises(UserError, match=f"{path}: damaged: its tensors have the digest [0-9a-f]{{12}}, and"):
+            read(path)
+    path.write_bytes(save(model, {"digest": "2024-05-01"}))  # of somebody else, who means something else
+    assert read(path).keys() == model.state_dict().keys()
+
+
 def test_metadata_of_no_safetensors_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be read as safetensors"):

@@ -29,7 +29,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import fit
 from amun_ray.training.parts import place
 from amun_ray.work.artifacts import cpu_state, store_weights
-from amun_ray.work.units import AdversarialSet, Target, Trained
+from amun_ray.work.units import WEIGHTS, AdversarialSet, Target, Trained
 
 ORIGINAL = Unit("models", {"made by": "tests"})
 BROKEN = Unit("models", {"made by": "tests, with NaN among its weights"})
@@ -110,7 +110,7 @@ def train_original(store: Path, gate: Path) -> None:
 
 def keep(folder: Path, unit: Unit, model: nn.Module) -> None:
     store = Store(str(folder))
-    store.finish(unit, {"weights": store_weights(store, unit, cpu_state(model))})
+    store.finish(unit, {"weights": store_weights(store, unit, cpu_state(model))}, [WEIGHTS])
 
 
 def copy_original(source: Path, store: Path) -> Path:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import Damaged, UserError
 from amun_ray.base.seeds import generator
 from amun_ray.metrics import GAP_TERMS_MIS, RmiaSettings, audit, lira, score
 from amun_ray.reporting.columns import ATTACKS, COLUMNS
@@ -15,8 +15,7 @@ from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row
 from amun_ray.runtime import environment
 from amun_ray.storage.store import Store, Unit
-from amun_ray.work import artifacts
-from amun_ray.work.artifacts import read_logits, store_logits
+from amun_ray.work.artifacts import read_logits, store_logits, stream_logits
 from amun_ray.work.audit import Audit
 from amun_ray.work.evidence import Evidence
 from amun_ray.work.units import LOGITS, Trained, Workspace
@@ -50,6 +49,7 @@ def bank(space):
     def stored(name: str, seen: np.ndarray, seed: int) -> Trained:
         unit = Unit("models", {"name": name})
         store_logits(space.store, unit, logits_of(seen, labels, seed))
+        space.store.finish(unit, {}, [LOGITS])
         return Trained(name, unit, None, 1.0)
     references = [stored(f"reference {k}", half, 10 + k) for k, half in enumerate(halves)]
     retrained = [stored(f"retrained {k}", (rows >= len(FORGET)) & (rows < TRAIN), 30 + k) for k in range(2)]
@@ -121,13 +121,22 @@ def damage(kind: str, path: Path) -> None:
     ("classes", r"predictions of shape \(400, 4\), this sweep has 400 samples and 5 classes"),
     ("nan", "the predictions of 3 of 400 samples are not finite"),
     ("cut", "cannot be read as predictions"),
-    ("gone", "cannot be read as predictions"),
 ])
 def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, bank, kind, message):
+    """A checksum says that they are what was written, not that they are predictions of these samples."""
     _, _, references, _ = bank
     damage(kind, Path(space.store.path(references[3].unit, LOGITS)))
+    space.store.finish(references[3].unit, {}, [LOGITS])
     with pytest.raises(UserError, match=f"^reference 3: .*{LOGITS}.*{message}.*; delete its folder"):
-        list(artifacts.stream_logits(space, references))
+        list(stream_logits(space, references))
+
+
+@pytest.mark.parametrize("kind", ["samples", "cut", "gone"])
+def test_predictions_that_are_not_those_that_were_written_are_not_read(space, bank, kind):
+    path = Path(space.store.path(bank[2][3].unit, LOGITS))
+    damage(kind, path)
+    with pytest.raises(Damaged, match=f"^{path}: .*; the same command makes it again"):
+        list(stream_logits(space, bank[2]))
 
 
 def test_costs_are_seconds_times_devices_and_know_what_was_made_before():

@@ -1,5 +1,6 @@
 """MLflow is told everything once, whoever tells it at the same time, and whether it is there or not."""
 
+import json
 import multiprocessing
 import signal
 from functools import partial
@@ -202,6 +203,36 @@ def test_a_registered_model_predicts_the_same_bit_for_bit(database, open_tracker
         [MlflowClient(tracking_uri=database).get_run(run).info.experiment_id])
     assert logged.source_run_id == run
     assert {metric.key for metric in logged.metrics} == {"gap"}
+
+
+def test_what_was_recorded_of_one_model_is_never_said_of_other_weights(database, open_tracker, folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    one, parent = open_tracker(database)
+    other = checkpoint.save(models.build("small_cnn", channels=1, classes=10, size=8, mean=[0.3], std=[0.3], seed=1),
+                            {})
+    flipped = bytearray(folder["weights.safetensors"])
+    flipped[-1] ^= 1
+    for number, weights in enumerate((other, bytes(flipped), flipped[:-4], b"")):
+        run = one.log(child(parent, number, model=folder | {"weights.safetensors": bytes(weights)},
+                            registered="forgetful"))
+        for source, address in ((run, f"runs:/{run}/model"), ("models:/forgetful@best",) * 2):
+            with pytest.raises(UserError, match=f"^{address}: weights.safetensors: damaged, or of another model: "):
+                load_model(source, uri=database)
+        with pytest.raises(UserError, match="damaged, or of another model"):
+            pyfunc.load_model("models:/forgetful@best")
+
+
+def test_a_model_that_was_logged_without_checksums_is_checked_by_its_digest(database, open_tracker, network, folder):
+    one, parent = open_tracker(database)
+    described = json.loads(folder["model.json"])
+    del described["sha256"]
+    weights = bytearray(checkpoint.save(network, {"digest": checkpoint.digest(network)}))
+    earlier = folder | {"model.json": json.dumps(described).encode(), "weights.safetensors": bytes(weights)}
+    assert load_model(one.log(child(parent, 0, model=earlier)), uri=database)
+    weights[-1] ^= 1
+    run = one.log(child(parent, 1, model=earlier | {"weights.safetensors": bytes(weights)}))
+    with pytest.raises(UserError, match=f"^runs:/{run}/model: weights.safetensors: damaged: its tensors have"):
+        load_model(run, uri=database)
 
 
 def test_the_best_model_is_registered_once_and_moves_with_the_alias(database, open_tracker, folder):

@@ -1,0 +1,167 @@
+"""Files of the storage, the same on a disk and in an object store: a folder in which each appears whole or not at all.
+
+What a write needs on its way is below `scratch/OWNER/`, so that what a killed sweep leaves there can be told from what
+a living one is at; `leases` says who lives.
+"""
+
+import hashlib
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import cache, cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from amun_ray.base.errors import StorageError, UserError
+
+OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no renaming; an object appears whole
+FIRST_CONTACT_SECONDS = 15
+
+
+@cache
+def here() -> str:
+    """This machine, since it was started, as processes of this one's namespace see it: where a process id means one."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            started = f"{file.read()}{os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux: a process elsewhere cannot be asked for, so no other owner is ever here
+        started = uuid.uuid4().hex
+    return f"{socket.gethostname()}:{hashlib.sha256(started.encode()).hexdigest()[:8]}"
+
+
+class Files:
+    """A folder: local path, or a URI that pyarrow knows, such as `file://`, `s3://`, `gs://`.
+
+    A relative path counts from the folder in which this is made: workers, which get it, are in folders of Ray's.
+    `owner` is who writes: it goes along to the workers of a sweep, and is the same for all of them.
+    """
+
+    def __init__(self, uri: str, owner: str | None = None) -> None:
+        self.uri = uri if "://" in uri else os.path.abspath(uri)
+        self.owner = owner or f"{here()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    @cached_property
+    def _root(self) -> tuple[pafs.FileSystem, str]:
+        try:
+            if "://" in self.uri:
+                filesystem, path = pafs.FileSystem.from_uri(self.uri)
+            else:
+                filesystem, path = pafs.LocalFileSystem(), self.uri
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"storage {self.uri!r} cannot be opened: {error}") from error
+        return filesystem, path.rstrip("/")
+
+    @property
+    def local(self) -> bool:
+        """Whether files of this store can be mapped into memory."""
+        return self._root[0].type_name == "local"
+
+    def exists(self) -> bool:
+        """Whether anything was ever written here; UserError as `check_writable`, for one that cannot be asked."""
+        filesystem, root = self._root
+        found = self._first_contact("readable", lambda: filesystem.get_file_info(root).type)
+        return found == pafs.FileType.Directory
+
+    def check_writable(self) -> None:
+        """Write and remove a small file; UserError when that fails, or takes longer than `FIRST_CONTACT_SECONDS`."""
+        def probe() -> None:
+            name = f"scratch/{self.owner}/probe"
+            self.put(name, b"amun_ray")
+            self.remove(name)
+            self.remove_folder(f"scratch/{self.owner}")
+
+        self._first_contact("writable", probe)
+
+    def _first_contact(self, wanted: str, act: Callable[[], Any]) -> Any:
+        """What `act` returns, from a thread of its own: pyarrow tries again for minutes, and a folder of a server that
+        is away hangs."""
+        results: list[Any] = []
+        problems: list[Exception] = []
+
+        def attempt() -> None:
+            try:
+                results.append(act())
+            except Exception as error:  # raised again below, where it can be seen
+                problems.append(error)
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(FIRST_CONTACT_SECONDS)
+        if problems and isinstance(problems[0], OSError):
+            reason = str(problems[0].__cause__ or problems[0]).splitlines()[0]
+            raise UserError(f"storage {self.uri!r} is not {wanted}: {reason}") from problems[0]
+        if problems:
+            raise problems[0]
+        if not results:
+            raise UserError(f"storage {self.uri!r} does not answer within {FIRST_CONTACT_SECONDS} s")
+        return results[0]
+
+    def locate(self, name: str) -> str:
+        """Where `name`, relative to the store, is for pyarrow, or would be."""
+        return f"{self._root[1]}/{name}"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write the file `name`, relative to the store, whole or not at all: by one rename, or as one object.
+
+        Raises:
+            StorageError: the disk is full, the server away, ...
+        """
+        filesystem, _ = self._root
+        path = self.locate(name)
+        partial = path
+        try:
+            if filesystem.type_name not in OBJECT_STORES:
+                partial = self.locate(f"scratch/{self.owner}/{uuid.uuid4().hex}.partial")
+                filesystem.create_dir(os.path.dirname(partial))
+                filesystem.create_dir(os.path.dirname(path))
+            with filesystem.open_output_stream(partial) as stream:
+                stream.write(data)
+            if partial != path:
+                filesystem.move(partial, path)
+        except OSError as error:
+            if partial != path:
+                with suppress(OSError):
+                    filesystem.delete_file(partial)
+            raise StorageError(f"storage {self.uri!r}: {name} cannot be written: {str(error).splitlines()[0]}. "
+                               "Once it can, the same command goes on") from error
+
+    def get(self, name: str) -> bytes | None:
+        """The content of the file `name`, relative to the store, or None where there is none."""
+        try:
+            with self._root[0].open_input_file(self.locate(name)) as stream:
+                return stream.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def times(self, folder: str) -> dict[str, datetime | None]:
+        """When each entry of `folder` was last written, by the storage's own clock; None where it keeps no time."""
+        found = self._root[0].get_file_info(pafs.FileSelector(self.locate(folder), allow_not_found=True))
+        return {entry.base_name: entry.mtime for entry in found}
+
+    def remove(self, name: str) -> None:
+        """Remove the file `name`, relative to the store; none there is well."""
+        with suppress(FileNotFoundError):
+            self._root[0].delete_file(self.locate(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Remove the folder `name`, relative to the store, and all in it; none there is well."""
+        with suppress(FileNotFoundError):
+            self._root[0].delete_dir(self.locate(name))
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder in the store that is gone afterwards, as path or URI."""
+        name = f"scratch/{self.owner}/{uuid.uuid4().hex}"
+        if self._root[0].type_name not in OBJECT_STORES:
+            self._root[0].create_dir(self.locate(name))
+        try:
+            base, mark, options = self.uri.partition("?")
+            yield self.locate(name) if self.local else f"{base.rstrip('/')}/{name}{mark}{options}"
+        finally:
+            self.remove_folder(name)
