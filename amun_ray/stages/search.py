@@ -156,7 +156,7 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
             for term in terms:
                 result[term].append(float(np.mean([scores[-1][term] for scores in result["curves"]])))
             values = curve(result)
-            if values[-1] == min(values):
+            if values.index(min(values)) == number - 1:  # of equal epochs the first, which is the one that is named
                 best = [cpu_state(epoch.model) for epoch in epochs]
             report({"value": values[-1], "best_value": min(values)})
             if stopped_after(values, job.limits or ()) == number:

@@ -47,6 +47,12 @@ def test_softmax_and_logit_scaled_equal_their_formulas(batch):
     np.testing.assert_allclose(logit_scaled(logits, labels), np.log(own / others), rtol=1e-6)
 
 
+def test_softmax_of_a_temperature_is_that_of_the_divided_logits(batch):
+    logits, labels = batch
+    np.testing.assert_allclose(softmax(logits, labels, temperature=3.0), softmax(logits / 3, labels), rtol=1e-6)
+    np.testing.assert_allclose(softmax(np.array([[900.0, 901.0]]), np.array([0])), 1 / (1 + math.e))
+
+
 def test_logit_scaled_keeps_digits_where_p_rounds_to_one():
     logits = np.array([[800.0, 0.0, 0.0], [0.0, 800.0, 0.0]])
     np.testing.assert_allclose(logit_scaled(logits, np.array([0, 0])), [800 - math.log(2), -800], rtol=1e-14)
@@ -78,6 +84,14 @@ def test_logits_that_are_not_finite_are_counted(confidence, bad, batch):
         confidence(logits, labels)
 
 
+def test_logits_that_are_not_finite_are_counted_over_all_blocks(batch, monkeypatch):
+    monkeypatch.setattr("amun_ray.metrics.confidence.BLOCK_VALUES", 21)
+    logits = batch[0].copy()
+    logits[[1, 20, 39]] = np.nan
+    with pytest.raises(UserError, match="3 of 40 rows"):
+        softmax(logits, batch[1])
+
+
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 def test_shapes_must_fit(confidence, batch):
     logits, labels = batch
@@ -93,3 +107,10 @@ def test_shapes_must_fit(confidence, batch):
 def test_settings_out_of_range(settings, batch):
     with pytest.raises(UserError):
         taylor_softmax(*batch, **settings)
+
+
+def test_what_has_no_odds_and_no_temperature_is_refused(batch):
+    with pytest.raises(UserError, match="needs at least 2 classes"):
+        logit_scaled(batch[0][:, :1], np.zeros(40, dtype=int))
+    with pytest.raises(UserError, match="temperature must be positive, got 0"):
+        softmax(*batch, temperature=0)

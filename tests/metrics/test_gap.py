@@ -48,6 +48,14 @@ def test_a_method_that_did_nothing_is_seen():
     assert not is_unchanged(row(95.0, 100, 94.5, 62), original)
 
 
+def test_a_difference_of_exactly_the_tolerance_is_none():
+    original = row(50, 100, 90, 60)
+    assert keeps_accuracies(row(50.5, 99.5, 0, 0), original, tolerance=0.5)
+    assert not keeps_accuracies(row(50.75, 100, 90, 60), original, tolerance=0.5)
+    assert is_unchanged(row(50, 100, 0, 62), original)  # 2 points of FT AUC unless told otherwise
+    assert not is_unchanged(row(50, 100, 90, 62.5), original)
+
+
 def test_a_method_that_lowers_the_attack_alone_did_something():
     original = row(100, 100, 98.9, 69)
     assert keeps_accuracies(row(100, 99.95, 98.5, 55), original)
@@ -58,10 +66,12 @@ def test_a_method_that_lowers_the_attack_alone_did_something():
 def test_accuracy_in_percent():
     logits = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [2.0, 1.0]])
     assert accuracy(logits, np.array([0, 0, 0, 1])) == 50  # the tie goes to the first class
-    with pytest.raises(UserError, match="1 of 4 rows"):
-        accuracy(np.where(logits == 2, np.nan, logits), np.zeros(4, dtype=int))
-    with pytest.raises(UserError, match="4 rows for 3 labels"):
+    with pytest.raises(UserError, match="^logits: 2 of 4 rows"):
+        accuracy(np.where(logits >= 1, np.nan, logits)[[0, 1, 2, 2]], np.zeros(4, dtype=int))
+    with pytest.raises(UserError, match="^logits: 4 rows for 3 labels"):
         accuracy(logits, np.zeros(3, dtype=int))
+    with pytest.raises(UserError, match="2 classes, but labels run from 0 to 2"):
+        accuracy(logits, np.array([0, 0, 0, 2]))
 
 
 @pytest.mark.parametrize(("scores", "value"), [

@@ -37,6 +37,21 @@ def test_few_models_share_one_variance(bank):
     np.testing.assert_array_equal(shared.mean_out, own.mean_out)
 
 
+@pytest.mark.parametrize(("models", "own"), [(128, True), (126, False)])
+def test_from_64_models_a_side_every_sample_has_its_own_variance(models, own):
+    members = np.arange(models)[:, None] % 2 == np.zeros((1, 3))
+    logits = np.random.default_rng(0).normal(size=(models, 3, 2)) * np.array([1, 2, 3])[:, None]
+    normals = lira.fit(logits, np.zeros(3, dtype=int), members=members)
+    assert (len(set(normals.std_in)) == 3) == own
+
+
+def test_even_odds_do_not_call_a_member():
+    normals = lira.Lira(*(np.full(4, x) for x in (1.0, 1.0, -1.0, 1.0)))
+    rows = Split(np.array([3]), np.array([0, 1]), np.array([2]))
+    assert lira.forget_called_member(np.array([0.0, 0.0, 0.0, 0.0]), normals, rows) == 0
+    assert lira.forget_called_member(np.array([0.5, 0.0, 0.0, 0.0]), normals, rows) == 50
+
+
 def test_score_is_the_log_likelihood_ratio(bank):
     logits, labels, members = bank
     normals = lira.fit(iter(list(logits)), labels, members=members, fixed_variance=False)

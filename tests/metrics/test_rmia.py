@@ -8,6 +8,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.metrics import (
     RmiaSettings,
     Split,
+    auc,
     audit,
     offline_mean,
     out_mean,
@@ -15,7 +16,8 @@ from amun_ray.metrics import (
     score,
     taylor_softmax,
 )
-from amun_ray.metrics.rmia import forget_retain_auc, forget_test_auc, retain_test_auc, scores
+from amun_ray.metrics.auc import balanced
+from amun_ray.metrics.rmia import forget_retain_auc, forget_test_auc, ratios, retain_test_auc, scores
 
 MODELS, SAMPLES, CLASSES = 8, 60, 5
 
@@ -71,6 +73,8 @@ def test_solved_by_hand():
     assert forget_test_auc(scores(confidence, mean), rows) == 100
     assert forget_retain_auc(scores(confidence, mean), rows) == 100
     assert retain_test_auc(np.array([0.5, 0.0, 0.5, 0.0]), rows) == 75
+    spread = np.geomspace(0.001, 1, 20), np.full(20, 0.5)
+    np.testing.assert_array_equal(scores(*spread), scores(*spread, gamma=2.0))  # the paper's, unless told otherwise
 
 
 def test_reference_mean_is_the_mean_confidence(bank):
@@ -80,6 +84,30 @@ def test_reference_mean_is_the_mean_confidence(bank):
     np.testing.assert_allclose(reference_mean(iter(list(logits)), labels), each.mean(axis=0), rtol=1e-14)
     expected = np.where(members, 0, each).sum(axis=0) / (MODELS / 2)
     np.testing.assert_allclose(out_mean(logits, labels, members=members), expected, rtol=1e-14)
+
+
+def test_out_mean_divides_by_the_models_that_are_out():
+    """Sample 0 is out of three of five models, sample 1 of two."""
+    members = np.array([[1, 1], [1, 1], [0, 1], [0, 0], [0, 0]], dtype=bool)
+    logits, labels = np.random.default_rng(0).normal(size=(5, 2, 3)), np.array([0, 2])
+    each = np.stack([taylor_softmax(row, labels) for row in logits])
+    np.testing.assert_allclose(out_mean(logits, labels, members=members), [each[2:, 0].mean(), each[3:, 1].mean()])
+
+
+def test_four_references_are_enough_and_none_are_too_few(bank):
+    logits, labels, members = bank
+    each = np.stack([taylor_softmax(row, labels) for row in logits[:4]])
+    np.testing.assert_allclose(reference_mean(logits[:4], labels), each.mean(axis=0))
+    with pytest.raises(UserError, match="reference bank: 0 models, at least 4"):
+        reference_mean([], labels)
+    with pytest.raises(UserError, match="membership must be bool"):
+        reference_mean(logits, labels, members=members.astype(int))
+
+
+def test_single_precision_is_divided_in_double():
+    confidence, mean = np.random.default_rng(0).uniform(0.1, 1, (2, 50)).astype(np.float32)
+    for pair in ((confidence, mean), (confidence.astype(float), mean), (confidence, mean.astype(float))):
+        np.testing.assert_array_equal(ratios(*pair), confidence.astype(float) / mean.astype(float))
 
 
 def test_settings_reach_the_references(bank):
@@ -127,6 +155,16 @@ def test_balanced_draws_are_near_the_auc_over_all_pairs():
     drawn = forget_test_auc(values, rows, generator=torch.Generator().manual_seed(0))
     assert drawn != forget_test_auc(values, rows)
     assert drawn == pytest.approx(forget_test_auc(values, rows), abs=4)
+
+
+@pytest.mark.parametrize(("function", "positive", "negative"), [
+    (forget_test_auc, "forget", "test"), (forget_retain_auc, "retain", "forget"), (retain_test_auc, "retain", "test")])
+def test_a_generator_asks_for_one_balanced_draw(function, positive, negative):
+    values, rows = np.random.default_rng(0).uniform(size=90), Split(np.arange(40), np.arange(40, 60), np.arange(60, 90))
+    sides = (values[getattr(rows, name)] for name in (positive, negative))
+    drawn = balanced(*sides, torch.Generator().manual_seed(3))
+    assert function(values, rows, generator=torch.Generator().manual_seed(3)) == auc(*drawn)
+    assert function(values, rows) != auc(*drawn)
 
 
 def test_score_reports_percent_of_the_right_rows():
@@ -202,7 +240,7 @@ def test_every_sample_needs_two_models_in_and_out(bank):
     [
         (Split(np.array([0]), np.array([], dtype=int), np.array([1])), "forget rows: the set is empty"),
         (Split(np.array([0]), np.array([1]), np.array([1])), "row 1 occurs more than once"),
-        (Split(np.array([0]), np.array([1]), np.array([9])), r"test rows: must lie in \[0, 3\)"),
+        (Split(np.array([0]), np.array([1]), np.array([3])), r"test rows: must lie in \[0, 3\), found \[3, 3\]"),
         (Split(np.array([0.0]), np.array([1]), np.array([2])), "array of integers"),
     ],
 )
@@ -214,13 +252,17 @@ def test_splits_are_checked(rows, message):
 def test_scores_refuse_what_has_no_ratio():
     with pytest.raises(UserError, match="must both be"):
         scores(np.ones(3), np.ones(4))
+    with pytest.raises(UserError, match="2 of 3 target confidences are not positive"):
+        scores(np.array([0, 1, np.nan]), np.ones(3))
     with pytest.raises(UserError, match="1 of 3 reference means"):
         scores(np.ones(3), np.array([1, 0, 1]))
     with pytest.raises(UserError, match="population is empty"):
         scores(np.ones(3), np.ones(3), np.array([], dtype=int))
     with pytest.raises(UserError, match="gamma"):
         scores(np.ones(3), np.ones(3), gamma=0)
-    with pytest.raises(UserError, match="gamma"):
-        RmiaSettings(gamma=-1)
+    for gamma in (0, -1):
+        with pytest.raises(UserError, match="gamma must be positive"):
+            RmiaSettings(gamma=gamma)
+    assert RmiaSettings(gamma=0.5).gamma == 0.5
     with pytest.raises(UserError, match="a must lie"):
         offline_mean(np.ones(3), 2)

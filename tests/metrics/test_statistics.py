@@ -11,8 +11,9 @@ from amun_ray.metrics import bootstrap_interval, compare, holm, summarize
 
 def test_summary_by_hand():
     assert summarize([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7**0.5, 3))
+    assert summarize([1.0, 3.0]) == pytest.approx((2.0, 2**0.5, 2))
     assert summarize([4.0]) == (4.0, 0.0, 1)
-    with pytest.raises(UserError, match="1 of 2 are not finite"):
+    with pytest.raises(UserError, match="^values: 1 of 2 are not finite"):
         summarize([1.0, float("nan")])
     with pytest.raises(UserError, match="at least one number"):
         summarize([])
@@ -59,6 +60,12 @@ def test_runs_of_one_group_do_not_count_as_independent():
     assert hits["grouped"] >= 0.9 * 200 > hits["runs"]
 
 
+def test_groups_of_any_size_count_once():
+    """Of up to five groups the interval is the range of their means: 2, 7 and 4."""
+    interval = bootstrap_interval([1, 7, 3, 2, 4], groups=[8, 5, 8, 8, 6], generator=torch.Generator().manual_seed(0))
+    assert interval == (2.0, 7.0)
+
+
 def test_bootstrap_repeats_for_a_seed_and_handles_no_spread():
     values = [1.0, 2.0, 4.0, 3.0]
     first, second = (bootstrap_interval(values, generator=torch.Generator().manual_seed(3)) for _ in range(2))
@@ -96,6 +103,13 @@ def test_compare_is_wilcoxon_with_holm():
     assert not found["alike"].significant
 
 
+def test_a_p_of_exactly_the_level_is_significant():
+    values = {"a": np.zeros(6), "b": np.arange(1.0, 7)}
+    p = compare(values, reference="a")["b"].p
+    assert p == 2 / 2**6
+    assert compare(values, reference="a", level=p)["b"].significant
+
+
 def test_equal_values_do_not_differ():
     assert compare({"a": [1.0, 2.0], "b": [1.0, 2.0]}, reference="a")["b"] == (0.0, 1.0, 1.0, 2, False)
 
@@ -103,5 +117,8 @@ def test_equal_values_do_not_differ():
 def test_compare_refuses():
     with pytest.raises(UserError, match="pairs must match"):
         compare({"a": [1.0, 2.0], "b": [1.0]}, reference="a")
+    for name in ("a", "b"):
+        with pytest.raises(UserError, match=f"^{name}: 1 of 2 are not finite"):
+            compare({"a": [1.0, 2.0], "b": [1.0, 2.0]} | {name: [np.nan, 1.0]}, reference="a")
     with pytest.raises(UserError, match="'c' is not among a"):
         compare({"a": [1.0]}, reference="c")

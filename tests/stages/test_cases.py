@@ -7,17 +7,19 @@ import pytest
 import ray
 import torch
 from searching import BEST_LR, FORGET, RANKS, case, gap, ranked, sweep, wrong
+from torch import nn
 
 from amun_ray.base.status import Status
 from amun_ray.data import shards
 from amun_ray.metrics import GAP_TERMS, RmiaSettings, accuracy, score
 from amun_ray.runtime.bench import SharedWorkspace
-from amun_ray.stages import cases
-from amun_ray.stages.cases import open_cases, recipe, run_case
+from amun_ray.stages import cases, search
+from amun_ray.stages.cases import Epoch, open_cases, recipe, run_case
 from amun_ray.storage.store import Store, Unit
-from amun_ray.unlearn import Contender
-from amun_ray.work.artifacts import store_logits, store_weights
+from amun_ray.unlearn import Contender, RunReport
+from amun_ray.work.artifacts import numpy_state, store_logits, store_weights
 from amun_ray.work.evidence import Evidence, Models
+from amun_ray.work.trials import Job
 from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Trained, rows_digest, shard_name
 
 PLAIN, SHIFTED = Contender("searching:PLAIN", "retain"), Contender("searching:SHIFTED", "retain")
@@ -129,6 +131,30 @@ def test_each_epoch_is_scored_on_every_sample(workspace, contender, own, shift):
         assert epoch.model.net.wrong.item() == wrong(lr, number, shift)
         assert epoch.report.certificate is None
     assert number == 3
+
+
+def test_a_trial_keeps_the_weights_of_the_epoch_that_it_names(workspace, monkeypatch):
+    """Of two epochs that are equally good the first, in weights, scores and number alike."""
+    def epochs(*_, **__):
+        for number, gap_ in enumerate((3.0, 1.0, 2.0, 1.0), 1):
+            yield Epoch(dict.fromkeys(GAP_TERMS, 90.0 + number) | {"average_gap": gap_}, np.empty(0), weighing(number),
+                        RunReport())
+
+    def weighing(number: int) -> nn.Module:
+        model = nn.Linear(1, 1)
+        nn.init.constant_(model.weight, number)
+        return model
+
+    monkeypatch.setattr(search, "run_case", epochs)
+    held = [case("held_out 0", put=lambda value: value), case("held_out 1", put=lambda value: value)]
+    job = Job.of(workspace, held, PLAIN, 0, Hyperparameters(BEST_LR, "never", 4, {}), None)
+    said = []
+    search.score_trial(workspace, held, job, said.append)
+    result = job.result(workspace.store)
+    assert (result["best_epoch"], result["best_average_gap"], result["average_gap"]) == (2, 1.0, [3.0, 1.0, 2.0, 1.0])
+    assert [one["weight"].item() for one in (numpy_state(workspace.store, job.whole, f"weights-{place}.safetensors")
+                                             for place in range(2))] == [2, 2]
+    assert said == [{"value": value, "best_value": best} for value, best in ((3, 3), (1, 1), (2, 1), (1, 1))]
 
 
 def test_without_retrained_models_there_is_no_gap(workspace):
