@@ -20,7 +20,16 @@ from amun_ray.unlearn import Contender, RunReport
 from amun_ray.work.artifacts import numpy_state, store_logits, store_weights
 from amun_ray.work.evidence import Evidence, Models
 from amun_ray.work.trials import Job
-from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Trained, rows_digest, shard_name
+from amun_ray.work.units import (
+    LOGITS,
+    WEIGHTS,
+    AdversarialSet,
+    ForgetCase,
+    Hyperparameters,
+    Trained,
+    rows_digest,
+    shard_name,
+)
 
 PLAIN, SHIFTED = Contender("searching:PLAIN", "retain"), Contender("searching:SHIFTED", "retain")
 ROWS = np.array([5, 9, 70])
@@ -50,6 +59,7 @@ def opened(workspace):
     made = AdversarialSet(Unit("adversarial_sets", {}), 3, {})
     for number, status in enumerate((Status.ALREADY_WRONG, Status.FAILED, Status.FLIPPED)):
         crafted(store, number, status, number % 2)
+    store.finish(made.unit, {}, [shard_name(number) for number in range(3)])
     rng = np.random.default_rng(0)
     logits = {name: rng.normal(size=(len(data), 2)).astype(np.float32)
               for name in ("original 0", "original 1", "retrained 0", "retrained 1")}
@@ -58,6 +68,7 @@ def opened(workspace):
         unit = Unit("models", {"name": name})
         store_logits(store, unit, values)
         trained[name] = Trained(name, unit, store_weights(store, unit, {"w": torch.full((1,), float(len(trained)))}), 1)
+        store.finish(unit, {}, [LOGITS, WEIGHTS])
     mean = rng.uniform(0.2, 0.8, len(data))
     evidence = Evidence(workspace, data.labels, mean, "digest of the mean")
     models = Models([trained["original 0"], trained["original 1"]],
