@@ -125,8 +125,9 @@ def programs_ray(tmp_path_factory):
     """A Ray of a program's own, in which it has an actor, and whose workers find `folder / "theirs"`."""
     folder = tmp_path_factory.mktemp("program")
     (folder / "theirs").mkdir()
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error",
-             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(folder / "theirs"), str(REPOSITORY)])}})
+    path = os.pathsep.join([str(folder / "theirs"), str(REPOSITORY)])
+    cluster._start(num_cpus=1, log_to_driver=False, logging_level="error",  # twice, where the machine is busy
+                   runtime_env={"env_vars": {"PYTHONPATH": path}})
 
     @ray.remote(num_cpus=0)
     class Counter:
