@@ -1,0 +1,132 @@
+"""Whatever is damaged of a finished sweep: the same command names it, makes it again, and comes to the same results.
+
+The sweep signs its store. Its key must be in no file that it leaves, of the sweep or of Ray.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sweeping import CONFIG, Sweep, numbers, uri
+
+from amun_ray.tracking import load_model
+
+KEY = "6b1f0e2d-no-one-may-read-this"
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "flipped": lambda content: content[:len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[
+        len(content) // 2 + 1:],
+    "cut": lambda content: content[:-7], "emptied": lambda content: b"", "removed": lambda content: None}
+
+
+def sweep(output: Path, **environment: str) -> Sweep:
+    return Sweep("--config", CONFIG, "--output", output, **environment).finish()
+
+
+@pytest.fixture(scope="module")
+def signed() -> Iterator[tuple[Path, bytes]]:
+    """The output of a sweep with a key, and its results.json. Its path is short: Ray makes sockets below it."""
+    folder = Path(tempfile.mkdtemp(prefix="amun"))
+    sweep(folder / "out", AMUN_STORE_KEY=KEY, RAY_TMPDIR=str(folder / "ray"))
+    yield folder / "out", (folder / "out" / "results.json").read_bytes()
+    shutil.rmtree(folder)
+
+
+def units(output: Path, kind: str, name: str = "") -> list[Path]:
+    """The folders of the units of a kind; of the models those whose name begins so."""
+    found = sorted((output / "store" / kind).iterdir())
+    said = {folder: json.loads((folder / "unit.json").read_text()) for folder in found}
+    assert all("hmac" in content["seal"] for content in said.values())
+    return [folder for folder in found if (said[folder]["result"].get("name") or "").startswith(name)]
+
+
+def targets(output: Path) -> list[Path]:
+    """One file of every kind, hardly two of one unit."""
+    (original,), (table,) = units(output, "models", "original"), units(output, "tables")
+    first, second, third = units(output, "models", "retrained")
+    reference, trials = units(output, "models", "reference")[0], units(output, "trials")
+    unlearned, sets = units(output, "unlearned"), units(output, "adversarial_sets")
+    return [original / "logits.npy", original / "weights.safetensors", first / "logits.npy",
+            second / "weights.safetensors", third / "unit.json", reference / "logits.npy", trials[0] / "unit.json",
+            trials[1] / "weights-0.safetensors", unlearned[0] / "weights.safetensors", unlearned[1] / "logits.npy",
+            unlearned[2] / "unit.json", sets[0] / "shard-00001.parquet", sets[1] / "unit.json", table / "unit.json"]
+
+
+def swapped(output: Path) -> list[Path]:
+    """Files that are sound, each in the place of another."""
+    references, unlearned = units(output, "models", "reference"), units(output, "unlearned")
+    adversaries = units(output, "adversarial_sets")[2]
+    pairs = [(references[2] / "logits.npy", references[3] / "logits.npy"),
+             (unlearned[3] / "logits.npy", unlearned[4] / "logits.npy"),
+             (unlearned[5] / "weights.safetensors", unlearned[6] / "weights.safetensors"),
+             (unlearned[7] / "unit.json", unlearned[8] / "unit.json"),
+             (adversaries / "shard-00000.parquet", adversaries / "shard-00001.parquet")]
+    for target, source in pairs:
+        shutil.copyfile(source, target)
+    return [target for target, _ in pairs]
+
+
+def content(output: Path) -> dict[str, bytes]:
+    """What the store holds, but for unit.json, which has the seconds."""
+    return {str(path.relative_to(output)): path.read_bytes() for path in sorted((output / "store").rglob("*"))
+            if path.is_file() and path.name != "unit.json"}
+
+
+def test_a_sweep_that_signs_comes_to_the_same_and_tells_its_key_to_nobody(undisturbed, signed):
+    output, _ = signed
+    assert numbers(output) == numbers(undisturbed[1])
+    files = [path for path in output.parent.rglob("*") if path.is_file()]
+    assert {"results.json", "mlflow.db", "raylet.out"} <= {path.name for path in files}
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("turn", range(len(DAMAGES)), ids=lambda turn: f"turn {turn}")
+def test_whatever_is_damaged_is_named_and_made_again_and_the_results_are_the_same(signed, turn):
+    """In four turns every kind of file meets every kind of damage."""
+    (output, results), before = signed, content(signed[0])
+    damaged = targets(output)
+    for number, path in enumerate(damaged):
+        changed = [*DAMAGES.values()][(number + turn) % len(DAMAGES)](path.read_bytes())
+        path.unlink() if changed is None else path.write_bytes(changed)
+    if turn == 0:
+        damaged += swapped(output)
+    again = sweep(output, AMUN_STORE_KEY=KEY)
+    for path in damaged:
+        lines = [line for line in again.lines if line.startswith(f"  {path}: ") and line.endswith("; it is made again")]
+        assert len(lines) == 1, f"{path}\n{again.text}"
+    assert sum("; it is made again" in line for line in again.lines) == len(damaged), again.text
+    assert (output / "results.json").read_bytes() == results
+    assert content(output) == before
+    if turn == 0:
+        third = sweep(output, AMUN_STORE_KEY=KEY)
+        assert not re.search(r"made again|(training|adversarial examples|unlearning): \d+ .* in ", third.text)
+
+
+def test_a_damaged_copy_in_mlflow_does_not_load(signed):
+    output, _ = signed
+    (source,) = {f"models:/small-amun-{access}@best" for access in ("retain",)}
+    assert load_model(source, uri=uri(output))
+    for path in (output / "mlartifacts").rglob("weights.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 0x40
+        path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"^{source}: weights.safetensors: damaged, or of another model"):
+        load_model(source, uri=uri(output))
+
+
+def test_what_somebody_without_the_key_wrote_is_named_and_made_again(signed):
+    """A trial that claims to be perfect: its checksums are right, its signature is not."""
+    (output, results), before = signed, content(signed[0])
+    path = units(output, "trials")[0] / "unit.json"
+    from amun_ray.storage import seal
+    forged = json.loads(path.read_text())
+    del forged["seal"]
+    forged["result"]["average_gap"] = [0.0 for _ in forged["result"]["average_gap"]]
+    path.write_bytes(seal.close(forged, b"a guess"))
+    again = sweep(output, AMUN_STORE_KEY=KEY)
+    assert f"  {path}: not signed with this AMUN_STORE_KEY; it is made again" in again.lines
+    assert (output / "results.json").read_bytes() == results
+    assert content(output) == before
