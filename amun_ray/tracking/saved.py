@@ -2,14 +2,16 @@
 
 `model.json` and `weights.safetensors` are the model: read as data, built by this package, the same predictions bit for
 bit. The MLflow model is these two files with a signature and an example; MLflow opens it through this very module, so
-there is no pickle, nothing is traced, and a network of the user's own is logged like any other. Whoever loads it needs
-amun_ray installed, which `requirements.txt` does not list, since no package index has it.
+there is no pickle, nothing is traced, and a network of the user's own is logged like any other: by its name,
+`package.module:NAME`. Whoever can write to the registry can write another name there, so code that a `model.json` names
+is imported only where the one who loads it allows it. Whoever loads it needs amun_ray installed, which
+`requirements.txt` does not list, since no package index has it.
 """
 
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from torch import nn
 
 from amun_ray import models
 from amun_ray.base.errors import UserError
+from amun_ray.base.names import ALLOWED, allowing, is_allowed
 from amun_ray.metrics import predict
 from amun_ray.models import checkpoint
 from amun_ray.tracking.contact import downloaded
@@ -30,6 +33,7 @@ from amun_ray.tracking.event import read_files
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 NEEDED = ("torch", "numpy", "safetensors", "mlflow")
+DESCRIPTION = {"name": str, "options": dict, "channels": int, "classes": int, "size": int, "mean": list, "std": list}
 
 
 def model_files(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -77,31 +81,52 @@ class Served:
 
 
 def _load_pyfunc(path: str) -> Served:
-    """The name by which MLflow finds the loader of a model."""
-    return Served(_read(Path(path), WEIGHTS))
+    """The name by which MLflow finds the loader of a model. Only the environment can allow code here: MLflow's
+    `model_config`, which a loader may also be given, can come from the very files that are loaded."""
+    return Served(_read(Path(path), WEIGHTS, path))
 
 
-def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS) -> nn.Module:
+def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS, own: Iterable[str] = ()) -> nn.Module:
     """An unlearned model out of MLflow, in eval mode: (N, C, H, W) float32 in [0, 1] -> logits.
 
     Args:
         source: the id of a trial or final run of a sweep, or a registered model, `models:/NAME@best`.
         uri: the tracking URI; MLflow's own default where None.
         weights: a trial has one file per held-out case, `weights-0.safetensors` and on.
+        own: the code that the model's network may be, beside the networks of this package: `package.module:NAME`, or
+            `package.module` for all that the module holds. AMUN_ALLOW_CODE in the environment says the same.
 
     Raises:
-        UserError: nothing answers, or there is no such model.
+        UserError: nothing answers, there is no such model, its files are damaged, or it names code that `own` does not.
     """
     address = source if source.startswith("models:/") else f"runs:/{source}/model"
     with downloaded(address, uri or mlflow.get_tracking_uri()) as folder:
         missing = [name for name in (MODEL, weights) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{address}: no {' and no '.join(missing)} there, but {', '.join(read_files(folder))}")
-        return _read(folder, weights)
+        with allowing(own):
+            return _read(folder, weights, address)
 
 
-def _read(folder: Path, weights: str) -> nn.Module:
-    description = json.loads((folder / MODEL).read_text())
-    model = models.build(description.pop("name"), seed=0, **description)
+def _read(folder: Path, weights: str, source: str) -> nn.Module:
+    """The model in `folder`; `source` is what messages call it."""
+    model = models.build(seed=0, **_description(folder / MODEL, source))
     checkpoint.load_into(model, folder / weights)
     return model.eval()
+
+
+def _description(path: Path, source: str) -> dict[str, Any]:
+    """The arguments of `models.build`, of the types that it takes; UserError for anything else, and for code."""
+    try:
+        found = json.loads(path.read_text())
+        fits = all(isinstance(found[key], kind) for key, kind in DESCRIPTION.items()) and len(found) == len(DESCRIPTION)
+        fits = fits and all(isinstance(number, float | int) for number in (*found["mean"], *found["std"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        fits = False
+    if not fits:
+        raise UserError(f"{source}: {MODEL} does not describe a model as this package does: {', '.join(DESCRIPTION)}")
+    if models.is_own(found["name"]) and not is_allowed(found["name"]):
+        raise UserError(f"{source}: {MODEL} names code, {found['name']!r}, which is not run for that. Where you know and "
+                        f"trust it, say so: load_model(..., own=({found['name']!r},)), or, for MLflow's own loader too, "
+                        f"{ALLOWED}={found['name']} in the environment")
+    return found

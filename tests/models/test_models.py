@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from amun_ray.base.errors import UserError
+from amun_ray.base.names import allow
 from amun_ray.models import MODELS, build, check
 from amun_ray.models.checkpoint import digest
 from amun_ray.models.normalize import Normalize
 
+allow(__name__)
 TINY = {name: {"width": 4} for name in MODELS} | {"vit": {"width": 6, "depth": 1}}
 SMALLEST = dict.fromkeys(MODELS, 8) | {"vgg19": 32}
 GREY = {"mean": (0.3,), "std": (0.4,)}
@@ -117,7 +119,7 @@ def test_a_users_own_net_is_built_and_checked():
     ("resnet18", {"widht": 4}, "model 'resnet18' has no setting 'widht'; did you mean 'width'"),
     ("resnet18", {"classes": 4}, "model 'resnet18' has no setting 'classes'"),
     ("resnet18", {"width": 0}, "`width >= 1`"),
-    ("resnet20", {"blocks": 0}, "`blocks >= 1`"),
+    ("resnet20", {"blocks": 0}, "`1 <= blocks <= 200`"),
     ("small_cnn", {"width": -1}, "`width >= 1` must hold, but got -1"),
     ("vit", {"patch": 3}, r"the side of the images \(8\) must be a multiple of patch \(3\)"),
     ("vit", {"heads": 5}, "width must be a multiple of heads"),

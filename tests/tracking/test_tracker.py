@@ -1,7 +1,9 @@
 """MLflow is told everything once, whoever tells it at the same time, and whether it is there or not."""
 
 import multiprocessing
+import re
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -231,3 +233,50 @@ def test_weights_that_are_not_there_are_named_beside_those_that_are(database, op
     run = one.log(child(parent, 0, model=folder))
     with pytest.raises(UserError, match=f"runs:/{run}/model: no weights-7 there, but .*weights.safetensors"):
         load_model(run, uri=database, weights="weights-7")
+
+
+@pytest.fixture
+def disguised(network, tmp_path, monkeypatch):
+    """A model whose `model.json` names code that leaves a file behind: its files, and that file."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("AMUN_ALLOW_CODE", raising=False)
+    monkeypatch.delitem(sys.modules, "disguised", raising=False)
+    (tmp_path / "disguised.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('was here').touch()\nfrom amun_ray.models import SmallCNN\n")
+    description = {"name": "disguised:SmallCNN", "options": {}, "channels": 1, "classes": 10, "size": 8, "mean": [0.3],
+                   "std": [0.3]}
+    return saved_model(description, checkpoint.save(network, {}), (1, 8, 8)), tmp_path / "was here"
+
+
+def test_code_that_a_registry_names_runs_only_where_the_caller_names_it(database, open_tracker, disguised, network,
+                                                                        monkeypatch):
+    files, trace = disguised
+    one, parent = open_tracker(database)
+    one.log(child(parent, 0, model=files, registered="forgetful"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    source, wanted = "models:/forgetful@best", predict(network, torch.zeros(1, 1, 8, 8))
+    for load in (partial(load_model, source), partial(load_model, source, own=("disguised:Other", "torch.hub")),
+                 partial(pyfunc.load_model, source)):
+        with pytest.raises(UserError, match=re.escape(
+                "model.json names code, 'disguised:SmallCNN', which is not run for that. Where you know and trust it, "
+                "say so: load_model(..., own=('disguised:SmallCNN',))")):
+            load()
+        assert not trace.exists()
+    with pytest.raises(TypeError):  # a file could bring the same
+        pyfunc.load_model(source, model_config={"own": "disguised"})
+    assert not trace.exists()
+    for own in ("disguised:SmallCNN", ("disguised",)):
+        assert torch.equal(predict(load_model(source, own=own), torch.zeros(1, 1, 8, 8)), wanted)
+    assert trace.exists()
+    monkeypatch.setenv("AMUN_ALLOW_CODE", "disguised:SmallCNN")
+    np.testing.assert_array_equal(pyfunc.load_model(source).predict(np.zeros((1, 1, 8, 8), np.float32)), wanted.numpy())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"name": "small_cnn"}', "[" * 10**5, '{"name": 3}',
+    '{"name": "small_cnn", "options": {}, "channels": 1, "classes": 10, "size": 8, "mean": ["0"], "std": [1]}',
+    '{"name": "small_cnn", "options": {}, "channels": 1, "classes": 10, "size": 8, "mean": [0], "std": [1], "seed": 1}'])
+def test_a_description_of_something_else_is_one_line(database, open_tracker, folder, text):
+    one, parent = open_tracker(database)
+    run = one.log(child(parent, 0, model=folder | {"model.json": text.encode()}))
+    with pytest.raises(UserError, match=f"runs:/{run}/model: model.json does not describe a model as this package does"):
+        load_model(run, uri=database)
