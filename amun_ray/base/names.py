@@ -43,7 +43,7 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def allow(names: str | Iterable[str]) -> None:
-    """Let code of `names`, each `package.module` or `package.module:NAME`, be imported for as long as this process lives.
+    """Let code of `names`, each `package.module` or `package.module:NAME`, be imported as long as this process lives.
 
     A module is allowed with every name that it holds, but not with the modules below it.
 

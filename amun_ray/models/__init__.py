@@ -1,5 +1,6 @@
 """MODELS: name -> constructor of a plain net; `build` puts normalisation before it and draws its weights."""
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from amun_ray.base.errors import UserError, in_words
@@ -104,27 +105,34 @@ def build(
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), net=net))
 
 
-class Unfilled(TorchFunctionMode):
-    """Networks have their shapes alone: tensors have no memory, and nothing is drawn."""
+class _Unfilled(TorchFunctionMode):
+    """New tensors have a shape and one number of memory, and nothing is drawn; UserError where they would together need
+    more memory than this machine has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name, self._bytes = name, 0
+        self._memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if function is Tensor.normal_:  # without memory, this alone would take seconds to be ready
-            return args[0]
+        given, name = [*args, *(kwargs or {}).values()], getattr(function, "__name__", "")
+        if function in (torch.empty, torch.zeros, torch.ones, torch.randn):
+            shape = args if isinstance(args[0], int) else args[0]
+            self._bytes += 4 * math.prod(shape)
+            if self._bytes > self._memory:
+                raise UserError(f"model {self._name!r} with these options has more weights than the "
+                                f"{self._memory / 2**30:.0f} GiB of memory of this machine")
+            return torch.zeros(()).expand(shape)
+        if name.endswith("_") and not name.startswith("_") and name != "requires_grad_":
+            return given[0]  # what would be filled in place
         return function(*args, **(kwargs or {}))
 
 
 @cache
 def _check_size(name: str, **arguments: int) -> None:
     """UserError where a row of MODELS with these arguments has weights that do not fit into this machine's memory."""
-    try:
-        with torch.device("meta"), Unfilled():
-            needed = sum(tensor.nbytes for tensor in MODELS[name](**arguments).state_dict().values())
-    except (RuntimeError, TypeError) as error:  # more than 64 bits can count
-        raise UserError(f"model {name!r} cannot be built with these options: {in_words(error)}") from error
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise UserError(f"model {name!r} with these options has {needed / 2**30:.0f} GiB of weights, and this machine has "
-                        f"{memory / 2**30:.0f} GiB of memory")
+    with _Unfilled(name):
+        MODELS[name](**arguments)
 
 
 def _own_net(make: Callable[[], nn.Module], name: str, images: tuple[int, ...], logits: tuple[int, ...]) -> nn.Module:

@@ -126,7 +126,7 @@ def _description(path: Path, source: str) -> dict[str, Any]:
     if not fits:
         raise UserError(f"{source}: {MODEL} does not describe a model as this package does: {', '.join(DESCRIPTION)}")
     if models.is_own(found["name"]) and not is_allowed(found["name"]):
-        raise UserError(f"{source}: {MODEL} names code, {found['name']!r}, which is not run for that. Where you know and "
-                        f"trust it, say so: load_model(..., own=({found['name']!r},)), or, for MLflow's own loader too, "
-                        f"{ALLOWED}={found['name']} in the environment")
+        raise UserError(f"{source}: {MODEL} names code, {found['name']!r}, which is not run for that. Where you know "
+                        f"and trust it, say so: load_model(..., own=({found['name']!r},)), or, for MLflow's own loader "
+                        f"too, {ALLOWED}={found['name']} in the environment")
     return found

@@ -65,8 +65,8 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_code_runs_only_where_its_module_is_allowed(mine):
-    with pytest.raises(UserError, match=r"model 'made_up.nets:Net' is code, which runs only where you allow its module: "
-                                        r"add --allow-code made_up.nets to the command, or set "
+    with pytest.raises(UserError, match=r"model 'made_up.nets:Net' is code, which runs only where you allow its "
+                                        r"module: add --allow-code made_up.nets to the command, or set "
                                         r"AMUN_ALLOW_CODE=made_up.nets in the environment"):
         lookup({}, "made_up.nets:Net", "model")
     assert not mine.exists()

@@ -181,7 +181,8 @@ UNKNOWN_NAMES = [
      "where you allow its module: add --allow-code shutil to the command, or set AMUN_ALLOW_CODE=shutil in the "
      "environment"),
     ("attack.search.name=torch.hub:load", "attack.search: attack 'torch.hub:load' is code, which runs only where you "
-     "allow its module: add --allow-code torch.hub to the command, or set AMUN_ALLOW_CODE=torch.hub in the environment"),
+     "allow its module: add --allow-code torch.hub to the command, or set AMUN_ALLOW_CODE=torch.hub in the "
+     "environment"),
 ]
 
 
