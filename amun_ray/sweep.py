@@ -20,6 +20,7 @@ from amun_ray import data
 from amun_ray.base.errors import UserError
 from amun_ray.base.interrupt import STOPPED, UNREAD, interruptible
 from amun_ray.base.log import Unread, complain, say, speaking
+from amun_ray.base.names import allowing
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
@@ -38,6 +39,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         help="a name in tune_configs/ or the path of a YAML file (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", dest="overrides",
                         help="change one setting of the config, e.g. --set search.trials=12; repeatable")
+    parser.add_argument("--allow-code", action="append", default=[], metavar="MODULE",
+                        help="let the config name code of this module, as package.module:NAME; repeatable. "
+                             "AMUN_ALLOW_CODE=MODULE,... in the environment does the same")
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where results.json, the finished work and, unless the config names a server, the MLflow "
                              "database go (default: amun_output/NAME)")
@@ -59,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = parse(arguments)
     try:
-        with speaking(), interruptible(arguments):
+        with speaking(), interruptible(arguments), allowing(options.allow_code):
             sweep = load_config(options.config, options.overrides)
             output = options.output or Path("amun_output", sweep.name)
             if options.dry_run or options.calibrate:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.base.errors import Diverged
+from amun_ray.base.names import allow
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import GAP_TERMS
@@ -25,6 +26,7 @@ from amun_ray.storage.store import Store
 from amun_ray.unlearn import Method, Setting, Task
 from amun_ray.work.units import Workspace
 
+allow("searching")
 RANKS, BEST_LR, BEST_EPOCH = 50, 1e-2, 2
 FORGET = np.arange(RANKS)
 

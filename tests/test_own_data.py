@@ -77,6 +77,11 @@ def folder(tmp_path_factory):
         yield folder
 
 
+def ours(folder) -> dict[str, str]:
+    """The environment of a command whose config names code of the user's."""
+    return {"PYTHONPATH": str(folder), "AMUN_ALLOW_CODE": "ours:net,ours:WEIGHTED,ours:BROKEN"}
+
+
 def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -98,7 +103,8 @@ def trained(net, digits) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def run(folder):
-    return Sweep("--config", "own.yaml", "--output", "out", cwd=folder, PYTHONPATH=str(folder)).finish()
+    return Sweep("--config", "own.yaml", "--output", "out", "--allow-code", "ours", cwd=folder,
+                 PYTHONPATH=str(folder)).finish()
 
 
 def test_the_sweep_runs_on_all_that_is_the_users(run, folder):
@@ -122,7 +128,7 @@ def test_the_users_network_loads_back_from_mlflow(run, folder):
     uri, row = f"sqlite:///{folder / 'out' / 'mlflow.db'}", results(folder / "out")[2]
     pixels = torch.from_numpy(data.load("digits", train_size=200).pixels[:350])
     made = [np.load(path) for path in (folder / "out" / "store" / "unlearned").glob("*/logits.npy")]
-    logits = predict(load_model(row["mlflow_run_ids"][0], uri=uri), pixels).numpy()
+    logits = predict(load_model(row["mlflow_run_ids"][0], uri=uri, own="ours:net"), pixels).numpy()
     assert any(np.array_equal(logits, one) for one in made)
 
 
@@ -141,7 +147,7 @@ def test_a_trial_that_diverges_is_kept_with_its_reason_and_the_sweep_goes_on(run
 
 def test_a_method_that_breaks_ends_the_search_with_its_own_words(run, folder):
     broken = Sweep("--config", "own.yaml", "--output", "out", "--set", "methods={'ours:BROKEN': }", "--set",
-                   "search.trials=1", cwd=folder, PYTHONPATH=str(folder)).finish(code=2)
+                   "search.trials=1", cwd=folder, **ours(folder)).finish(code=2)
     assert ("error: no successful trial: ours:BROKEN (retain): AttributeError: 'Sets' object has no attribute "
             "'retained'") in broken.text
 
@@ -151,7 +157,7 @@ def test_another_forget_list_keeps_what_does_not_depend_on_it(run, folder):
     before = finished(folder / "out")
     (folder / "own" / "second.csv").write_text("\n".join(str(row) for row in range(60, 72)))
     again = Sweep("--config", "own.yaml", "--output", "out", "--set", "forget.indices=own/second.csv", cwd=folder,
-                  PYTHONPATH=str(folder)).finish()
+                  **ours(folder)).finish()
     assert before.items() <= finished(folder / "out").items()
     assert "training: 2 models" in again.text  # the two retrained ones
 
@@ -163,7 +169,7 @@ def test_the_same_weights_from_mlflow_are_the_same_original(run, folder):
     theirs = client.create_run(client.get_experiment_by_name("own").experiment_id, run_name="theirs").info.run_id
     client.log_artifact(theirs, folder / "own" / "trained.safetensors", "model")
     again = Sweep("--config", "own.yaml", "--output", "out", "--set", f"tracking.uri={uri}", "--set",
-                  f"originals.checkpoints=['runs:/{theirs}/model']", cwd=folder, PYTHONPATH=str(folder)).finish()
+                  f"originals.checkpoints=['runs:/{theirs}/model']", cwd=folder, **ours(folder)).finish()
     after = finished(folder / "out")
     assert before.items() <= after.items()
     assert {path.partition("/")[0] for path in after.keys() - before.keys()} <= {"tables"}  # the new sweep's own

@@ -242,7 +242,7 @@ def floats() -> Dataset:
 
 
 def test_pixels_of_another_range_are_refused_with_the_range(refused):
-    (line,) = refused(*sets(f"data={{name: '{__name__}:floats'}}"))
+    (line,) = refused("--allow-code", __name__, *sets(f"data={{name: '{__name__}:floats'}}"))
     assert "found float64 (4, 1, 8, 8), values in [0.5, 0.5]" in line
 
 

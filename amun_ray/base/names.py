@@ -1,16 +1,24 @@
 """How a name written by a user becomes a row of a table or an object of the user's own module, and how the settings
-beside it are checked against what that takes."""
+beside it are checked against what that takes.
+
+A name in a file could be that of any code there is (`os:system`). So code is imported only from modules that the person
+who gave the command, or the calling program, has allowed: see `allowing` and AMUN_ALLOW_CODE.
+"""
 
 import inspect
+import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 from amun_ray.base.errors import UserError, in_words
 
+ALLOWED = "AMUN_ALLOW_CODE"  # environment variable: MODULE or MODULE:NAME, with commas between several
+_allowed: list[str] = []  # by this process, beside the variable
 KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -24,7 +32,8 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
     """`table[name]`, or the object behind `package.module:NAME`.
 
     Raises:
-        UserError: the name is neither in the table nor importable; the message lists the choices.
+        UserError: the name is neither in the table nor importable, or nobody has allowed its module; the message lists
+            the choices.
     """
     if name in table:
         return table[name]
@@ -33,17 +42,58 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
     raise UserError(f"unknown {kind} {name!r}{suggestion(name, table)} Known: {', '.join(sorted(table))}")
 
 
-def load_object(name: str, kind: str) -> Any:
-    """Import the object named by `package.module:NAME`; UserError when it is not there, or its module is broken."""
+def allow(names: str | Iterable[str]) -> None:
+    """Let code of `names`, each `package.module` or `package.module:NAME`, be imported as long as this process lives.
+
+    A module is allowed with every name that it holds, but not with the modules below it.
+
+    Raises:
+        UserError: a name of another form.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if not _is_name(name if ":" in name else f"{name}:any"):
+            raise UserError(f"{name!r} cannot be allowed: package.module or package.module:NAME is expected")
+    _allowed.extend(names)
+
+
+@contextmanager
+def allowing(names: str | Iterable[str]) -> Iterator[None]:
+    """`allow`, for as long as the context lasts."""
+    before = len(_allowed)
+    allow(names)
+    try:
+        yield
+    finally:
+        del _allowed[before:]
+
+
+def is_allowed(name: str) -> bool:
+    """Whether code called `package.module:NAME` may be imported."""
+    given = {*_allowed, *(entry.strip() for entry in os.environ.get(ALLOWED, "").split(","))}
+    return _is_name(name) and not given.isdisjoint((name, name.partition(":")[0]))
+
+
+def _is_name(name: str) -> bool:
     module, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), attribute]):
+    return all(part.isidentifier() for part in [*module.split("."), attribute])
+
+
+def load_object(name: str, kind: str) -> Any:
+    """Import the object named by `package.module:NAME`; UserError when it is not there, its module is broken, or nobody
+    has allowed it."""
+    module, _, attribute = name.partition(":")
+    if not _is_name(name):
         raise UserError(f"{kind} {name!r}: a name of the form package.module:NAME is expected")
+    if not is_allowed(name):
+        raise UserError(f"{kind} {name!r} is code, which runs only where you allow its module: add --allow-code "
+                        f"{module} to the command, or set {ALLOWED}={module} in the environment")
     try:
         loaded = import_module(module)
     except ImportError as error:
         raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}; install it, or put its "
                         "folder on PYTHONPATH") from error
-    except Exception as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {in_words(error)}") from error
     if not hasattr(loaded, attribute):
         raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}{suggestion(attribute, vars(loaded))}"

@@ -226,6 +226,12 @@ class Sweep(Strict):
         return without_later(self.model_dump(**options))
 
     @property
+    def own_names(self) -> list[str]:
+        """The user's own code that workers import, as `package.module:NAME`; a dataset is read by the driver alone."""
+        names = [self.model.name, self.attack.search.name, *self.methods]
+        return sorted({name for name in names if models.is_own(name)})
+
+    @property
     def contenders(self) -> list[Contender]:
         """Every (method, access) of the sweep, in the order of the file."""
         return [Contender(name, access) for name, method in self.methods.items()

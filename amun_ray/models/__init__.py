@@ -1,12 +1,15 @@
 """MODELS: name -> constructor of a plain net; `build` puts normalisation before it and draws its weights."""
 
+import math
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
@@ -46,6 +49,11 @@ def find(name: str) -> Callable[..., nn.Module]:
     return lookup(MODELS, name, "model")
 
 
+def is_own(name: str) -> bool:
+    """Whether `name` is that of the user's own code."""
+    return ":" in name and library.split(name) is None
+
+
 def check(name: str, options: Mapping[str, Any] | None = None) -> Callable[..., nn.Module]:
     """The constructor behind `name`, after its options were checked by name; nothing is built.
 
@@ -81,16 +89,50 @@ def build(
         A module (N, C, H, W) float32 in [0, 1] -> logits (N, classes).
 
     Raises:
-        UserError: as `check`; `mean` and `std` that do not fit the channels; a user's net of another output shape.
+        UserError: as `check`; `mean` and `std` that do not fit the channels; a net larger than this machine's memory; a
+            user's net of another output shape.
     """
     constructor = check(name, options)
     if len(mean) != channels:
         raise UserError(f"model {name!r}: {channels} channels need {channels} means, found {len(mean)}")
+    arguments = {"channels": channels, "classes": classes, "size": size} | dict(options or {})
+    made = partial(constructor, **arguments)
+    if name in MODELS:
+        _check_size(name, **arguments)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "model weights"))
-        made = partial(constructor, channels=channels, classes=classes, size=size, **(options or {}))
         net = made() if name in MODELS else _own_net(made, name, (2, channels, size, size), (2, classes))
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), net=net))
+
+
+class _Unfilled(TorchFunctionMode):
+    """New tensors have a shape and one number of memory, and nothing is drawn; UserError where they would together need
+    more memory than this machine has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name, self._bytes = name, 0
+        self._memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        given, name = [*args, *(kwargs or {}).values()], getattr(function, "__name__", "")
+        if function in (torch.empty, torch.zeros, torch.ones, torch.randn):
+            shape = args if isinstance(args[0], int) else args[0]
+            self._bytes += 4 * math.prod(shape)
+            if self._bytes > self._memory:
+                raise UserError(f"model {self._name!r} with these options has more weights than the "
+                                f"{self._memory / 2**30:.0f} GiB of memory of this machine")
+            return torch.zeros(()).expand(shape)
+        if name.endswith("_") and not name.startswith("_") and name != "requires_grad_":
+            return given[0]  # what would be filled in place
+        return function(*args, **(kwargs or {}))
+
+
+@cache
+def _check_size(name: str, **arguments: int) -> None:
+    """UserError where a row of MODELS with these arguments has weights that do not fit into this machine's memory."""
+    with _Unfilled(name):
+        MODELS[name](**arguments)
 
 
 def _own_net(make: Callable[[], nn.Module], name: str, images: tuple[int, ...], logits: tuple[int, ...]) -> nn.Module:

@@ -79,7 +79,7 @@ def resnet20(*, channels: int, classes: int, size: int, width: int = 16, blocks:
         blocks: blocks in a stage; 3 gives depth 20.
 
     Raises:
-        UserError: images too small, or a width or a number of blocks below 1.
+        UserError: images too small, a width below 1, or a number of blocks outside 1..200.
     """
     _check("resnet20", size, 4, width, blocks)
     return ResNet(channels=channels, classes=classes, widths=(width, 2 * width, 4 * width), blocks=blocks)
@@ -105,5 +105,5 @@ def _check(name: str, size: int, smallest: int, width: int, blocks: int) -> None
     """Raise UserError for images below `smallest` pixels a side, or a net without channels or blocks."""
     if size < smallest:
         raise UserError(f"{name} needs at least {smallest} pixels a side, found {size}; small_cnn takes 4")
-    if width < 1 or blocks < 1:
-        raise UserError(f"{name}: `width >= 1` and `blocks >= 1` must hold, but got {width=}, {blocks=}")
+    if width < 1 or not 1 <= blocks <= 200:
+        raise UserError(f"{name}: `width >= 1` and `1 <= blocks <= 200` must hold, but got {width=}, {blocks=}")

@@ -30,8 +30,8 @@ class ViT(nn.Module):
         super().__init__()
         if patch < 1 or size % patch:
             raise UserError(f"vit: the side of the images ({size}) must be a multiple of patch ({patch})")
-        if min(width, depth, heads) < 1 or width % heads:
-            raise UserError(f"vit: width must be a multiple of heads, and depth at least 1, but got {width=}, "
+        if min(width, depth, heads) < 1 or depth > 200 or width % heads:
+            raise UserError(f"vit: width must be a multiple of heads, and depth from 1 to 200, but got {width=}, "
                             f"{heads=}, {depth=}")
         if not 0 <= dropout < 1:
             raise UserError(f"vit: `0 <= dropout < 1` must hold, but got {dropout}")

@@ -2,13 +2,14 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import ray
 import torch
 from torch import Tensor, nn
 
+from amun_ray.base.names import allow
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import predict
@@ -23,6 +24,11 @@ class SharedWorkspace(Workspace):
     """A workspace whose samples every node can reach: they stay in the object store behind `samples`."""
 
     samples: tuple[ray.ObjectRef, ray.ObjectRef]  # pixels (N, C, H, W) uint8, labels (N,) int64
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a worker: what the driver was allowed to import for this sweep, this process is allowed, too."""
+        self.__dict__.update(state)
+        allow(self.sweep.own_names)
 
     @classmethod
     def open(cls, sweep: Sweep, store: Store, dataset: Dataset) -> Self:

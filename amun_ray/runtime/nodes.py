@@ -34,8 +34,7 @@ def await_nodes(wanted: int, *, seconds: float = WAIT_SECONDS) -> None:
 
 def own_modules(sweep: Sweep) -> list[str]:
     """The user's modules that workers import. Data and checkpoints are no such need: they travel with the work."""
-    names = [sweep.model.name, sweep.attack.search.name, *sweep.methods]
-    return sorted({name.partition(":")[0] for name in names if ":" in name})
+    return sorted({name.partition(":")[0] for name in sweep.own_names})
 
 
 def check_nodes(store: Store, modules: Sequence[str] = ()) -> None:

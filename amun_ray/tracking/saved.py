@@ -3,7 +3,9 @@
 `model.json` and `weights.safetensors` are the model: read as data, built by this package, the same predictions bit for
 bit. `model.json` has the sha256 of the weights, so that no others are taken for them. The MLflow model is these two
 files with a signature and an example; MLflow opens it through this very module, so there is no pickle, nothing is
-traced, and a network of the user's own is logged like any other. Whoever loads it needs amun_ray installed, which
+traced, and a network of the user's own is logged like any other: by its name, `package.module:NAME`. Whoever can write
+to the registry can write another name there, so code that a `model.json` names is imported only where the one who loads
+it allows it. Whoever loads it needs amun_ray installed, which
 `requirements.txt` does not list, since no package index has it.
 """
 
@@ -11,7 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from torch import nn
 
 from amun_ray import models
 from amun_ray.base.errors import UserError
+from amun_ray.base.names import ALLOWED, allowing, is_allowed
 from amun_ray.metrics import predict
 from amun_ray.models import checkpoint
 from amun_ray.tracking.contact import downloaded
@@ -32,6 +35,7 @@ from amun_ray.tracking.event import read_files
 
 MODEL, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "sha256"
 NEEDED = ("torch", "numpy", "safetensors", "mlflow")
+DESCRIPTION = {"name": str, "options": dict, "channels": int, "classes": int, "size": int, "mean": list, "std": list}
 
 
 def model_files(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -81,39 +85,67 @@ class Served:
 
 
 def _load_pyfunc(path: str) -> Served:
-    """The name by which MLflow finds the loader of a model."""
+    """The name by which MLflow finds the loader of a model. Only the environment can allow code here: MLflow's
+    `model_config`, which a loader may also be given, can come from the very files that are loaded."""
     return Served(_read(Path(path), WEIGHTS, path))
 
 
-def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS) -> nn.Module:
+def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS, own: Iterable[str] = ()) -> nn.Module:
     """An unlearned model out of MLflow, in eval mode: (N, C, H, W) float32 in [0, 1] -> logits.
 
     Args:
         source: the id of a trial or final run of a sweep, or a registered model, `models:/NAME@best`.
         uri: the tracking URI; MLflow's own default where None.
         weights: a trial has one file per held-out case, `weights-0.safetensors` and on.
+        own: the code that the model's network may be, beside the networks of this package: `package.module:NAME`, or
+            `package.module` for all that the module holds. AMUN_ALLOW_CODE in the environment says the same.
 
     Raises:
-        UserError: nothing answers, there is no such model, or its weights are not those that were logged.
+        UserError: nothing answers, there is no such model, its files are damaged or not those that were logged, or it
+            names code that `own` does not.
     """
     address = source if source.startswith("models:/") else f"runs:/{source}/model"
     with downloaded(address, uri or mlflow.get_tracking_uri()) as folder:
         missing = [name for name in (MODEL, weights) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{address}: no {' and no '.join(missing)} there, but {', '.join(read_files(folder))}")
-        return _read(folder, weights, address)
+        with allowing(own):
+            return _read(folder, weights, address)
 
 
 def _read(folder: Path, weights: str, source: str) -> nn.Module:
     """The model of a folder, which messages call `source`; one that was logged without checksums is checked by the
     digest that its weights carry."""
-    description = json.loads((folder / MODEL).read_text())
-    sums, name = description.pop(CHECKSUMS, {}), f"{source}: {weights}"
+    description, sums = _description(folder / MODEL, source)
+    name = f"{source}: {weights}"
     with open(folder / weights, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if (wanted := sums.get(weights, found)) != found:
         raise UserError(f"{name}: damaged, or of another model: its sha256 is {found[:12]}, and {MODEL} says "
                         f"{wanted[:12]}; delete the run, and the sweep's command logs it again from the store")
-    model = models.build(description.pop("name"), seed=0, **description)
+    model = models.build(seed=0, **description)
     checkpoint.load_state(model, checkpoint.read(folder / weights, name), name)
     return model.eval()
+
+
+def _description(path: Path, source: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The arguments of `models.build`, of the types that it takes, and the sha256 of each weights file.
+
+    UserError for anything else, and for code.
+    """
+    sums: Any = {}
+    try:
+        found = json.loads(path.read_text())
+        sums = found.pop(CHECKSUMS, {})
+        fits = all(isinstance(found[key], kind) for key, kind in DESCRIPTION.items()) and len(found) == len(DESCRIPTION)
+        fits = fits and all(isinstance(number, float | int) for number in (*found["mean"], *found["std"]))
+        fits = fits and all(isinstance(text, str) for text in (*sums, *sums.values()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        fits = False
+    if not fits:
+        raise UserError(f"{source}: {MODEL} does not describe a model as this package does: {', '.join(DESCRIPTION)}")
+    if models.is_own(found["name"]) and not is_allowed(found["name"]):
+        raise UserError(f"{source}: {MODEL} names code, {found['name']!r}, which is not run for that. Where you know "
+                        f"and trust it, say so: load_model(..., own=({found['name']!r},)), or, for MLflow's own loader "
+                        f"too, {ALLOWED}={found['name']} in the environment")
+    return found, sums

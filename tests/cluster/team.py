@@ -22,7 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 HEAD, WORKER, LAPTOP = "10.77.0.1", "10.77.0.2", "10.77.0.9"
 MLFLOW = f"http://{HEAD}:5000"
-SUBMIT = "cd amun_ray && ray submit cluster/cluster.yaml amun_ray/sweep.py -- --config several_hosts"
+SUBMIT = ("cd amun_ray && ray submit cluster/cluster.yaml amun_ray/sweep.py -- --config several_hosts "
+          "--allow-code pinned")
 CHECK = "cd amun_ray && python cluster/check_hosts.py"
 SKIPPED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "amun_output", "mlruns")
 CREDENTIALS = "~/.mlflow/credentials"  # of the user "sweeps", on the laptop and, by `ray up`, on the nodes

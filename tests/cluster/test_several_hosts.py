@@ -187,7 +187,7 @@ def test_more_gpus_than_a_node_has_lists_the_nodes(submitted, team):
 
 @long
 def test_a_job_and_a_sweep_by_hand_on_the_head_join_the_cluster_and_repeat_nothing(submitted, team):
-    again = "--config several_hosts --output /mnt/amun/several_hosts"
+    again = "--config several_hosts --allow-code pinned --output /mnt/amun/several_hosts"
     modules = """--runtime-env-json '{"env_vars": {"PYTHONPATH": "/home/amun"}}'"""  # where pinned.py is
     job = team.head.run(f"ray job submit --address http://127.0.0.1:8265 {modules} -- amun-ray {again}",
                         timeout=600).stdout

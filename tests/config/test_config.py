@@ -27,6 +27,11 @@ methods:
 """
 
 
+@pytest.fixture(autouse=True)
+def _own_code(monkeypatch):
+    monkeypatch.setenv("AMUN_ALLOW_CODE", "nowhere, os, os.path,broken")
+
+
 @pytest.fixture
 def mine(tmp_path) -> Path:
     path = tmp_path / "mine.yaml"
@@ -172,6 +177,12 @@ UNKNOWN_NAMES = [
     ("methods={'os.path:join': }", "methods.os.path:join: method 'os.path:join': an amun_ray.unlearn.Method is "
      "expected, found function"),
     ("model.name=os:nothing", "model.name: model 'os:nothing': module 'os' has no 'nothing'"),
+    ("data={name: 'shutil:rmtree', options: {path: /}}", "data.name: dataset 'shutil:rmtree' is code, which runs only "
+     "where you allow its module: add --allow-code shutil to the command, or set AMUN_ALLOW_CODE=shutil in the "
+     "environment"),
+    ("attack.search.name=torch.hub:load", "attack.search: attack 'torch.hub:load' is code, which runs only where you "
+     "allow its module: add --allow-code torch.hub to the command, or set AMUN_ALLOW_CODE=torch.hub in the "
+     "environment"),
 ]
 
 

@@ -1,14 +1,19 @@
 import math
+import os
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
+from amun_ray import models
 from amun_ray.base.errors import UserError
+from amun_ray.base.names import allow
 from amun_ray.models import MODELS, build, check
 from amun_ray.models.checkpoint import digest
 from amun_ray.models.normalize import Normalize
 
+allow(__name__)
 TINY = {name: {"width": 4} for name in MODELS} | {"vit": {"width": 6, "depth": 1}}
 SMALLEST = dict.fromkeys(MODELS, 8) | {"vgg19": 32}
 GREY = {"mean": (0.3,), "std": (0.4,)}
@@ -117,9 +122,13 @@ def test_a_users_own_net_is_built_and_checked():
     ("resnet18", {"widht": 4}, "model 'resnet18' has no setting 'widht'; did you mean 'width'"),
     ("resnet18", {"classes": 4}, "model 'resnet18' has no setting 'classes'"),
     ("resnet18", {"width": 0}, "`width >= 1`"),
-    ("resnet20", {"blocks": 0}, "`blocks >= 1`"),
+    ("resnet20", {"blocks": 0}, "`1 <= blocks <= 200`"),
     ("small_cnn", {"width": -1}, "`width >= 1` must hold, but got -1"),
     ("vit", {"patch": 3}, r"the side of the images \(8\) must be a multiple of patch \(3\)"),
+    ("vit", {"depth": 10**9}, "depth from 1 to 200, but got .*depth=1000000000"),
+    ("vit", {"width": 10**7, "heads": 1}, "model 'vit' with these options has more weights than the .* GiB of memory"),
+    ("small_cnn", {"width": 10**6}, "model 'small_cnn' with these options has more weights than the"),
+    ("resnet20", {"width": 2**62}, "model 'resnet20' with these options has more weights than the"),
     ("vit", {"heads": 5}, "width must be a multiple of heads"),
     ("vit", {"dropout": 1.0}, "`0 <= dropout < 1` must hold, but got 1.0"),
     (f"{__name__}:GREY", None, "must be a callable that returns a module, found dict"),
@@ -146,3 +155,21 @@ def test_means_must_fit_the_channels():
 @pytest.mark.parametrize("name", MODELS)
 def test_check_builds_nothing(name):
     assert check(name, {"width": 8}) is MODELS[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_memory_of_a_network_is_counted_without_any(name, monkeypatch):
+    """A network whose weights are what memory there is can be built; with a byte less it is refused."""
+    arguments = {"channels": 3, "classes": 10, "size": 32} | TINY[name]
+    net = MODELS[name](**arguments)
+    needed = sum(tensor.nbytes for key, tensor in net.state_dict().items() if "num_batches" not in key)
+    for memory, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(os, "sysconf", lambda key, memory=memory: memory if key == "SC_PHYS_PAGES" else 1)
+        models._check_size.cache_clear()
+        with nullcontext() if fits else pytest.raises(UserError, match="more weights"):
+            models._check_size(name, **arguments)
+
+
+def test_a_name_is_of_the_users_own_code_unless_a_library_has_it():
+    assert [models.is_own(name) for name in ("mine.nets:Net", "small_cnn", "timm:resnet18", "huggingface:a/b")] == [
+        True, False, False, False]

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from amun_ray import data
+from amun_ray.base.names import allow
 from amun_ray.base.seeds import generator
 from amun_ray.config.schema import Sweep
 from amun_ray.models import MODELS, build
@@ -31,6 +32,7 @@ from amun_ray.training.parts import place
 from amun_ray.work.artifacts import cpu_state, store_weights
 from amun_ray.work.units import WEIGHTS, AdversarialSet, Target, Trained
 
+allow("driving")
 ORIGINAL = Unit("models", {"made by": "tests"})
 BROKEN = Unit("models", {"made by": "tests, with NaN among its weights"})
 ROWS = np.arange(40, 100)

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import re
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from amun_ray import models
 from amun_ray.base.errors import UserError
 from amun_ray.metrics import predict
 from amun_ray.models import checkpoint
-from amun_ray.tracking import Event, Tracker, contact, load_model, registered_name, saved_model
+from amun_ray.tracking import Event, Tracker, contact, load_model, registered_name, saved, saved_model
 
 PROCESSES, EACH = 8, 4
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -262,3 +264,53 @@ def test_weights_that_are_not_there_are_named_beside_those_that_are(database, op
     run = one.log(child(parent, 0, model=folder))
     with pytest.raises(UserError, match=f"runs:/{run}/model: no weights-7 there, but .*weights.safetensors"):
         load_model(run, uri=database, weights="weights-7")
+
+
+@pytest.fixture
+def disguised(network, tmp_path, monkeypatch):
+    """A model whose `model.json` names code that leaves a file behind: its files, and that file."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("AMUN_ALLOW_CODE", raising=False)
+    monkeypatch.delitem(sys.modules, "disguised", raising=False)
+    (tmp_path / "disguised.py").write_text("from pathlib import Path\nfrom amun_ray.models import SmallCNN\n"
+                                           "Path(__file__).with_name('was here').touch()\n")
+    description = SOUND | {"name": "disguised:SmallCNN"}
+    return saved_model(description, checkpoint.save(network, {}), (1, 8, 8)), tmp_path / "was here"
+
+
+def test_code_that_a_registry_names_runs_only_where_the_caller_names_it(database, open_tracker, disguised, network,
+                                                                        monkeypatch):
+    files, trace = disguised
+    one, parent = open_tracker(database)
+    one.log(child(parent, 0, model=files, registered="forgetful"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    source, wanted = "models:/forgetful@best", predict(network, torch.zeros(1, 1, 8, 8))
+    for load in (partial(load_model, source), partial(load_model, source, own=("disguised:Other", "torch.hub")),
+                 partial(pyfunc.load_model, source)):
+        with pytest.raises(UserError, match=re.escape(
+                "model.json names code, 'disguised:SmallCNN', which is not run for that. Where you know and trust it, "
+                "say so: load_model(..., own=('disguised:SmallCNN',))")):
+            load()
+        assert not trace.exists()
+    with pytest.raises(TypeError):  # a file could bring the same
+        pyfunc.load_model(source, model_config={"own": "disguised"})
+    assert not trace.exists()
+    for own in ("disguised:SmallCNN", ("disguised",)):
+        assert torch.equal(predict(load_model(source, own=own), torch.zeros(1, 1, 8, 8)), wanted)
+    assert trace.exists()
+    monkeypatch.setenv("AMUN_ALLOW_CODE", "disguised:SmallCNN")
+    np.testing.assert_array_equal(pyfunc.load_model(source).predict(np.zeros((1, 1, 8, 8), np.float32)), wanted.numpy())
+
+
+SOUND = {"name": "small_cnn", "options": {}, "channels": 1, "classes": 10, "size": 8, "mean": [0.3], "std": [0.3]}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "[" * 10**5, *(json.dumps(SOUND | wrong) for wrong in (
+    {"name": 3}, {"mean": ["0"]}, {"mean": 0.3}, {"seed": 1}, {"size": None}, {"options": []}))])
+def test_a_description_of_something_else_is_one_line(network, tmp_path, text):
+    (tmp_path / "model.json").write_text(text)
+    (tmp_path / "weights.safetensors").write_bytes(checkpoint.save(network, {}))
+    with pytest.raises(UserError, match=f"^{tmp_path}: model.json does not describe a model as this package does"):
+        saved._load_pyfunc(str(tmp_path))
+    (tmp_path / "model.json").write_text(json.dumps(SOUND))
+    assert saved._load_pyfunc(str(tmp_path)).model is not None

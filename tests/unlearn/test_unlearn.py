@@ -180,6 +180,7 @@ def test_a_users_own_method_is_one_function_and_one_line(model, sets, tmp_path, 
         "    return lambda epoch: [Pass((task.sets.retain,))]\n"
         "GENTLE = Method(access=frozenset({'retain'}), plan=gentle)\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AMUN_ALLOW_CODE", "own_methods")
     theirs, ours = copy_model(model), copy_model(model)
     assert list(start("own_methods:GENTLE", theirs, sets)) == list(start("finetune", ours, sets)) == [1, 2, 3, 4]
     assert torch.equal(theirs[4].weight, ours[4].weight)
