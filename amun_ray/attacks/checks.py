@@ -70,7 +70,7 @@ def check_model(model: nn.Module, images: Tensor, labels: Tensor, name: str = "m
     if logits.dtype != torch.float32:
         raise UserError(f"{name}: its logits must be float32, found {logits.dtype}")
     if not logits.isfinite().all():
-        raise UserError(f"{name}: it returned NaN or infinite logits for images in [0, 1]; mend its weights")
+        raise UserError(f"{name}: it returned NaN or infinite logits for images in [0, 1]; fix its weights")
     low, high = labels.aminmax()
     if low < 0 or high >= logits.shape[1]:
         wrong = low.item() if low < 0 else high.item()

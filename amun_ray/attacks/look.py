@@ -135,7 +135,7 @@ class Looker:
         spread = high - low
         if not spread.isfinite().all():
             raise UserError("model: its logits or their gradient are NaN or infinite for images in [0, 1]; "
-                            "mend its weights")
+                            "fix its weights")
         return Look(logits.argmax(1), margins(logits, labels), spread, gradient)
 
     def _pass(self, rows: Tensor, labels: Tensor, objective: str | None) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ class AttackCost(NamedTuple):
     samples: int = 0  # how many were attacked
     forward: int = 0  # forward passes of the search
     backward: int = 0  # backward passes of the search
-    verification: int = 0  # forward passes of the original model, to verify rows and mend them
+    verification: int = 0  # forward passes of the original model, to verify rows and fix them
 
     def __add__(self, other: "AttackCost") -> "AttackCost":
         return AttackCost(*(a + b for a, b in zip(self, other, strict=True)))

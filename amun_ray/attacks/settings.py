@@ -14,7 +14,7 @@ GENERAL = ("name", "batch_size", "precision", "compile")
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
-    """How adversarial images are searched. None is the attack's own default; see ATTACKS for who has what.
+    """How adversarial images are searched. None is the attack's own default; ATTACKS says which attack has which.
 
     Raises:
         UserError: unknown attack, a setting that this attack does not have, or a value out of its range.

@@ -51,12 +51,12 @@ def flips(look: Look, label: Tensor, kappa: float) -> Tensor:
 
 def verify(original: Looker, clean: Tensor, label: Tensor, found: Found, *, kappa: float,
            again: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Ask the original about every row; mend one that should flip it but does not: push it on, else search again.
+    """Ask the original about every row; fix one that should flip it but does not: push it on, else search again.
 
     Args:
         original: looks at the original model.
         clean: (N, D), before the search.
-        found: what the search says; a row that it could not flip is asked about, but not mended.
+        found: what the search says; a row that it could not flip is asked about, but not fixed.
         again: a search on the original itself: (clean, label) -> best.
     """
     nothing = torch.zeros_like(label, dtype=torch.bool)
@@ -69,16 +69,16 @@ def verify(original: Looker, clean: Tensor, label: Tensor, found: Found, *, kapp
         best[already] = clean[already]
     seen = original(best, label, nothing)
     said, good = seen.predicted.clone(), flips(seen, label, kappa) | already
-    for mend in (*(lambda rows, push=push: _pushed(clean[rows], best[rows], push) for push in PUSHES),
+    for fix in (*(lambda rows, push=push: _pushed(clean[rows], best[rows], push) for push in PUSHES),
                  lambda rows: again(clean[rows], label[rows])):
         rows = (found.flipped & ~good).nonzero().squeeze(1)
         if len(rows) == 0:
             break
-        tried = mend(rows)
+        tried = fix(rows)
         seen = original(tried, label[rows], nothing[rows])
-        mended = flips(seen, label[rows], kappa)
-        best[rows[mended]], said[rows[mended]] = tried[mended], seen.predicted[mended]
-        good[rows] = mended
+        fixed = flips(seen, label[rows], kappa)
+        best[rows[fixed]], said[rows[fixed]] = tried[fixed], seen.predicted[fixed]
+        good[rows] = fixed
     return Verdict(best, said, good & ~already, already)
 
 

@@ -1,7 +1,7 @@
 """The exceptions of the package, all in one place.
 
     ValueError
-      +- UserError      something the user wrote or supplied, and can mend: ends a command with one line and exit code 2
+      +- UserError      something the user wrote or supplied, and can fix: ends a command with one line and exit code 2
            +- Damaged        what is stored is not what was written
            +- StorageError   the storage takes no more, or is away; an OSError, too
     RuntimeError
@@ -18,7 +18,7 @@ class Damaged(UserError):
 
 
 class StorageError(OSError, UserError):
-    """The store cannot be written. What is finished is kept; the message says what has to be mended."""
+    """The store cannot be written. What is finished is kept; the message says what has to be fixed."""
 
 
 class Diverged(RuntimeError):

@@ -33,12 +33,12 @@ def not_empty(value: Collection) -> Collection:
 
 def distinct(value: tuple) -> tuple:
     if len(set(value)) < len(value):
-        raise ValueError(f"each may stand there once, but got {', '.join(map(str, value))}")
+        raise ValueError(f"each may be given once, but got {', '.join(map(str, value))}")
     return value
 
 
 def listed(value: Any) -> Any:
-    """A list as the tuple that it stands for: strict checks of Python objects do not see that for themselves."""
+    """A list as a tuple, since strict checks of Python objects refuse a list."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -153,8 +153,8 @@ class NamedRecipe(Strict):
 class Sweep(Strict):
     """One sweep, complete: nothing below this file repairs, defaults or changes it.
 
-    `training` makes originals, retrained and reference models: the fields of a Recipe, or `{recipe: paper}` or, for who
-    has neither a checkpoint nor days, `{recipe: fast}`, with any field beside it: `{recipe: fast, epochs: 8}`.
+    `training` makes originals, retrained and reference models: the fields of a Recipe, or `{recipe: paper}`. Those who
+    have neither a checkpoint nor days take `{recipe: fast}`. Any field may be added: `{recipe: fast, epochs: 8}`.
     """
 
     name: Name

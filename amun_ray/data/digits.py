@@ -18,7 +18,7 @@ def load_digits(*, train_size: int = 700, seed: int = 0) -> Dataset:
     Returns:
         Dataset with pixels (1797, 1, 8, 8) and 10 classes.
     """
-    from sklearn import datasets  # takes a second to import: only for who asks for this dataset
+    from sklearn import datasets  # takes a second to import: only for those who ask for this dataset
 
     images, labels = datasets.load_digits(return_X_y=True)
     if not 1 <= train_size < len(labels):

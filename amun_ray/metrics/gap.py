@@ -15,7 +15,7 @@ GAP_TERMS_MIS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "mis")
 def average_gap(
     scores: Mapping[str, float], retrained: Mapping[str, float], terms: Sequence[str] = GAP_TERMS
 ) -> float:
-    """Mean absolute difference from the retrained model's scores over `terms`, in percentage points; 0 is the best.
+    """Mean absolute difference from the retrained model over `terms`, in percentage points; 0 is perfect unlearning.
 
     Args:
         scores: of the unlearned model, in percent; may hold more than the terms.

@@ -54,7 +54,7 @@ def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> No
                 pass
         seconds, logits = time.monotonic() - started, here.logits(model)
     except Diverged as error:
-        raise UserError(f"{training.name}: {error}. Lower training.lr, or mend the checkpoint") from error
+        raise UserError(f"{training.name}: {error}. Lower training.lr, or fix the checkpoint") from error
     if overtaken(workspace.store, unit):
         return
     store_logits(workspace.store, unit, logits)

@@ -120,7 +120,7 @@ def run_trial(config: dict[str, Any], shared: list[ray.ObjectRef]) -> None:
 
     Out of memory is tried once more, since a neighbour on the same GPU may have ended by then. A mistake in a method is
     not: it would happen again. Neither is stored as the trial's result, for another start may have more memory, or the
-    mistake mended. A lost worker, or lost objects, are Tune's to try again.
+    mistake fixed. A lost worker, or lost objects, are Tune's to try again.
     """
     workspace, cases = ray.get(shared[0])
     job = Job.of(workspace, cases, Contender(*config["contender"]), 0, Hyperparameters(*config["settings"]),

@@ -40,7 +40,7 @@ class Studies(Searcher):
         self.broken: str | None = None  # why no trial can be finished any more
         self._ready: deque[Job] = deque()
         self._running: dict[str, Job] = {}
-        self._look_again = 0.0  # not before: the others are at all that is ready
+        self._look_again = 0.0  # not before this time: other sweeps are making all that is ready
         self._same: dict[str, list[Job]] = {}  # suggested again while the first is not over, by digest
         for contender in self._studies:
             self._refill(contender)

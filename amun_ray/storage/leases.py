@@ -1,6 +1,6 @@
-"""Who is at what, where several sweeps share one store: a sweep announces what it begins, and the others leave it be.
+"""Leases: where several sweeps share one store, a sweep announces the work it begins, and the others leave it alone.
 
-A sweep that lives has a file `sweeps/OWNER`, written again every `BEAT_SECONDS`; what it is at has a file
+A running sweep rewrites the file `sweeps/OWNER` every `BEAT_SECONDS`. Each piece of work it has begun has a file
 `leases/NAME` that names the owner. A lease holds while its owner lives. An owner is dead when its own file is gone (a
 sweep that ends takes it along), when its process is gone, as far as that can be seen from here, or when its file is
 `DEAD_SECONDS` older than the newest one: both by the clock of the storage, so no two machines have to agree on the

@@ -52,11 +52,11 @@ def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
             free = store.is_sound(unit(item)) or taken_by(store, unit(item).folder) is None
             (ready if free else elsewhere).append(item)
         if elsewhere and not ready:
-            waits.wait(f"  waiting for {len(elsewhere)} of them, which another sweep is at")
+            waits.wait(f"  waiting for {len(elsewhere)} of them, which another sweep is making")
 
 
 def claimed(store: Store, items: Sequence[T], unit: Callable[[T], Unit]) -> Iterator[list[T]]:
-    """On the driver: those of `items` that no other sweep is at; then, after waiting, more of them, until all were had.
+    """On the driver: those of `items` that no other sweep is making; after a wait, more of them, until all are done.
 
     What was yielded is this sweep's until the next is asked for.
     """
@@ -70,7 +70,7 @@ def claimed(store: Store, items: Sequence[T], unit: Callable[[T], Unit]) -> Iter
             for item in mine:
                 release(store, unit(item).folder)
         else:
-            waits.wait(f"  waiting for {len(others)} of them, which another sweep is at")
+            waits.wait(f"  waiting for {len(others)} of them, which another sweep is making")
         left = others
 
 

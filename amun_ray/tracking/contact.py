@@ -15,7 +15,7 @@ from amun_ray.base.errors import UserError
 
 FIRST_CONTACT_SECONDS, PATIENCE_SECONDS, RETRIES = 10, 30, 2
 MLFLOW_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # ImportError: no driver for a database
-OPEN_TO_RETRY = (401, 403, 408, 429)  # refusals by HTTP status that a person, or time, can mend
+OPEN_TO_RETRY = (401, 403, 408, 429)  # refusals by HTTP status that a person, or time, can fix
 SERVER = "MLFLOW_TRACKING_URI"
 SECONDS, TRIES = "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 

@@ -14,12 +14,12 @@ CONTENT = ("files", "model")  # the fields of an event that are folders of bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """All that belongs to one finished piece of work, or what the sweep's own run gets more of.
+    """All that is logged of one finished piece of work, or what is added to the sweep's own run.
 
     Attributes:
         key: digest of the work; a run carries it as tag and is found again by it.
-        parent: id of the run above. An event with a parent makes a run, whole, unless it is there already; one without
-            adds to the run of its key.
+        parent: id of the run above. An event with a parent makes a whole run, unless it exists. One without a
+            parent adds to the run of its key.
         name: of a run that is made.
         tags, params: of the run; parameters cannot change, so only the event that makes a run brings any.
         metrics: (name, value, step).

@@ -1,4 +1,4 @@
-"""The one training loop: it runs an epoch's passes, hands control back, and knows who calls it as little as why."""
+"""The one training loop: it runs the passes of an epoch and hands control back; it knows nothing of its caller."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

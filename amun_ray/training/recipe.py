@@ -86,7 +86,7 @@ RECIPES = {
     "paper": Recipe(lr=0.1, epochs=200, decay_every=40),  # for CIFAR-10; for Tiny ImageNet with batch_size 256
     "finetune": Recipe(lr=1e-4, epochs=10, optimizer="adamw", weight_decay=0.05, schedule="cosine", warm_up=0.5,
                        clip=1.0),  # of public weights, and for networks without batch norm
-    "fast": Recipe(lr=0.1, epochs=20, schedule="one_cycle"),  # a tenth of that, for who has no checkpoint
+    "fast": Recipe(lr=0.1, epochs=20, schedule="one_cycle"),  # a tenth of that, for those who have no checkpoint
 }
 
 

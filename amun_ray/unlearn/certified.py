@@ -45,7 +45,7 @@ def certified(task: Task) -> Iterator[int]:
     left at 0 means that it is not assumed, and then nothing is certified.
 
     Raises:
-        Diverged: the recursion left the finite numbers; a larger `scale` or `damping` mends that.
+        Diverged: the recursion left the finite numbers; a larger `scale` or `damping` fixes that.
     """
     forgotten, retained = len(task.sets.forget.labels), len(task.sets.retain.labels)
     slope = gradient(task.model, task.sets.forget, **_over(task))

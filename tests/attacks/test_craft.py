@@ -101,7 +101,7 @@ def test_rows_that_fall_short_are_pushed_or_searched_again(plane, plane_images):
     clean, away = flat(plane_images), torch.sign(0.5 - label.float())[:, None] * -1
     normal = flat(plane.weight.detach().view(1, 3, 6, 6)) / plane.weight.norm()
     distance = plane.distance(plane_images, 2).detach()[:, None]
-    short = torch.where(torch.arange(16)[:, None] % 2 == 0, 0.997, 0.5)  # a push mends the first, not the second
+    short = torch.where(torch.arange(16)[:, None] % 2 == 0, 0.997, 0.5)  # a push fixes the first, not the second
     crossing = clean + away * short * distance * normal
     asked = []
 

@@ -139,7 +139,7 @@ OUT_OF_RANGE = [
     ("methods={}", "methods: at least one is needed, but it is empty"),
     ("methods.amun={access: []}", "methods.amun.access: at least one is needed, but it is empty"),
     ("methods.amun={access: [retain, retain]}",
-     "methods.amun.access: each may stand there once, but got retain, retain"),
+     "methods.amun.access: each may be given once, but got retain, retain"),
     ("methods.finetune={access: [forget_only]}",
      "methods.finetune.access: finetune does not exist with 'forget_only', only with retain"),
     ("methods.amun={access: [retain], settings: {forget_statistics: 1}}",

@@ -49,7 +49,7 @@ def test_what_others_are_at_is_waited_for_and_not_made(pair, waits, capsys):
     waits += [lambda: None, lambda: make(first, UNITS[1])]
     made = list(make_all(second, UNITS, lambda unit: unit, run(second)))
     assert made == [(UNITS[0], True), (UNITS[2], True), (UNITS[3], True), (UNITS[1], False)]
-    assert capsys.readouterr().out == "  waiting for 1 of them, which another sweep is at\n"
+    assert capsys.readouterr().out == "  waiting for 1 of them, which another sweep is making\n"
     assert waits == []
 
 
