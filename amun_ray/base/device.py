@@ -10,6 +10,7 @@ def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool
     """Whether forward passes run under bfloat16 autocast, for a `precision` of float32, bfloat16 or auto.
 
     "auto" is bfloat16 where the device has instructions for it: elsewhere it is emulated, and slower than float32.
+    A processor has them where torch says so, which it does from 2.11 on.
 
     Args:
         on_cpu: whether "auto" holds for processors too. Those of one cluster may differ in this, so it is for work
@@ -19,7 +20,8 @@ def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool
         return precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return on_cpu and device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)
+    return on_cpu and device.type == "cpu" and capabilities().get("avx512_bf16", False)
 
 
 def device_name(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import torch
 from ray._common.utils import get_ray_address_file
-from ray.exceptions import AuthenticationError
+from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from amun_ray.base.errors import UserError, first_line
@@ -62,7 +62,7 @@ def connect() -> Cluster:
         raise UserError(f"{source}: no cluster answers at {address}; is it up, and does the firewall let this host in?")
     try:
         ray.init(**quiet)
-    except (ConnectionError, AuthenticationError) as error:
+    except (ConnectionError, RayError) as error:
         raise UserError(f"{source}: no cluster lets this program in at {address}: {_reason(error)}") from error
     await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # what the cluster file promises
     return Cluster(_nodes(), f"Ray: joined the cluster at {address}")
