@@ -1,4 +1,4 @@
-"""Both ends of what pyproject.toml allows: constraints.txt is within it, and constraints-oldest.txt is its lower end."""
+"""Both ends of what pyproject.toml allows: constraints.txt is within, constraints-oldest.txt is the lower end."""
 
 import tomllib
 from pathlib import Path
