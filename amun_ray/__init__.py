@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amun_ray.api import (
+        allow_code,
         craft,
         load_config,
         load_data,
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-__all__ = ["craft", "load_config", "load_data", "load_model", "plot_confidence", "reference_confidence", "run",
-           "score", "train", "unlearn"]
+__all__ = ["allow_code", "craft", "load_config", "load_data", "load_model", "plot_confidence", "reference_confidence",
+           "run", "score", "train", "unlearn"]
 
 
 def __getattr__(name: str) -> Any:

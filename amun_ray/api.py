@@ -1,7 +1,8 @@
 """The functions of the public face: a sweep, and the steps of the paper one by one, on rows of a dataset.
 
 Everything runs in this process, on a GPU where there is one; only `run` starts Ray. The sweep uses the same functions
-below. Rows are those of `Dataset`: training rows first. A mistake in an argument raises UserError.
+below. Rows are those of `Dataset`: training rows first. A mistake in an argument raises UserError. A name of code,
+`package.module:NAME`, is one, whether it stands in a config or in a call, until `allow_code` has named its module.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import nn
 
 from amun_ray import attacks, metrics, models
 from amun_ray.attacks import AdversarialRows, AttackSettings
+from amun_ray.base.names import allow as allow_code
 from amun_ray.base.seeds import derive, generator
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
@@ -30,8 +32,8 @@ from amun_ray.unlearn import unlearned as unlearn
 if TYPE_CHECKING:
     from amun_ray.tracking import load_model
 
-__all__ = ["craft", "load_config", "load_data", "load_model", "plot_confidence", "reference_confidence", "run",
-           "score", "train", "unlearn"]
+__all__ = ["allow_code", "craft", "load_config", "load_data", "load_model", "plot_confidence", "reference_confidence",
+           "run", "score", "train", "unlearn"]
 
 
 def __getattr__(name: str) -> Any:

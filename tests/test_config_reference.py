@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from amun_ray.config.file import Loader
 from amun_ray.config.file import load as load_config
+from amun_ray.config.yaml_text import parse
 from amun_ray.sweep import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -50,7 +50,7 @@ def test_shipped_configs_name_the_schema_and_fit_it(path, validator):
     assert text.startswith("# yaml-language-server: $schema=")
     named = path.parent / text.splitlines()[0].partition("$schema=")[2]
     assert named.resolve() == REPOSITORY / "tune_configs" / "schema.json"
-    assert [error.message for error in validator.iter_errors(yaml.load(text, Loader))] == []
+    assert [error.message for error in validator.iter_errors(parse(text))] == []
 
 
 @pytest.mark.parametrize("change", [
@@ -59,7 +59,7 @@ def test_shipped_configs_name_the_schema_and_fit_it(path, validator):
     {"training": {"recipe": "slow"}}, {"attack": {"search": {"gamma": 1.5}}}, {"resources": {"gpus": "all"}},
     {"training": {"recipe": "fast", "epocs": 3}}])
 def test_what_the_command_refuses_the_editor_marks(change, validator, tmp_path):
-    content = yaml.load((REPOSITORY / "tune_configs" / "default.yaml").read_text(), Loader) | change
+    content = parse((REPOSITORY / "tune_configs" / "default.yaml").read_text()) | change
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(content))
     assert list(validator.iter_errors(content))
@@ -71,7 +71,7 @@ def test_what_the_command_refuses_the_editor_marks(change, validator, tmp_path):
     {"training": {"recipe": "fast", "epochs": 3}}, {"resources": {"gpus": "auto"}}, {"resources": {"gpus": 0.5}},
     {"model": {"name": "small_cnn", "options": {"width": 4}}}, {"search": {"trials": 3, "concurrent": None}}])
 def test_what_the_command_takes_the_editor_takes(change, validator, tmp_path):
-    content = yaml.load((REPOSITORY / "tune_configs" / "default.yaml").read_text(), Loader) | change
+    content = parse((REPOSITORY / "tune_configs" / "default.yaml").read_text()) | change
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(content))
     assert load_config(str(path)).name == "digits"

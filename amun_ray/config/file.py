@@ -3,37 +3,25 @@
 import json
 import os
 import re
+import reprlib
 from collections.abc import Iterator
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.names import suggestion
 from amun_ray.config.schema import Sweep
+from amun_ray.config.yaml_text import BYTES, parse
 
 INSTALLED = Path(__file__).resolve().parent.parent / "tune_configs"
 REPOSITORY = Path(__file__).resolve().parent.parent.parent / "tune_configs"  # where an editable install finds them
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+SHOWN, LENGTH = 20, 1000  # mistakes of one message; characters of one of them
 PLAIN = {"a valid array": "a list", "a valid tuple": "a list", "an object": "a mapping",
          "a valid dictionary": "a mapping", "Input should be": "must be"}  # JSON's and Python's words in those of YAML
-
-
-class Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-3 is a number (YAML 1.1 asks for 1.0e-3), and a key may stand once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                mark = node.value[place][0].start_mark
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=mark)
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
 
 
 def resolve(name: str) -> Path:
@@ -57,20 +45,34 @@ def load(name: str, overrides: list[str] | None = None) -> Sweep:
     Raises:
         UserError: every mistake of the file and of the overrides, in one message.
     """
-    path = resolve(name)
+    path, overrides = resolve(name), overrides or []
     try:
-        content = yaml.load(path.read_text(), Loader)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        content = parse(_text(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a mapping of settings is expected, found {type(content).__name__}")
-    for override in overrides or []:
+    for override in overrides:
         _override(content, override)
     try:  # in JSON mode a wrong type is a mistake, never converted: no true for 1, no "3" for 3
-        return Sweep.model_validate_json(json.dumps(content, default=str), strict=True)
+        return Sweep.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise UserError("\n".join(f"{_source(path, key, overrides or [])}: {line}"
-                                  for key, line in _explain(error))) from error
+        raise UserError(_message(path, overrides, error)) from error
+
+
+def _text(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(BYTES + 1)  # a letter more than `parse` takes, whatever the size of the file
+
+
+def _message(path: Path, overrides: list[str], error: ValidationError) -> str:
+    """A line for each mistake, or for the first of very many."""
+    mistakes = _explain(error)
+    lines = [f"{_source(path, key, overrides)}: {line}" for key, line in islice(mistakes, SHOWN)]
+    lines = [line if len(line) <= LENGTH else f"{line[:LENGTH]}..." for line in lines]
+    return "\n".join(lines + [f"{path}: ... and more mistakes than these"] * any(True for _ in mistakes))
 
 
 def _source(path: Path, key: str, overrides: list[str]) -> str:
@@ -91,9 +93,9 @@ def _override(content: dict[str, Any], override: str) -> None:
             content[parent] = {}
         content = content[parent]
     try:
-        content[last] = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML") from error
+        content[last] = parse(text)
+    except UserError as error:
+        raise UserError(f"--set {override}: {error}") from error
 
 
 def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
@@ -116,12 +118,12 @@ def _problems(item: dict[str, Any], key: str) -> list[str]:
     rule = re.sub(r" or an? instance of \w+", "", item["msg"])
     for word, plain in PLAIN.items():
         rule = rule.replace(word, plain)
-    return [f"{rule[0].lower()}{rule[1:]}, but got {item['input']!r}"]
+    return [f"{rule[0].lower()}{rule[1:]}, but got {reprlib.repr(item['input'])}"]
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:
     """The keys that exist where an unknown one stood."""
-    schema = Sweep.model_json_schema()
+    schema = _schema()
     nodes = [schema]
     for part in location[:-1]:
         other = "items" if isinstance(part, int) else "additionalProperties"
@@ -130,3 +132,8 @@ def _siblings(location: tuple[str | int, ...]) -> list[str]:
         nodes = [schema["$defs"][option["$ref"].rpartition("/")[2]] if "$ref" in option else option
                  for option in options]
     return [key for node in nodes for key in node.get("properties", {})]
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Sweep.model_json_schema()

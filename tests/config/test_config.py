@@ -10,6 +10,7 @@ from amun_ray.attacks import ATTACKS
 from amun_ray.base.errors import UserError
 from amun_ray.config import file as config_file
 from amun_ray.config.schema import Sweep, accesses
+from amun_ray.config.yaml_text import parse
 from amun_ray.models import MODELS
 from amun_ray.unlearn import METHODS, Contender
 from amun_ray.work.plan import given_points
@@ -219,7 +220,7 @@ def test_a_mistake_is_named_with_its_rule_and_what_came(mine, override, line):
 
 @pytest.mark.parametrize("key", ["name", "data", "model", "training", "forget", "methods", "training.lr", "model.name"])
 def test_a_key_that_must_be_there_is_asked_for(mine, key):
-    content = yaml.load(PLAIN, config_file.Loader)
+    content = parse(PLAIN)
     first, _, second = key.partition(".")
     del (content[first] if second else content)[second or first]
     mine.write_text(yaml.safe_dump(content))
@@ -282,7 +283,7 @@ def test_several_wrong_settings_of_one_row_are_all_named(mine):
     ("name: [", "cannot be read as YAML: while parsing a flow node"),
     ("", "a mapping of settings is expected, found NoneType"),
     ("- a\n- b", "a mapping of settings is expected, found list"),
-    ("name: a\nname: b", "cannot be read as YAML: the key 'name' stands twice"),
+    ("name: a\nname: b", "cannot be read as YAML: line 2: the key 'name' stands twice"),
     ("name: \x00", "cannot be read as YAML: unacceptable character"),
 ])
 def test_a_file_that_is_no_config_is_one_line(mine, text, line):
@@ -389,3 +390,49 @@ def test_a_point_leaves_out_what_does_not_count_with_an_access(mine):
     for access in ("retain", "forget_only"):
         (given,) = given_points(sweep, Contender("amun", access))
         assert given.keys() == {"lr", "schedule", "forget_statistics"} & sweep.space(Contender("amun", access)).keys()
+
+
+def test_merge_keys_make_settings_that_are_written_once(mine):
+    mine.write_text(PLAIN.replace("finetune:\n  amun:\n", "amun: &both {access: [retain]}\n  finetune: {<<: *both}\n"))
+    assert config_file.load(str(mine)).contenders == [("amun", "retain"), ("finetune", "retain")]
+
+
+def test_a_date_is_a_text_also_as_a_key(mine):
+    assert config_file.load(str(mine), ["name=2024-01-01"]).name == "2024-01-01"
+    (line,) = mistakes(mine, "methods={2024-01-01: }")
+    assert line.startswith("methods.2024-01-01: unknown method '2024-01-01'. Known: amun")
+
+
+@pytest.mark.parametrize(("override", "line"), [
+    ("search.trials=010", "search.trials=010: cannot be read as YAML: line 1: 010 is 8 in YAML 1.1 and 10 in YAML 1.2"),
+    ("training.epochs=1:30", "training.epochs=1:30: cannot be read as YAML: line 1: 1:30 is a number to base 60"),
+    ("search.lr.high=.inf", "search.lr.high=.inf: cannot be read as YAML: line 1: .inf is no finite number"),
+    ("search.trials=[", "search.trials=[: cannot be read as YAML: while parsing a flow node"),
+])
+def test_an_override_is_read_as_strictly(mine, override, line):
+    with pytest.raises(UserError) as caught:
+        config_file.load(str(mine), [override])
+    assert str(caught.value).startswith(f"--set {line}")
+    assert "\n" not in str(caught.value)
+
+
+def test_very_many_mistakes_and_very_long_ones_are_cut_short(mine):
+    mine.write_text(PLAIN + "".join(f"k{k}: 1\n" for k in range(4000)))
+    found = mistakes(mine)
+    assert len(found) == 21
+    assert found[0].startswith("k0: unknown key")
+    assert found[-1] == "... and more mistakes than these"
+    mine.write_text(PLAIN.replace("0.1}", f"0.1, indices: [{'1, ' * 4000}]}}"))
+    (line,) = mistakes(mine)
+    assert line == "forget.indices: must be a valid string, but got [1, 1, 1, 1, 1, 1, ...]"
+    mine.write_text(PLAIN.replace("name: mine", f"name: '{'-' * 10**5}'"))
+    (line,) = mistakes(mine)
+    assert line.startswith("name: must be of letters, digits, _, . and -, but got '----")
+    assert len(line) < 1100
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x00\x01PAR1" * 100])
+def test_a_file_that_is_no_text_is_one_line(mine, content):
+    mine.write_bytes(content)
+    (line,) = mistakes(mine)
+    assert line.startswith("cannot be read")
