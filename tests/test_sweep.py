@@ -144,6 +144,15 @@ def test_the_script_works_where_it_was_copied_to(tmp_path):
     assert "sweep digits: digits, 700 training" in done.stdout
 
 
+def test_a_dry_run_loads_nothing_that_it_does_not_use(tmp_path):
+    """What it takes on a quiet machine is mostly the import of torch."""
+    slow = ("ray", "optuna", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "torchvision")
+    code = ("import sys; from amun_ray.sweep import main; code = main(['--dry-run'])\n"
+            f"print(code, [name for name in {slow} if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
 def test_mistakes_of_a_config_come_together(refused):
     first, second, third = refused(*sets("serch.trials=3", "methods.amnu={}", "forget.fraction=2"), lines=3)
     assert "forget.fraction: must be less than 1" in first

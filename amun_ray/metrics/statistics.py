@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import ndtr, stdtrit
 
 from amun_ray.base.errors import UserError
 
@@ -60,6 +59,8 @@ def bootstrap_interval(
     Raises:
         UserError: fewer than 2 values or groups, a value that is not finite, level outside (0, 1).
     """
+    from scipy.special import ndtr, stdtrit  # a moment to import, which no dry run should pay
+
     array = _finite(values, "values")
     if groups is not None:
         array = _group_means(array, np.asarray(groups))

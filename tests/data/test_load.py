@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import allow
 from amun_ray.data import DATASETS, check, load
-from amun_ray.data.dataset import Dataset
+from amun_ray.data.dataset import Dataset, permutation
 
 allow([__name__, "no_such_module"])
 
@@ -23,6 +24,10 @@ def no_dataset():
 
 def test_digits_are_the_whole_set_in_bytes():
     digits = load("digits")
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    order = permutation(1797, 0, "digits")
+    assert np.array_equal(digits.pixels.reshape(1797, 64), np.rint(images[order] * 255 / 16))
+    assert np.array_equal(digits.labels, labels[order])
     assert digits.pixels.shape == (1797, 1, 8, 8)
     assert digits.train_size == 700
     assert digits.classes == 10
