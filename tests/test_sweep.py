@@ -170,7 +170,7 @@ def test_an_unknown_config_name_suggests_one(refused):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (None, "cannot be read as csv: "),
+    (None, "rows.csv: cannot be read: "),
     ("", "no row numbers"),
     ("index\n", "no row numbers"),
     ("index\n3\n5\n3\n", "line 4: row number 3 is named twice, first in line 2"),
@@ -178,9 +178,9 @@ def test_an_unknown_config_name_suggests_one(refused):
     ("3\n300\n", "line 2: row number 300 is beyond the training set, whose rows are 0..299"),
     ("index\n3\nseven\n", "line 3: 'seven' is not a row number"),
     ("3\n4.5\n", "line 2: '4.5' is not a row number"),
-    ("a,b\n1,2\n", "a file of several columns needs one called 'index'"),
-    ("\n".join(map(str, range(151))), "151 requested samples leave no room for held-out sets"),
-    ("\n".join(map(str, range(301))), "line 301: row number 300 is beyond the training set"),
+    ("a,b\n1,2\n", "line 1: a, b: no header that means row numbers"),
+    ("\n".join(["index", *map(str, range(151))]), "151 requested samples leave no room for held-out sets"),
+    ("\n".join(["index", *map(str, range(301))]), "line 302: row number 300 is beyond the training set"),
 ])
 def test_a_wrong_index_file_is_named_with_its_first_wrong_row(refused, here, content, message):
     if content is not None:
@@ -313,6 +313,7 @@ def test_a_cluster_that_is_named_and_does_not_answer(monkeypatch):
     def init(*_, **__):
         raise ConnectionError("nobody there")
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests may have left theirs running
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with pytest.raises(UserError, match=r"no cluster .* 10.0.0.1:6379: nobody there"):
         resources.connect()
@@ -333,6 +334,7 @@ def test_a_ray_that_does_not_start_is_tried_again_and_then_said(monkeypatch):
         tries.append(1)
         raise Exception("The current node timed out during startup.\nTraceback ...")
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests may have left theirs running
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
     with pytest.raises(UserError, match=r"Ray does not start on this machine: .* timed out during startup\. Is it"):
