@@ -17,6 +17,7 @@ def test_the_worked_example_of_a_method_teaches_the_class_after_the_true_one(tmp
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.S)
     (tmp_path / "next_label.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AMUN_ALLOW_CODE", "next_label")
     data, forget = amun_ray.load_data("digits", train_size=200), [3, 14, 15, 92, 65, 35, 89, 79]
     original = amun_ray.train(data, "small_cnn", options={"width": 8}, epochs=3, batch_size=32)
     made = amun_ray.unlearn("next_label:METHOD", original, data, forget, access="forget_only", lr=0.05, epochs=60)

@@ -23,8 +23,8 @@ class Dataset:
         labels: (N,) int64 in [0, classes).
         train_size: number of training rows, 1 <= train_size < N.
         classes: number of classes, at least 2.
-        notes: what a plan says of the files that it was read from, a line each; those of `warning: ` are mistakes,
-            probably. Not part of the digest.
+        notes: what a plan says of the files that it was read from, a line each; one that begins with `warning:` is
+            probably a mistake. Not part of the digest.
         file_rows: (N,) int64, rising in D and in D_T: the row of the user's own files that each row was, counted from 0
             over the files of each; None where these are the rows of D and of D_T.
         file_train_size: number of training rows in the user's files; None is `train_size`.
