@@ -20,7 +20,7 @@ from amun_ray.tracking import load_model
 MODULE = '''
 from torch import nn
 
-from amun_ray.training.loop import Pass, Plan, cross_entropy
+from amun_ray.training.loop import EpochPlan, Pass, cross_entropy
 from amun_ray.unlearn import Method, Setting, Task
 
 
@@ -29,11 +29,11 @@ def net(*, channels, classes, size, width=12):
                          nn.Linear(width * (size // 2) ** 2, classes))
 
 
-def retold(task: Task) -> Plan:
+def retold(task: Task) -> EpochPlan:
     return lambda epoch: (Pass((task.sets.retain,), lambda *batch: task.settings["weight"] * cross_entropy(*batch)),)
 
 
-def broken(task: Task) -> Plan:
+def broken(task: Task) -> EpochPlan:
     return lambda epoch: (Pass((task.sets.retained,)),)
 
 

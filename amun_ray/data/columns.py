@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import pretender
 from amun_ray.data.files import File
 
 NAMES_SHOWN = 8  # of a file's columns in a message
@@ -15,8 +16,6 @@ STEP = 1024  # rows among which the first bad one is looked for
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 BROKEN = (OSError, ValueError, KeyError, MemoryError, pa.ArrowException)  # what a damaged file makes pyarrow raise
-HEADS = {b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
-         b"<!DOCTYPE": "a web page, not a file: the download failed", b"<html": "a web page: the download failed"}
 
 
 def open_parquet(file: File) -> pq.ParquetFile:
@@ -27,13 +26,11 @@ def open_parquet(file: File) -> pq.ParquetFile:
     """
     try:
         opened = file.system.open_input_file(file.path)
-        start = opened.read(32)
-        opened.seek(0)
+        other = pretender(opened)
     except BROKEN as error:
         raise UserError(f"{file}: cannot be read: {first_line(error)}") from error
-    for head, what in HEADS.items():
-        if start.lower().startswith(head.lower()):
-            raise UserError(f"{file}: {what}")
+    if other is not None:
+        raise UserError(f"{file}: {other}")
     try:
         return pq.ParquetFile(opened)
     except BROKEN as error:

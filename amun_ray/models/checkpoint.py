@@ -4,19 +4,24 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import pretender
+from amun_ray.models.foreign import State, fit
 
 DIGEST = "digest"  # metadata key of a file that this package writes: the `digest` of its tensors
-State = Mapping[str, Tensor]
 SAFETENSORS, TORCH = ".safetensors", (".pt", ".pth", ".bin", ".ckpt")
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how torch files begin, the older ones as pickles
+DEPTH = 3  # keys that may lead to a state dict
 
 
 def save(model: nn.Module | State, metadata: Mapping[str, str]) -> bytes:
@@ -83,69 +88,46 @@ def find(folder: Path, source: str) -> Path:
                     "`model.state_dict()` beside them as a safetensors file")
 
 
-def read(path: str | os.PathLike, source: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a torch file that holds a state dict, plain or under "state_dict".
+def read(path: str | os.PathLike, source: str | None = None) -> dict[str, State]:
+    """Every state dict of a safetensors or a torch file, by the keys that lead to it, with points between; the key of a
+    file that is one itself is empty.
 
-    Torch files are read with `weights_only=True`: nothing in them is executed. The `module.` that DataParallel puts
-    before every name is dropped. `source` is what messages call the file: its path, unless told. The tensors of a
-    safetensors file whose metadata has their digest are checked against it, a pass over all bytes.
+    Torch files are read with `weights_only=True`: nothing in them is executed. `source` is what messages call the file:
+    its path, unless told. The tensors of a safetensors file whose metadata has their digest are checked against it, a
+    pass over all bytes.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
     path, source = Path(path), source or str(path)
+    if (other := pretender(path)) is not None:
+        raise UserError(f"{source}: {other}")
     found = _read_safetensors(path, source) if path.suffix == SAFETENSORS else _read_torch(path, source)
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{source}: expected a state dict (name -> tensor), plain or under 'state_dict', "
+    states = dict(_state_dicts(found, "", DEPTH))
+    if not states:
+        raise UserError(f"{source}: expected a state dict (name -> tensor), plain or under a key such as 'state_dict', "
                         f"found {_describe(found)}; save `model.state_dict()`")
-    if all(name.startswith("module.") for name in found):
-        return {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    return dict(found)
+    return states
 
 
-def load_into(model: nn.Module, path: str | os.PathLike) -> None:
-    """Put the weights of a file (see `read`) into `model`, in place and strictly.
+def _state_dicts(found: object, key: str, depth: int) -> Iterator[tuple[str, State]]:
+    if not isinstance(found, Mapping) or not found or not all(isinstance(name, str) for name in found):
+        return
+    if all(isinstance(value, Tensor) for value in found.values()):
+        yield key, found
+    elif depth:
+        for name, value in found.items():
+            yield from _state_dicts(value, f"{key}.{name}" if key else name, depth - 1)
 
-    Where `model` is `Sequential(normalize, net)` of `amun_ray.models.build`, the weights of a bare net load into `net`
-    and the normalisation stays as it is.
+
+def load_into(model: nn.Module, path: str | os.PathLike, source: str | None = None) -> None:
+    """Put the weights of a file into `model`, in place: see `read` and `foreign.fit`.
 
     Raises:
-        UserError: as `read`; a tensor that is missing, unexpected, of another shape or kind, or not finite. The model
-            is then unchanged.
+        UserError: as `read` and `foreign.fit`. The model is then unchanged.
     """
-    load_state(model, read(path), str(path))
-
-
-def load_state(model: nn.Module, state: State, source: str) -> None:
-    """`load_into` for tensors already in memory; `source` is what messages call them."""
-    target = model
-    inner = getattr(model, "net", None)
-    if isinstance(inner, nn.Module) and not any(name.startswith(("net.", "normalize.")) for name in state):
-        target = inner
-    problems = _problems(target.state_dict(), state)
-    if problems:
-        raise UserError(f"{source}: these weights are not of this model: {'; '.join(problems)}")
-    infinite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
-    if infinite:
-        raise UserError(f"{source}: {len(infinite)} tensors hold NaN or infinite numbers: {', '.join(infinite[:3])}")
-    target.load_state_dict(state, strict=True)
-
-
-def _problems(wanted: State, found: State) -> list[str]:
-    """What does not fit: the first tensor of each kind of problem, and how many there are of that kind."""
-    wrong: list[str] = []
-    for name in (name for name in wanted if name in found):
-        want, have = wanted[name], found[name]
-        if want.shape != have.shape:
-            wrong.append(f"{name} has shape {tuple(have.shape)}, wanted {tuple(want.shape)}")
-        elif want.is_floating_point() != have.is_floating_point():
-            wrong.append(f"{name} is {have.dtype}, wanted {want.dtype}")
-    missing = [f"{name} {tuple(wanted[name].shape)} is missing" for name in wanted if name not in found]
-    unexpected = [f"{name} {tuple(found[name].shape)} is unexpected" for name in found if name not in wanted]
-    return [kind[0] + (f" (and {len(kind) - 1} more)" if len(kind) > 1 else "")
-            for kind in (wrong, missing, unexpected) if kind]
+    source = source or str(path)
+    model.load_state_dict(fit(model, read(path, source), source).state, strict=True)
 
 
 def _state(model: nn.Module | State) -> State:
@@ -171,10 +153,19 @@ def _read_safetensors(path: Path, source: str) -> object:
 
 def _read_torch(path: Path, source: str) -> object:
     try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start == ZIP and any(entry.compress_type for entry in ZipFile(path).infolist()):
+            raise UserError(f"{source}: a compressed archive, which torch.save does not write; unpack it")
+        if start and start != ZIP and start[:1] != PICKLE:
+            raise UserError(f"{source}: no torch file: it begins with {start!r}")
         return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
-        raise UserError(f"{source}: not a plain state dict, and whole objects are not unpickled; "
-                        "save `model.state_dict()` instead") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{source}: cannot be read as a torch file: {first}") from error
+        held = re.search(r"GLOBAL (\S+) was not", str(error))
+        found = f", but holds {held[1]}" if held else ""
+        raise UserError(f"{source}: not a plain state dict{found}, and whole objects are not unpickled, since that "
+                        "runs code; save `model.state_dict()` instead") from error
+    except Exception as error:  # whatever torch makes of a damaged file
+        raise UserError(f"{source}: cannot be read as a torch file: {first_line(error)}") from error

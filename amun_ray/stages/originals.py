@@ -12,7 +12,6 @@ import ray
 
 from amun_ray.base.errors import Diverged, UserError
 from amun_ray.base.seeds import generator
-from amun_ray.models import checkpoint
 from amun_ray.runtime.bench import SharedWorkspace, bench
 from amun_ray.runtime.queue import make_missing
 from amun_ray.storage.sharing import make_once, overtaken
@@ -46,7 +45,7 @@ def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> No
     model = workspace.new_model(training.seed).to(here.device)
     try:
         if training.checkpoint is not None:
-            checkpoint.load_state(model, training.checkpoint.state, training.checkpoint.source)
+            model.load_state_dict(training.checkpoint.state)
         else:
             for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
                          augmentation=workspace.sweep.data.augmentation,

@@ -124,7 +124,7 @@ def _read(folder: Path, weights: str, source: str) -> nn.Module:
         raise UserError(f"{name}: damaged, or of another model: its sha256 is {found[:12]}, and {MODEL} says "
                         f"{wanted[:12]}; delete the run, and the sweep's command logs it again from the store")
     model = models.build(seed=0, **description)
-    checkpoint.load_state(model, checkpoint.read(folder / weights, name), name)
+    checkpoint.load_into(model, folder / weights, name)
     return model.eval()
 
 

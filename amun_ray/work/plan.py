@@ -16,7 +16,6 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.data.indices import Request, read_indices
 from amun_ray.data.splits import ForgetSets, random_forget_sets, requested_forget_sets
 from amun_ray.data.twins import forgotten_twins, unseen_twins
-from amun_ray.models import checkpoint
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
@@ -119,7 +118,9 @@ class Plan:
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """The originals that are loaded, not trained; UserError as `read_checkpoint`."""
-        return [read_checkpoint(source, self.sweep.tracking.uri) for source in self.sweep.originals.checkpoints or ()]
+        sources = self.sweep.originals.checkpoints
+        model = self.new_model() if sources else None
+        return [read_checkpoint(source, self.sweep.tracking.uri, model) for source in sources or ()]
 
     def workspace(self, store: Store) -> Workspace:
         """What every piece of work of the sweep needs to know."""
@@ -130,15 +131,14 @@ class Plan:
         return self.workspace(self.store(Path())).new_model(self.sweep.seed)
 
     def check(self) -> None:
-        """Draw the forget sets, build the network, load the checkpoints into it: here, before any worker is asked for.
+        """Draw the forget sets, build the network, read the checkpoints: here, before any worker is asked for.
 
         Raises:
             UserError: as `sets`; a network that does not fit the data; a checkpoint that does not fit the network.
         """
         assert self.sets.final
-        network = self.new_model()
-        for one in self.checkpoints:
-            checkpoint.load_state(network, one.state, one.source)
+        self.new_model()
+        assert len(self.checkpoints) == len(self.sweep.originals.checkpoints or ())
 
     def __str__(self) -> str:
         sweep, sets = self.sweep, self.sets
@@ -154,6 +154,8 @@ class Plan:
             f"{len(sets.final[0])} to be forgotten",
             *(f"  {note}" for note in self.dataset.notes if not note.startswith(WARNING)),
             *([f"  forget      {self.request}"] if self.request else []),
+            *(f"  original {k}  {one.source}: {'; '.join(one.notes)}" for k, one in enumerate(self.checkpoints)
+              if one.notes),
             *(f"  {warning}" for warning in self.warnings),
             f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
             f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "

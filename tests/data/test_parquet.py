@@ -298,7 +298,7 @@ def test_more_rows_than_bytes_are_not_believed(tmp_path, pair):
 def test_files_that_hold_something_else_are_named(tmp_path, pair):
     for content, message in [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS, .*git lfs pull"),
-        (b"<!doctype html><html><body>Sign in</body></html>", "a web page, not a file"),
+        (b"<!doctype html><html><body>Sign in</body></html>", "a web page, not the file itself"),
         (b"", "cannot be read as parquet"),
     ]:
         (tmp_path / "a.parquet").write_bytes(content)

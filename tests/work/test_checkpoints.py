@@ -65,8 +65,9 @@ def test_the_same_weights_are_the_same_wherever_they_come_from(source, server, t
     (tmp_path / "model" / "weights.safetensors").write_bytes(WEIGHTS)
     uri, runs = server
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    found = read_checkpoint(source.format(folder=tmp_path, **runs), uri)
-    assert found.digest == read_checkpoint(str(tmp_path / "model" / "weights.safetensors"), None).digest
+    found = read_checkpoint(source.format(folder=tmp_path, **runs), uri, network())
+    assert found.digest == read_checkpoint(
+        str(tmp_path / "model" / "weights.safetensors"), None, network()).digest
     assert checkpoint.digest(found.state) == checkpoint.digest(network())
     assert not mlflow.is_tracking_uri_set()  # MLflow's own default is what it was
 
@@ -74,7 +75,7 @@ def test_the_same_weights_are_the_same_wherever_they_come_from(source, server, t
 def test_a_state_dict_of_mlflow_loads_and_the_environment_may_name_the_server(server, monkeypatch):
     uri, runs = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    found = read_checkpoint(f"runs:/{runs['state']}/model", None)
+    found = read_checkpoint(f"runs:/{runs['state']}/model", None, network())
     assert checkpoint.digest(found.state) == checkpoint.digest(network())
     assert found.source.endswith("/model: state_dict.pth")
 
@@ -94,7 +95,7 @@ def test_a_state_dict_of_mlflow_loads_and_the_environment_may_name_the_server(se
 def test_what_cannot_be_loaded_is_said_with_what_to_do(source, message, server):
     uri, runs = server
     with pytest.raises(UserError, match=message) as caught:
-        read_checkpoint(source.format(**runs), uri)
+        read_checkpoint(source.format(**runs), uri, network())
     assert str(caught.value).startswith(source.format(**runs))
     assert "\n" not in str(caught.value)
 
@@ -108,7 +109,7 @@ def test_a_server_that_is_not_there(uri, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match=message):
-        read_checkpoint("runs:/1/model", uri)
+        read_checkpoint("runs:/1/model", uri, network())
     assert not [*tmp_path.iterdir()]
 
 
