@@ -82,7 +82,7 @@ Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, digits, _, . and -")]
 Share = Annotated[float | Literal["auto"],
                   PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
-Files = Annotated[str | tuple[str, ...], PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
+Files = Annotated[Any, PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
 Natural = Annotated[int, Field(ge=0)]
 Accesses = Annotated[tuple[Access, ...], BeforeValidator(listed), AfterValidator(not_empty), AfterValidator(distinct)]
 Schedules = Annotated[tuple[Schedule, ...], AfterValidator(not_empty), AfterValidator(distinct)]

@@ -42,7 +42,7 @@ class Data(Strict):
     image_column: str | None = None
     """Parquet only: the column of whole image files; found by its type if not given."""
     label_column: str | None = None
-    """Parquet only: the column of class numbers, counted from 0."""
+    """Parquet only: the column of class numbers, counted from 0, or of names, numbered in sorted order."""
     train_size: PositiveInt | None = None
     """Use a random subset of the training images, of this size."""
     test_size: PositiveInt | None = None
@@ -124,7 +124,7 @@ class Forget(Strict):
     sets: PositiveInt = 1
     """How many random sets."""
     indices: str | None = None
-    """Forget the rows of this csv or parquet file."""
+    """Forget the rows of the training files that this csv, text, parquet or .npy file lists."""
 
     @field_validator("fraction")
     @classmethod
