@@ -1,5 +1,6 @@
 """The kinds of value that a config knows beyond plain numbers and texts, each with the rule it breaks in words."""
 
+import math
 import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
@@ -75,7 +76,34 @@ def files(value: Any) -> str | tuple[str, ...]:
     return value if isinstance(value, str) else tuple(value)
 
 
+class Statistics(Strict):
+    """Mean and standard deviation of pixels in [0, 1], a number per channel."""
+
+    mean: tuple[float, ...]
+    """Subtracted from each channel."""
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    """What each channel is divided by after that."""
+
+
+def normalization(value: Any) -> str | dict[str, tuple[float, ...]]:
+    """One of the names, or both statistics; as for `share`, a union would report a mistake four times."""
+    def numbers(value: Any) -> bool:
+        return isinstance(value, list | tuple) and all(
+            isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in value)
+
+    if value in ("dataset", "imagenet", "none"):
+        return value
+    if not isinstance(value, dict) or value.keys() != {"mean", "std"} or not all(map(numbers, value.values())):
+        raise ValueError(f"must be dataset, imagenet, none or {{mean: [...], std: [...]}}, but got {value!r}")
+    mean, std = value["mean"], value["std"]
+    if len(mean) != len(std) or not std or min(std) <= 0:
+        raise ValueError(f"must have one mean and one std above 0 per channel, but got {value!r}")
+    return {"mean": tuple(mean), "std": tuple(std)}
+
+
 Access = Literal["retain", "forget_only"]
+Normalization = Annotated[Any, PlainValidator(
+    normalization, json_schema_input_type=Literal["dataset", "imagenet", "none"] | Statistics)]
 Source = Annotated[str, AfterValidator(path_or_mlflow)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_N (times 0.1 every N epochs)")]

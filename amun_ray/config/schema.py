@@ -17,7 +17,17 @@ from pydantic import (
 from amun_ray import data, models
 from amun_ray.base.names import lookup
 from amun_ray.base.space import Space
-from amun_ray.config.fields import Files, Fraction, Name, Natural, Source, StorageUri, Strict, not_empty
+from amun_ray.config.fields import (
+    Files,
+    Fraction,
+    Name,
+    Natural,
+    Normalization,
+    Source,
+    StorageUri,
+    Strict,
+    not_empty,
+)
 from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search
@@ -57,6 +67,8 @@ class Data(Strict):
     """Augmentation in training: random crop after padding by so many pixels."""
     flip: bool = False
     """Augmentation in training: mirror half of the images."""
+    normalize: Normalization = "dataset"
+    """How every model normalises pixels in [0, 1]: by the training images (`dataset`), `imagenet`, `none`, numbers."""
 
     @field_validator("name")
     @classmethod
@@ -72,7 +84,8 @@ class Data(Strict):
     @property
     def settings(self) -> dict[str, Any]:
         """What the dataset's own function is called with."""
-        return self.model_dump(exclude={"name", "crop", "flip", "options"}, exclude_none=True) | self.options
+        return self.model_dump(exclude={"name", "crop", "flip", "normalize", "options"},
+                               exclude_none=True) | self.options
 
     @property
     def augmentation(self) -> Augmentation:

@@ -1,11 +1,28 @@
 """Normalisation as the model's first layer, so that attacks and distances live in pixel space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from amun_ray.base.errors import UserError
+
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std, a number per channel, of pixels in [0, 1]
+IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's models expect it
+
+
+def statistics(setting: str | Mapping[str, Sequence[float]], channels: int) -> Statistics:
+    """What `imagenet`, `none` or `{"mean": ..., "std": ...}` stands for.
+
+    Raises:
+        UserError: of another number of channels than the images.
+    """
+    if setting == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    mean, std = IMAGENET if setting == "imagenet" else (setting["mean"], setting["std"])
+    if len(mean) != channels:
+        raise UserError(f"data.normalize: {setting} is for images of {len(mean)} channels, these have {channels}")
+    return mean, std
 
 
 class Normalize(nn.Module):
@@ -29,9 +46,15 @@ class Normalize(nn.Module):
         if len(mean) != len(std):
             raise UserError(f"normalisation needs one mean and one std per channel, found {len(mean)} and {len(std)}")
         if not all(value > 0 for value in std):
-            raise UserError(f"normalisation: every std must be above 0, found {list(std)}; a channel is constant")
+            raise UserError(f"normalisation: every std must be above 0, found {list(std)}; a channel is constant, "
+                            "data.normalize: none leaves it as it is")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def __repr__(self) -> str:
+        """As a config has it, to six digits."""
+        mean, std = ([float(f"{value:.6g}") for value in part.flatten()] for part in (self.mean, self.std))
+        return f"{{mean: {mean}, std: {std}}}"
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std

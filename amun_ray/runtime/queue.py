@@ -59,19 +59,26 @@ def run_tasks(submit: Callable[[Any], ray.ObjectRef], items: Iterable[Any], *,
 
 
 def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit], submit: Callable[[T], ray.ObjectRef], *,
-                 label: str, noun: str) -> set[str]:
+                 shown: tuple[str, str], over: Callable[[T], None] = lambda item: None) -> set[str]:
     """Make the units that `store` lacks, one task each; returns the digests of those that were made here.
 
     What the store holds is checked first (see `Store.result`). `submit` starts the task of an item, which answers
-    whether it made the unit (see `sharing.make_once`).
+    whether it made the unit (see `sharing.make_once`). `over` is called with each item as soon as its unit is there.
+    `shown`: what is done, to what, for the progress bar.
     """
+    label, noun = shown
     pending = {unit(item).digest: item for item in items if store.result(unit(item)) is None}
+    for item in items:
+        if unit(item).digest not in pending:
+            over(item)
     new: set[str] = set()
     with bar(label, len(pending), noun) as progress:
         for item, made in make_all(store, list(pending.values()), unit, lambda some: run_tasks(submit, some)):
             new |= {unit(item).digest} if made else set()
             progress.stored += not made
             progress.update()
+            with progress.external_write_mode():  # the bar makes room
+                over(item)
     return new
 
 

@@ -37,12 +37,14 @@ from amun_ray.storage.sharing import hold
 from amun_ray.storage.store import Store, digest
 from amun_ray.tracking import Tracker
 from amun_ray.unlearn import Contender
+from amun_ray.work import accuracies
+from amun_ray.work.artifacts import read_logits
 from amun_ray.work.changes import changes
 from amun_ray.work.evidence import Evidence, Models
 from amun_ray.work.plan import Plan
 from amun_ray.work.trainings import wanted_trainings
 from amun_ray.work.trials import Trial
-from amun_ray.work.units import AdversarialSet, Target, Unlearned
+from amun_ray.work.units import AdversarialSet, Target, Training, Unlearned
 
 Key = tuple[int, str]  # original, name of the forget set
 WRITTEN = ("results.json", "table.md", "report.html")  # beside the store; MLflow has these and more
@@ -106,10 +108,21 @@ class Experiment:
                 record.close(status)
 
     def train(self) -> Models:
-        """Stage 1: originals, models retrained without each forget set, references; then what RMIA measures against."""
+        """Stage 1: originals, models retrained without each forget set, references; then what RMIA measures against.
+
+        What an original knows is said as soon as it is there; loaded ones are there before anything is trained.
+        """
         with self._stage("1/5 models"):
             wanted = wanted_trainings(self.workspace, self.plan)
-            trained = iter(train_models(self.workspace, wanted.every, self.options))
+
+            def over(training: Training) -> None:
+                if training in wanted.originals:
+                    logits = read_logits(self.workspace, training.unit(self.workspace), training.name)
+                    for line in accuracies.describe(self.plan, training, logits.__getitem__):
+                        say(line)
+
+            groups = (wanted.originals, wanted.others) if self.plan.checkpoints else (wanted.every,)
+            trained = chain.from_iterable(train_models(self.workspace, group, self.options, over) for group in groups)
             originals = [next(trained) for _ in wanted.originals]
             retrained = {name: [next(trained) for _ in group] for name, group in wanted.retrained.items()}
             references = list(trained)

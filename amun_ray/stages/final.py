@@ -32,7 +32,7 @@ def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparam
             for case in cases for number in range(workspace.sweep.final.runs)]
     shared, task = ray.put(workspace), _unlearn.options(max_retries=3, **options)
     new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),
-                       label="unlearning", noun="models")
+                       shown=("unlearning", "models"))
     unlearned = [Unlearned(run, workspace.store.made(run.unit), run.unit.digest not in new) for run in runs]
     if all("failed" in model.result for model in unlearned):
         raise UserError(f"no final run succeeded: {unlearned[0].run.contender}: {unlearned[0].result['failed']}")

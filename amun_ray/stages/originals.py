@@ -6,7 +6,7 @@ for every model, and for a reference model alone, its logits on all samples: `N 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ray
 
@@ -21,16 +21,20 @@ from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
 from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
 
-def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict) -> list[Trained]:
+def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict,
+                 over: Callable[[Training], None]) -> list[Trained]:
     """Train what the store does not hold yet, as Ray tasks; the result is in the order of `trainings`.
+
+    `over` is called with each as soon as its model is there.
 
     Raises:
         UserError: a checkpoint that does not fit the model; a training that left the finite numbers, by its name.
     """
     jobs = [(training, training.unit(workspace)) for training in trainings]
     shared, task = ray.put(workspace), _train.options(max_retries=3, **options)
+    verb = "loading" if all(training.checkpoint for training in trainings) else "training"
     new = make_missing(workspace.store, jobs, lambda job: job[1], lambda job: task.remote(shared, *job),
-                       label="training", noun="models")
+                       shown=(verb, "models"), over=lambda job: over(job[0]))
     return [_trained(workspace.store, training.name, unit, reused=unit.digest not in new) for training, unit in jobs]
 
 

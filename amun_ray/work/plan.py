@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
@@ -137,8 +138,13 @@ class Plan:
             UserError: as `sets`; a network that does not fit the data; a checkpoint that does not fit the network.
         """
         assert self.sets.final
-        self.new_model()
-        assert len(self.checkpoints) == len(self.sweep.originals.checkpoints or ())
+        network = self.new_model()
+        wanted = str(network.normalize)
+        for one in self.checkpoints:
+            network.load_state_dict(one.state)
+            if self.sweep.data.normalize != "dataset" and str(network.normalize) != wanted:
+                raise UserError(f"{one.source}: brings a normalisation of its own, {network.normalize}, and "
+                                f"data.normalize says {wanted}; leave data.normalize out, or give these numbers")
 
     def __str__(self) -> str:
         sweep, sets = self.sweep, self.sets

@@ -44,7 +44,12 @@ class Wanted(NamedTuple):
 
     @property
     def every(self) -> list[Training]:
-        return [*self.originals, *chain.from_iterable(self.retrained.values()), *self.references]
+        return [*self.originals, *self.others]
+
+    @property
+    def others(self) -> list[Training]:
+        """All but the originals."""
+        return [*chain.from_iterable(self.retrained.values()), *self.references]
 
 
 def wanted_trainings(workspace: Workspace, plan: Plan) -> Wanted:

@@ -17,6 +17,7 @@ from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import Split
+from amun_ray.models.normalize import statistics
 from amun_ray.storage.store import Store, Unit, digest
 from amun_ray.unlearn import Contender, find
 from amun_ray.work.checkpoints import Checkpoint
@@ -42,15 +43,22 @@ class Workspace:
     @classmethod
     def of(cls, sweep: Sweep, store: Store, dataset: Dataset, *more: Any) -> Self:
         """The facts of `dataset`, and what a subclass adds to them."""
-        mean, std = dataset.statistics
+        setting = sweep.data.normalize
+        mean, std = dataset.statistics if setting == "dataset" else statistics(setting, dataset.channels)
         return cls(sweep, store, dataset.digest, dataset.pixels.shape[1:], dataset.classes, len(dataset),
                    dataset.train_size, mean, std, *more)
 
     @property
     def model_inputs(self) -> dict:
         """What a model depends on beside the rows and the seed it is trained with."""
-        return {"dataset": self.data_digest, "model": self.sweep.model.model_dump(),
-                "recipe": self.sweep.inputs()["training"], "augmentation": list(self.sweep.data.augmentation)}
+        return self.network_inputs | {"recipe": self.sweep.inputs()["training"],
+                                      "augmentation": list(self.sweep.data.augmentation)}
+
+    @property
+    def network_inputs(self) -> dict:
+        """The part of these that a loaded model depends on, too."""
+        normalize = {key: value for key, value in self.sweep.inputs()["data"].items() if key == "normalize"}
+        return {"dataset": self.data_digest, "model": self.sweep.model.model_dump(), **normalize}
 
     @property
     def model_shape(self) -> dict[str, Any]:
@@ -102,8 +110,7 @@ class Training:
 
     def unit(self, workspace: Workspace) -> Unit:
         if self.checkpoint is not None:
-            return Unit("imported", {"file": self.checkpoint.digest, "dataset": workspace.data_digest,
-                                     "model": workspace.sweep.model.model_dump()})
+            return Unit("imported", workspace.network_inputs | {"file": self.checkpoint.digest})
         return Unit("models", workspace.model_inputs | {"rows": rows_digest(self.rows), "seed": self.seed,
                                                         "weights": self.keep_weights})
 
