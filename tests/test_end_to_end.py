@@ -77,8 +77,7 @@ def test_results_have_a_row_for_each_method_and_access_and_the_two_baselines(run
 
 def test_the_retrained_row_is_the_target(run, output):
     retrain, original = results(output)[:2]
-    assert retrain["average_gap"]["mean"] > 0  # between the two retrained models: the noise floor
-    assert (retrain["average_gap"]["std"], retrain["average_gap"]["n"]) == (0.0, 2)
+    assert retrain["average_gap"] == {"mean": 0.0, "std": 0.0, "n": 2}  # one model a set: there is no other to differ
     assert retrain["test_accuracy"]["mean"] > 80  # six epochs on 270 digits
     assert original["unlearn_accuracy"]["mean"] >= retrain["unlearn_accuracy"]["mean"]  # it has seen D_F
 
