@@ -118,7 +118,7 @@ WEIGHT, BIAS = NET["linear.weight"], NET["linear.bias"]
     (lambda: {"linear.bias": BIAS.to(torch.complex64)}, "linear.bias is torch.complex64, wanted torch.float32$"),
     (lambda: {"linear.bias": BIAS.long()}, "linear.bias is torch.int64, wanted torch.float32$"),
     (lambda: {"linear.bias": BIAS.double() + 1e300}, "1 tensors hold NaN or infinite numbers: net.linear.bias$"),
-    (lambda: {"linear.bias": BIAS.to(torch.float8_e4m3fn) * torch.nan}, "1 tensors hold NaN or infinite numbers"),
+    (lambda: {"linear.bias": (BIAS * torch.nan).to(torch.float8_e4m3fn)}, "1 tensors hold NaN or infinite numbers"),
     (lambda: {"other": BIAS}, r"these weights are not of this model: other \(3,\) is unexpected$"),
 ])
 def test_one_tensor_that_does_not_fit_is_named(change, message):

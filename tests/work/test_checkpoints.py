@@ -81,8 +81,8 @@ def test_a_state_dict_of_mlflow_loads_and_the_environment_may_name_the_server(se
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ("runs:/{pickled}/model", r"model: data/model.pth: not a plain state dict, and whole objects are not unpickled; "
-                              r"save `model.state_dict\(\)` instead"),
+    ("runs:/{pickled}/model", r"model: data/model.pth: not a plain state dict, but holds .*Sequential, and whole "
+                              r"objects are not unpickled, since that runs code; save `model.state_dict\(\)` instead"),
     ("runs:/{program}/model", r"holds no weights, but MLmodel, data/model.pt2; programs .* put `model.state_dict\(\)`"),
     ("runs:/{trial}/model", "several files of weights, name one of them: weights-0.safetensors, weights-1.safetensors"),
     ("runs:/{ours}/nothing", "not found at tracking.uri"),
