@@ -55,13 +55,14 @@ def test_the_table_has_a_line_per_row_and_the_file_the_same_rows(module, tmp_pat
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_where_the_rows_cannot_be_written_is_said_before_anything_is_measured(module, name, monkeypatch, capsys):
-    script = module(name)
-    monkeypatch.setattr(sys, "argv", [name, "--json", "/nowhere/rows.json"])
+def test_where_the_rows_cannot_be_written_is_said_before_anything_is_measured(module, name, tmp_path, monkeypatch,
+                                                                              capsys):
+    script, nowhere = module(name), tmp_path / "nowhere" / "rows.json"
+    monkeypatch.setattr(sys, "argv", [name, "--json", str(nowhere)])
     with pytest.raises(SystemExit) as ended:
         script.main()
     assert ended.value.code == 2
-    assert "--json: /nowhere/rows.json: must be a file in a folder that is there" in capsys.readouterr().err
+    assert f"--json: {nowhere}: must be a file in a folder that is there" in capsys.readouterr().err
 
 
 def test_data_that_is_missing_ends_in_one_line(module, tmp_path, monkeypatch, capsys):
