@@ -4,6 +4,7 @@ The sweep signs its store. Its key must be in no file that it leaves, of the swe
 """
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from sweeping import CONFIG, Sweep, numbers, uri
 
 from amun_ray.tracking import load_model
 
+pytestmark = pytest.mark.skipif("AMUN_ENDURANCE" not in os.environ, reason="starts nine sweeps: AMUN_ENDURANCE=1")
 KEY = "6b1f0e2d-no-one-may-read-this"
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "flipped": lambda content: content[:len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[
