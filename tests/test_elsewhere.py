@@ -70,7 +70,8 @@ def test_a_users_module_may_have_the_name_of_one_of_our_rooms(config):
     own = config.parent / "own" / "models"
     own.mkdir(parents=True)
     (own / "__init__.py").write_text("def resnet18(*, channels, classes, size):\n    raise RuntimeError('it is mine')")
-    done = subprocess.run([*SCRIPT, "--config", config, "--dry-run", "--set", "model={name: 'models:resnet18'}"],
+    done = subprocess.run([*SCRIPT, "--config", config, "--dry-run", "--allow-code", "models", "--set",
+                           "model={name: 'models:resnet18'}"],
                           capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(own.parent)})
     assert done.returncode == 2
     assert "model 'models:resnet18'" in done.stderr
