@@ -121,6 +121,11 @@ def test_a_cluster_that_ray_start_made_is_found_by_rays_own_rule(tmp_path, monke
     assert "address" not in given
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray():
+    ray.shutdown()  # that of other tests
+
+
 @pytest.fixture(scope="module")
 def programs_ray(tmp_path_factory):
     """A Ray of a program's own, in which it has an actor, and whose workers find `folder / "theirs"`."""
