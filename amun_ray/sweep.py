@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
-    del sys.path[0]  # this file's folder: its rooms would stand in for modules of the user's own that have their names
+if (__name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__))
+        and os.path.exists(os.path.join(sys.path[0], "__init__.py"))):  # it is not the copy that `ray submit` makes
+    del sys.path[0]  # this package's folder: its rooms would stand in for modules of the user's that have their names
 
 from amun_ray import data
 from amun_ray.base.errors import UserError

@@ -1,6 +1,7 @@
 """The command among things of others: a thread, a program's own Ray and Ctrl-C, a pipe, modules of the user's."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -66,15 +67,32 @@ def test_a_reader_that_goes_away_ends_it_quietly(config, arguments):
     assert (done.returncode, done.stderr) == ((2, None) if "--set" in arguments else (141, b""))
 
 
+OWN = "def network(*, channels, classes, size):\n    raise RuntimeError('it is mine')"
+
+
+def _run_own(script: Path, config: Path, module: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, script, "--config", config, "--dry-run", "--allow-code", module, "--set",
+                           f"model={{name: '{module}:network'}}"],
+                          capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
 def test_a_users_module_may_have_the_name_of_one_of_our_rooms(config):
     own = config.parent / "own" / "models"
     own.mkdir(parents=True)
-    (own / "__init__.py").write_text("def resnet18(*, channels, classes, size):\n    raise RuntimeError('it is mine')")
-    done = subprocess.run([*SCRIPT, "--config", config, "--dry-run", "--allow-code", "models", "--set",
-                           "model={name: 'models:resnet18'}"],
-                          capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(own.parent)})
+    (own / "__init__.py").write_text(OWN)
+    done = _run_own(SCRIPT[1], config, "models", PYTHONPATH=str(own.parent))
     assert done.returncode == 2
-    assert "model 'models:resnet18'" in done.stderr
+    assert "model 'models:network'" in done.stderr
+    assert "RuntimeError: it is mine" in done.stderr
+
+
+def test_the_script_finds_modules_beside_it_where_ray_submit_copied_it(config):
+    home = config.parent / "home"
+    home.mkdir()
+    (home / "pinned.py").write_text(OWN)
+    shutil.copy(SCRIPT[1], home)
+    done = _run_own(home / "sweep.py", config, "pinned")
+    assert done.returncode == 2
     assert "RuntimeError: it is mine" in done.stderr
 
 
