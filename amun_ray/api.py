@@ -82,8 +82,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     scores = {key: value for key, value in row.items() if isinstance(value, dict) and "mean" in value}
     for term, summary in (scores | row["attacks"]).items():
         flat |= {f"{term}_{key}": value for key, value in summary.items()}
-        if term in row["interval_95"]:
-            flat[f"{term}_low"], flat[f"{term}_high"] = row["interval_95"][term]
+        flat |= {f"{term}_{key}": value for key, value in row["intervals"].get(term, {}).items()}
     return flat | {"mlflow_run_ids": row["mlflow_run_ids"]}
 
 

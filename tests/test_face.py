@@ -145,10 +145,11 @@ def test_rows_to_forget_are_training_rows_each_once(data, original, rows, proble
 def test_a_sweep_returns_a_flat_row_for_each_line_of_its_table(monkeypatch, tmp_path):
     stored = [{"method": "amun", "access": "retain", "lr": 0.1, "schedule": "never", "epochs": 3,
                "settings": {"forget_statistics": True}, "average_gap": {"mean": 1.5, "std": 0.5, "n": 8},
-               "attacks": {"mis": {"mean": 40.0, "std": 2.0, "n": 8}}, "interval_95": {"average_gap": [1.0, 2.0]},
+               "attacks": {"mis": {"mean": 40.0, "std": 2.0, "n": 8}},
+               "intervals": {"average_gap": {"low": 1.0, "high": 2.0, "level": 0.9}},
                "mlflow_run_ids": ["a", "b"]},
               {"method": "original", "access": None, "lr": None, "schedule": None, "epochs": None, "settings": {},
-               "average_gap": {"mean": 4.0, "std": 0.0, "n": 2}, "attacks": {}, "interval_95": {},
+               "average_gap": {"mean": 4.0, "std": 0.0, "n": 2}, "attacks": {}, "intervals": {},
                "mlflow_run_ids": []}]
     asked = []
     monkeypatch.setattr("amun_ray.sweep.run", lambda *arguments: asked.append(arguments) or stored)
@@ -156,8 +157,8 @@ def test_a_sweep_returns_a_flat_row_for_each_line_of_its_table(monkeypatch, tmp_
     assert (asked[0][0].search.trials, asked[0][1]) == (13, tmp_path)
     assert amun == {"method": "amun", "access": "retain", "lr": 0.1, "schedule": "never", "epochs": 3,
                     "setting_forget_statistics": True, "average_gap_mean": 1.5, "average_gap_std": 0.5,
-                    "average_gap_n": 8, "average_gap_low": 1.0, "average_gap_high": 2.0, "mis_mean": 40.0,
-                    "mis_std": 2.0, "mis_n": 8, "mlflow_run_ids": ["a", "b"]}
+                    "average_gap_n": 8, "average_gap_low": 1.0, "average_gap_high": 2.0, "average_gap_level": 0.9,
+                    "mis_mean": 40.0, "mis_std": 2.0, "mis_n": 8, "mlflow_run_ids": ["a", "b"]}
     assert original.keys() == amun.keys()
     assert (original["lr"], original["average_gap_mean"], original["mis_mean"]) == (None, 4.0, None)
     with pytest.raises(ValueError, match="overrides belong"):

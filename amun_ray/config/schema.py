@@ -234,6 +234,19 @@ class Sweep(Strict):
             raise ValueError(f"originals ({held_out.originals}) must not exceed originals.count ({originals.count})")
         return held_out
 
+    @field_validator("final")
+    @classmethod
+    def _reference(cls, final: Final, info: ValidationInfo) -> Final:
+        methods = info.data.get("methods")
+        if methods is not None and final.reference is not None and final.reference not in methods:
+            raise ValueError(f"reference ({final.reference}) must be one of the methods: {', '.join(methods)}")
+        return final
+
+    @property
+    def reference(self) -> str | None:
+        """The method that all others are tested against: that of the config, or `amun` where it is among them."""
+        return self.final.reference or ("amun" if "amun" in self.methods else None)
+
     def inputs(self, **options: Any) -> dict[str, Any]:
         """The settings as digests know them: `model_dump`, without those that came later and are at rest."""
         return without_later(self.model_dump(**options))

@@ -47,10 +47,12 @@ class Unlearning(Strict):
 
 
 class Final(Strict):
-    """How often the best settings are applied to each original and forget set, with different seeds."""
+    """How often the best settings are applied to each original and forget set, and how the results are judged."""
 
     runs: PositiveInt = 3
     """How often each method is run on each original and final forget set, with different seeds."""
+    reference: str | None = None
+    """The method that all others are tested against, with the same access; `amun` if not given."""
 
 
 class Resources(Strict):

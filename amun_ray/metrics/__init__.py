@@ -10,7 +10,7 @@ from amun_ray.metrics.predict import predict
 from amun_ray.metrics.rmia import RmiaSettings, offline_mean, out_mean, reference_mean
 from amun_ray.metrics.scoring import audit, score
 from amun_ray.metrics.split import Split, check_split
-from amun_ray.metrics.statistics import Comparison, Summary, bootstrap_interval, compare, holm, summarize
+from amun_ray.metrics.statistics import Comparison, Interval, Summary, cases_needed, compare, crossed_mean, summarize
 from amun_ray.metrics.svc import mis
 from amun_ray.metrics.threshold import SIGNALS
 
@@ -19,6 +19,7 @@ __all__ = [
     "GAP_TERMS_MIS",
     "SIGNALS",
     "Comparison",
+    "Interval",
     "RmiaSettings",
     "Split",
     "Summary",
@@ -26,11 +27,11 @@ __all__ = [
     "auc",
     "audit",
     "average_gap",
-    "bootstrap_interval",
+    "cases_needed",
     "check_members",
     "check_split",
     "compare",
-    "holm",
+    "crossed_mean",
     "is_unchanged",
     "keeps_accuracies",
     "lira",

@@ -1,12 +1,15 @@
 """What a set of repeated runs supports: mean and spread, an interval, and whether two methods really differ."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil, log2
 from typing import NamedTuple
 
 import numpy as np
-import torch
+from numpy.typing import ArrayLike
 
 from amun_ray.base.errors import UserError
+
+WIDEST = 4.0  # standard errors from the mean to an end of its interval: with 2 originals, 95 % would take 12.7
 
 
 class Summary(NamedTuple):
@@ -17,14 +20,49 @@ class Summary(NamedTuple):
     n: int
 
 
+class Interval(NamedTuple):
+    """An interval that holds the true mean with probability `level` at least."""
+
+    low: float
+    high: float
+    level: float  # in (0, 1)
+
+
 class Comparison(NamedTuple):
     """A method against the reference method, over the same (original, forget set) pairs."""
 
     difference: float  # mean of method - reference, in the values' unit
-    p: float  # Wilcoxon signed-rank test, two-sided
+    interval: Interval | None  # of the difference; None for a single pair
+    p: float  # two-sided: the larger of the two tests' of `compare`
     p_holm: float  # the same after Holm's correction for all comparisons made
     n: int  # pairs
     significant: bool  # p_holm <= level
+
+
+class CrossedMean(NamedTuple):
+    """The mean over originals and forget sets, both taken as random draws, and how sure it is."""
+
+    mean: float
+    standard_error: float
+    degrees: float  # of freedom, of the standard error
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Student's interval, cut off at WIDEST standard errors to either side: its level is then lower."""
+        from scipy.special import stdtr, stdtrit  # a moment to import, which no dry run should pay
+
+        far = min(float(stdtrit(self.degrees, (1 + level) / 2)), WIDEST)
+        half = far * self.standard_error
+        return Interval(self.mean - half, self.mean + half,
+                        min(level, 2 * float(stdtr(self.degrees, far)) - 1))
+
+    @property
+    def p(self) -> float:
+        """Student's test, two-sided, of a true mean of 0."""
+        from scipy.special import stdtr
+
+        if self.standard_error == 0:  # the data then speak for what they say
+            return float(self.mean == 0)
+        return 2 * float(stdtr(self.degrees, -abs(self.mean) / self.standard_error))
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -33,82 +71,84 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0, len(array))
 
 
-def bootstrap_interval(
-    values: Sequence[float],
-    *,
-    generator: torch.Generator,
-    groups: Sequence[int] | None = None,
-    level: float = 0.95,
-    resamples: int = 10_000,
-) -> tuple[float, float]:
-    """Expanded percentile bootstrap interval `(low, high)` for the mean of `values` (Hesterberg, "What teachers should
-    know about the bootstrap", The American Statistician 69, 2015, section 3).
+def crossed_mean(values: np.ndarray) -> CrossedMean:
+    """The mean of a crossed design with its standard error (random effects of rows, columns and their pairs).
 
-    Quantiles of the resampled means, taken as far out as makes up for what the plain percentile interval lacks with few
-    values: the width is that of Student's interval, and no end lies outside the values, so no share exceeds 100 %. Up
-    to 5 values it is their range, which holds the median in 1 - 2**(1 - n) of all sets: 87.5 % for 4.
+    Every original model forgets every set, so two cases share an original or a set and are not independent. With mean
+    squares R of rows, C of columns and E of what is left,
+
+        variance of the mean = (R + C - E) / (a b),   or max(R, C) / (a b) where that is larger,
+
+    on Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946). The maximum makes it conservative where chance
+    makes E large. With one row or one column this is the common standard error, and the mean is that for the one
+    original or the one set that there is.
 
     Args:
-        values: (n,) one number per run, n >= 2.
-        generator: CPU generator.
-        groups: (n,) which runs belong together (the same original model and forget set). Such runs are not
-            independent, so the groups' means are resampled instead of the runs, each group with equal weight.
-        level: share of such intervals that should hold the true mean, in (0, 1).
-        resamples: bootstrap samples drawn.
+        values: (a, b) one number for each original and forget set; a * b >= 2.
 
     Raises:
-        UserError: fewer than 2 values or groups, a value that is not finite, level outside (0, 1).
+        UserError: another shape, a single number, or a value that is not finite.
     """
-    from scipy.special import ndtr, stdtrit  # a moment to import, which no dry run should pay
+    values = _finite(values, "crossed mean", dimensions=2)
+    if values.size < 2:
+        raise UserError("crossed mean: one number has no standard error; it takes two originals or two forget sets")
+    (a, b), mean = values.shape, float(values.mean())
+    rows, columns = values.mean(axis=1) - mean, values.mean(axis=0) - mean
+    rest = values - mean - rows[:, None] - columns
+    square = {"rows": b * float(rows @ rows) / max(a - 1, 1), "columns": a * float(columns @ columns) / max(b - 1, 1)}
+    if min(a, b) == 1:
+        return CrossedMean(mean, (sum(square.values()) / (a * b)) ** 0.5, a * b - 1)
+    square["rest"] = float((rest**2).sum()) / ((a - 1) * (b - 1))
+    variance, largest = square["rows"] + square["columns"] - square["rest"], max(square["rows"], square["columns"])
+    if variance <= largest:
+        return CrossedMean(mean, (largest / (a * b)) ** 0.5, a - 1 if largest == square["rows"] else b - 1)
+    degrees = variance**2 / (square["rows"]**2 / (a - 1) + square["columns"]**2 / (b - 1)
+                             + square["rest"]**2 / ((a - 1) * (b - 1)))
+    return CrossedMean(mean, (variance / (a * b)) ** 0.5, max(degrees, min(a, b) - 1))
 
-    array = _finite(values, "values")
-    if groups is not None:
-        array = _group_means(array, np.asarray(groups))
-    if len(array) < 2 or not 0 < level < 1:
-        raise UserError("bootstrap: needs at least 2 values or groups and 0 < level < 1, "
-                        f"got {len(array)} and level {level}")
-    count, tail = len(array), (1 - level) / 2
-    means = array[torch.randint(count, (resamples, count), generator=generator).numpy()].mean(axis=1)
-    far = ndtr(np.sqrt(count / (count - 1)) * stdtrit(count - 1, tail))  # the tail that is cut off at either end
-    low, high = np.quantile(means, [far, 1 - far])
-    return float(low), float(high)
 
+def compare(differences: Mapping[str, np.ndarray], *, level: float = 0.05) -> dict[str, Comparison]:
+    """Paired tests of several methods, each against a reference, Holm-corrected for all of them together.
 
-def compare(
-    values: Mapping[str, Sequence[float]], *, reference: str, level: float = 0.05
-) -> dict[str, Comparison]:
-    """Every other method against `reference`: paired Wilcoxon signed-rank tests, Holm-corrected.
+    Two tests, and the larger p-value of them: Wilcoxon's signed ranks, which asks for no normal distribution but takes
+    the cases for independent, and Student's test of `crossed_mean`, which takes originals and sets for random draws
+    that cases share.
 
     Args:
-        values: method -> (n,) values; entry i of every method belongs to the same (original, forget set) pair. Average
-            repeated runs of a pair first, they are not independent.
-        reference: the method to compare with, usually the best one or AMUN.
-        level: family-wise error rate.
+        differences: method -> (originals, sets) of method - reference for the same original and forget set. Average
+            repeated runs of a pair first, they are not independent. Choose the reference before you see the values.
+        level: family-wise error rate, in (0, 1).
 
     Returns:
-        A row for each other method. With n <= 5 pairs the test cannot reach p < 0.05, whatever the values.
+        A row for each method. With fewer than `cases_needed` pairs none can be significant.
 
     Raises:
-        UserError: the reference is missing, a length differs, or a value is not finite.
+        UserError: no pair, an array that is no (originals, sets), or a value that is not finite.
     """
+    arrays = {name: _finite(values, name, dimensions=2) for name, values in differences.items()}
+    means = {name: crossed_mean(array) if array.size > 1 else None for name, array in arrays.items()}
+    p_values = [_p(array, means[name]) for name, array in arrays.items()]
+    return {name: Comparison(float(array.mean()), mean and mean.interval(1 - level), p, corrected, array.size,
+                             corrected <= level)
+            for (name, array), mean, p, corrected in zip(arrays.items(), means.values(), p_values, holm(p_values),
+                                                         strict=True)}
+
+
+def _p(differences: np.ndarray, mean: CrossedMean | None) -> float:
+    """The larger p-value of the two tests; 1 where nothing can be tested, or there is no difference at all."""
     from scipy.stats import wilcoxon  # half a second to import, which no trial should pay
 
-    if reference not in values:
-        raise UserError(f"compare: {reference!r} is not among {', '.join(sorted(values))}")
-    base = _finite(values[reference], reference)
-    names = [name for name in values if name != reference]
-    differences = []
-    for name in names:
-        array = _finite(values[name], name)
-        if len(array) != len(base):
-            raise UserError(f"compare: {name} has {len(array)} values, {reference} has {len(base)}; pairs must match")
-        differences.append(array - base)
-    # Without any difference the statistic is undefined; the data then speak for no difference at all.
-    p_values = [float(wilcoxon(d).pvalue) if np.any(d) else 1.0 for d in differences]
-    return {
-        name: Comparison(float(d.mean()), p, corrected, len(base), corrected <= level)
-        for name, d, p, corrected in zip(names, differences, p_values, holm(p_values), strict=True)
-    }
+    if mean is None or not differences.any():
+        return 1.0
+    return max(float(wilcoxon(differences.ravel()).pvalue), mean.p)
+
+
+def cases_needed(comparisons: int, level: float = 0.05) -> int:
+    """How many cases it takes until one of so many comparisons can be significant: the least n with 2 m / 2^n <= level.
+
+    The exact Wilcoxon test gives n pairs no p-value below 2 / 2^n, and Holm multiplies the least of m by m.
+    """
+    return ceil(log2(2 * comparisons / level))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -120,17 +160,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _group_means(array: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    if groups.shape != array.shape:
-        raise UserError(f"bootstrap: {len(array)} values but groups of shape {groups.shape}")
-    _, index = np.unique(groups, return_inverse=True)
-    return np.bincount(index, weights=array) / np.bincount(index)
-
-
-def _finite(values: Sequence[float], name: str) -> np.ndarray:
+def _finite(values: ArrayLike, name: str, dimensions: int = 1) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or array.size == 0:
-        raise UserError(f"{name}: needs at least one number, got shape {array.shape}")
+    if array.ndim != dimensions or array.size == 0:
+        expected = "at least one number" if dimensions == 1 else "a number for each original and forget set"
+        raise UserError(f"{name}: needs {expected}, got shape {array.shape}")
     bad = int((~np.isfinite(array)).sum())
     if bad:
         raise UserError(f"{name}: {bad} of {array.size} are not finite")

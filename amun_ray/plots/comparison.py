@@ -19,7 +19,8 @@ def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = 
 
     Args:
         rows: as in results.json: `method`, `access`, and for each metric `{"mean", "std", "n"}` in percent. Optional
-            `{"low", "high"}` (a 95 % interval) replaces the std. The row of method "retrain" gives the target lines.
+            `{"low", "high", "level"}` (an interval of that level) replaces the std. The row of method "retrain" gives
+            the target lines.
         metrics: the panels, from left to right.
 
     Raises:
@@ -39,9 +40,17 @@ def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = 
         _limits(axis, [row[metric] for row in rows], goal)
     axes[0].set_yticks(range(len(rows)), [row_name(row) for row in rows])
     axes[0].invert_yaxis()
-    spread = "95 % interval" if all("low" in row[metric] for row in rows for metric in metrics) else "std"
-    figure.suptitle(f"Near the dashed target is good; bars: mean, lines: {spread} ({_runs(rows)})", fontsize=11)
+    figure.suptitle("Near the dashed target is good; bars: mean, lines: "
+                    f"{_spread([row[metric] for row in rows for metric in metrics])} ({_runs(rows)})", fontsize=11)
     return figure
+
+
+def _spread(values: Sequence[Mapping[str, float]]) -> str:
+    """What the lines show: `95 % interval`, `84 to 95 % interval` or `std`."""
+    if not all("level" in value for value in values):
+        return "std"
+    levels = sorted({f"{100 * value['level']:.0f}" for value in values})
+    return f"{' to '.join(dict.fromkeys((levels[0], levels[-1])))} % interval"
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SHOWN) -> Figure:

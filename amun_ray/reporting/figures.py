@@ -28,8 +28,7 @@ def result_figures(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
 
 
 def _with_intervals(row: Row) -> dict[str, dict[str, float]]:
-    return {term: row.summary[term]._asdict() | {"low": low, "high": high}
-            for term, (low, high) in row.intervals.items()}
+    return {term: row.summary[term]._asdict() | interval._asdict() for term, interval in row.intervals.items()}
 
 
 def search_figures(trials: Sequence[Trial], rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:

@@ -16,7 +16,7 @@ from amun_ray.reporting import figures
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.page import page
 from amun_ray.reporting.record import Record
-from amun_ray.reporting.rows import Row, data_frame, notes, results_json
+from amun_ray.reporting.rows import Row, compared, data_frame, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import numbers, read_logits, stream_logits
@@ -44,7 +44,7 @@ class Results:
         """The rows of the table; making them logs every final model in MLflow."""
         attacks = Audit.open(self.models.evidence, self.models.references, self.models.halves,
                              retrained=self.models.retrained, sets={case.name: case.rows for case in self.plan.final})
-        return [*self._baselines(attacks), *self._contenders(attacks)]
+        return compared([*self._baselines(attacks), *self._contenders(attacks)], self.plan.sweep.reference)
 
     @property
     def text(self) -> str:

@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from amun_ray.base.seeds import generator
 from amun_ray.metrics import (
     GAP_TERMS,
     Comparison,
+    Interval,
     Summary,
-    bootstrap_interval,
+    cases_needed,
     compare,
+    crossed_mean,
     is_unchanged,
     keeps_accuracies,
     summarize,
@@ -22,7 +23,14 @@ from amun_ray.metrics import (
 from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
 from amun_ray.work.units import Hyperparameters
 
-ENOUGH_CASES = 6  # fewer pairs give the exact Wilcoxon test no p-value below 5 %: 2 / 2**5 = 0.0625
+PerCase = Mapping[tuple[int, str], float]  # (original, forget set) -> a number
+
+
+class Against(NamedTuple):
+    """How a row's Avg. Gap differs from that of the reference row."""
+
+    reference: str
+    found: Comparison
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Row:
     cases: Sequence[tuple[int, str]]  # (original, forget set) of each entry of `scores`
     run_ids: Sequence[str]
     failed: str | None = None  # why there are no scores
+    against: Against | None = None  # see `compared`
 
     @property
     def name(self) -> str:
@@ -47,13 +56,11 @@ class Row:
         return {term: summarize([one[term] for one in self.scores]) for term in (self.scores or [{}])[0]}
 
     @cached_property
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap interval of the mean of each score; runs of one case count as one. None with a single case."""
-        groups = [sorted(set(self.cases)).index(case) for case in self.cases]
-        if len(set(groups)) < 2:
-            return {}
-        return {term: bootstrap_interval([one[term] for one in self.scores], groups=groups,
-                                         generator=generator(0, "interval", term)) for term in self.scores[0]}
+    def intervals(self) -> dict[str, Interval]:
+        """The interval of the mean of each score, within 0..100; runs of one case count as one. None for one case."""
+        grids = {term: _grid(self.by_case(term)) for term in self.summary}
+        found = {term: crossed_mean(grid).interval() for term, grid in grids.items() if grid.size > 1}
+        return {term: Interval(max(low, 0.0), min(high, 100.0), level) for term, (low, high, level) in found.items()}
 
     def by_case(self, term: str) -> dict[tuple[int, str], float]:
         """The mean of `term` over the runs of each case."""
@@ -67,34 +74,54 @@ class Row:
                 **({} if self.failed is None else {"failed": self.failed}),
                 **{term: self.summary[term]._asdict() for term in COLUMNS if term in self.summary},
                 "attacks": {term: summary._asdict() for term, summary in self.summary.items() if term not in COLUMNS},
-                "interval_95": {term: list(ends) for term, ends in self.intervals.items()},
+                "intervals": {term: interval._asdict() for term, interval in self.intervals.items()},
+                **({} if self.against is None else {"against": _against_json(self.against)}),
                 "mlflow_run_ids": list(self.run_ids)}
 
 
-def comparisons(rows: Sequence[Row]) -> tuple[Row, dict[str, Comparison]] | None:
-    """The row with the least Avg. Gap, and every other method against it: paired over the cases that all have."""
+def compared(rows: Sequence[Row], reference: str | None) -> list[Row]:
+    """The rows, those of methods tested against the row of the method `reference` with the same access: paired over the
+    cases that both have, Avg. Gap against Avg. Gap."""
     judged = [row for row in rows if row.settings is not None and row.failed is None]
-    if len(judged) < 2:
-        return None
-    best = min(judged, key=lambda row: row.summary["average_gap"].mean)
-    gaps = {row.name: row.by_case("average_gap") for row in judged}
-    shared = sorted(set.intersection(*(set(values) for values in gaps.values())))
-    if not shared:
-        return None
-    return best, compare({name: [values[case] for case in shared] for name, values in gaps.items()},
-                         reference=best.name)
+    base = {row.access: row for row in judged if row.method == reference}
+    differences = {}
+    for row in judged:
+        if row.method != reference and row.access in base:
+            mine, theirs = row.by_case("average_gap"), base[row.access].by_case("average_gap")
+            differences[row.name] = _grid({case: mine[case] - theirs[case] for case in mine if case in theirs})
+    found = compare({name: grid for name, grid in differences.items() if grid.size})
+    return [replace(row, against=Against(base[row.access].name, found[row.name])) if row.name in found else row
+            for row in rows]
+
+
+def _grid(values: PerCase) -> np.ndarray:
+    """(originals, sets) of the forget sets that every one of the originals has: a run that failed leaves holes."""
+    originals = sorted({original for original, _ in values})
+    sets = [name for name in dict.fromkeys(name for _, name in values)
+            if all((original, name) in values for original in originals)]
+    return np.array([[values[original, name] for name in sets] for original in originals], np.float64)
+
+
+def _against_json(against: Against) -> dict[str, Any]:
+    interval = against.found.interval
+    return {"reference": against.reference, **against.found._asdict(), "interval": interval and interval._asdict()}
 
 
 def marks(rows: Sequence[Row]) -> dict[str, str]:
-    """What stands behind the name of a row: `least` Avg. Gap, `n.s.` not significantly different from that one, or
-    `unchanged` for a method that did nothing, or `no setting worked`."""
-    found = comparisons(rows)
-    said = {}
-    if found is not None:
-        best, others = found
-        said = {best.name: "least"} | {name: "n.s." for name, one in others.items() if not one.significant}
+    """What stands behind the name of a row: `least` Avg. Gap, `n.s.` not significantly different from the reference
+    row, or `unchanged` for a method that did nothing, or `no setting worked`."""
+    said = {row.name: "n.s." for row in rows if row.against is not None and not row.against.found.significant}
+    said |= {row.against.reference: "reference" for row in rows if row.against is not None}
+    if (least := _least(rows)) is not None:
+        said[least.name] = ", ".join(filter(None, ("least", said.get(least.name))))
     said |= {row.name: "no setting worked" for row in rows if row.failed is not None}
     return said | {row.name: "unchanged" for row in rows if _did_nothing(row, rows)}
+
+
+def _least(rows: Sequence[Row]) -> Row | None:
+    """The method with the least Avg. Gap; None where there is nothing to choose from."""
+    judged = [row for row in rows if row.settings is not None and row.failed is None]
+    return min(judged, key=lambda row: row.summary["average_gap"].mean) if len(judged) > 1 else None
 
 
 def _did_nothing(row: Row, rows: Sequence[Row]) -> bool:
@@ -137,18 +164,34 @@ def notes(rows: Sequence[Row]) -> list[str]:
     kept = [row.name for row in rows if row.name not in idle and _beside_original(keeps_accuracies, row, rows)]
     if kept:
         lines.append(f"unlearn and retain accuracy are the original's, FT AUC is not: {', '.join(kept)}")
-    found = comparisons(rows)
-    if found is not None:
-        best, others = found
-        cases, line = next(iter(others.values())).n, f"least Avg. Gap: {best.name}; "
-        if cases < ENOUGH_CASES:
-            line += f"with {cases} cases no difference from it can be significant, which takes {ENOUGH_CASES}"
-        else:
-            same = [name for name, one in others.items() if not one.significant]
-            line += (f"not significantly different from it, n.s. (paired Wilcoxon over {cases} cases, Holm, 5 %): "
-                     + (", ".join(same) or "none"))
-        lines.append(line)
-    return lines
+    if (least := _least(rows)) is not None:
+        lines.append(f"least Avg. Gap: {least.name}")
+    return lines + _tests(rows)
+
+
+def _tests(rows: Sequence[Row]) -> list[str]:
+    """What the paired tests say; the differences themselves where there are too few cases for a test."""
+    tested = [row for row in rows if row.against is not None]
+    if not tested:
+        return []
+    cases, needed = min(row.against.found.n for row in tested), cases_needed(len(tested))
+    reference = tested[0].against.reference.split()[0]
+    if cases >= needed:
+        same = [row.name for row in tested if not row.against.found.significant]
+        return [f"not significantly different from {reference} with the same access, n.s. (paired over {cases} cases, "
+                f"Wilcoxon and Student over random originals and sets, Holm over {len(tested)}, 5 %): "
+                + (", ".join(same) or "none")]
+    return [f"with {cases} cases no difference from {reference} can be significant in {len(tested)} test(s), which "
+            f"takes {needed}. Avg. Gap less that of {reference} with the same access: "
+            + "; ".join(f"{row.name} {_difference(row.against.found)}" for row in tested)]
+
+
+def _difference(found: Comparison) -> str:
+    """`+2.16 [0.50, 3.82] (91 %)`: the difference, its interval and the level of that."""
+    if found.interval is None:
+        return f"{found.difference:+.2f}"
+    low, high, level = found.interval
+    return f"{found.difference:+.2f} [{low:.2f}, {high:.2f}] ({100 * level:.0f} %)"
 
 
 def results_json(rows: Sequence[Row]) -> bytes:

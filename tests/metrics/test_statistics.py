@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
-from scipy.stats import t, wilcoxon
+from scipy.stats import t, ttest_1samp, wilcoxon
 
 from amun_ray.base.errors import UserError
-from amun_ray.metrics import bootstrap_interval, compare, holm, summarize
+from amun_ray.metrics import cases_needed, compare, crossed_mean, summarize
+from amun_ray.metrics.statistics import holm
 
 
 def test_summary_by_hand():
@@ -19,67 +19,77 @@ def test_summary_by_hand():
         summarize([])
 
 
-def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
-    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    trials = 400
-    for draw, truth in ((lambda: rng.normal(3, 2, 9), 3.0), (lambda: rng.exponential(1, 27), 1.0)):
-        hits = 0
-        for _ in range(trials):
-            low, high = bootstrap_interval(draw(), generator=generator, resamples=4000)
-            hits += low <= truth <= high
-        assert 0.91 <= hits / trials <= 0.985
+def test_the_mean_of_a_crossed_design_by_hand():
+    """Two originals, three sets: rows 1 and 3, columns -1, 0, 1, rest zero but for a corner."""
+    values = np.array([[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]])
+    found = crossed_mean(values)  # mean squares: rows 3 * (1 + 1) / 1 = 6, columns 2 * (1 + 1) / 2 = 2, rest 0
+    assert found.mean == 2.0
+    assert found.standard_error == pytest.approx((8 / 6) ** 0.5)
+    assert found.degrees == pytest.approx(8**2 / (6**2 / 1 + 2**2 / 2))
+    values[0, 0] += 3  # rows 1.5, columns 0.5, rest 1.5: rows + columns - rest = 0.5, less than rows
+    found = crossed_mean(values)
+    rows, columns, rest = _mean_squares(values)
+    assert rows + columns - rest < max(rows, columns)
+    assert found[1:] == pytest.approx(((max(rows, columns) / 6) ** 0.5, 1 if rows > columns else 2))
 
 
-def test_bootstrap_of_few_values_stays_within_them():
-    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    hits = 0
+def _mean_squares(values):
+    """By the textbook's sums of squares, another way than the code's."""
+    (a, b), square = values.shape, values.sum()**2 / values.size
+    rows, columns = (values.sum(1)**2).sum() / b - square, (values.sum(0)**2).sum() / a - square
+    rest = (values**2).sum() - square - rows - columns
+    return rows / (a - 1), columns / (b - 1), rest / ((a - 1) * (b - 1))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 2), (5, 5)])
+def test_the_mean_of_a_crossed_design_by_sums_of_squares(shape):
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        values = rng.normal(size=shape) + 2 * rng.normal(size=(shape[0], 1)) + 2 * rng.normal(size=(1, shape[1]))
+        squares = np.array(_mean_squares(values))
+        degrees = np.array([shape[0] - 1, shape[1] - 1, (shape[0] - 1) * (shape[1] - 1)])
+        variance = squares @ [1, 1, -1]
+        expected = (variance, max(variance**2 / (squares**2 / degrees).sum(), min(degrees)))
+        if variance <= squares[:2].max():
+            expected = (squares[:2].max(), degrees[squares[:2].argmax()])
+        found = crossed_mean(values)
+        assert (found.standard_error**2 * values.size, found.degrees) == pytest.approx(expected)
+        assert crossed_mean(values.T) == pytest.approx(found)
+
+
+def test_one_original_gives_students_interval():
+    values = np.random.default_rng(3).normal(size=(1, 8))
+    low, high, level = crossed_mean(values).interval()
+    expected = t.interval(0.95, 7, values.mean(), values.std(ddof=1) / 8**0.5)
+    assert (low, high, level) == pytest.approx((*expected, 0.95))
+    assert crossed_mean(values).p == pytest.approx(ttest_1samp(values[0], 0).pvalue)
+
+
+def test_an_interval_of_few_cases_is_no_wider_than_four_standard_errors_and_says_so():
+    found = crossed_mean(np.array([[1.0], [3.0]]))  # 2 originals, 1 set: 1 degree of freedom, where 95 % takes 12.7
+    assert found == (2.0, 1.0, 1)
+    assert found.interval() == pytest.approx((-2.0, 6.0, 2 * np.arctan(4) / np.pi))
+
+
+@pytest.mark.parametrize("spread", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 3), (3, 5)])
+def test_crossed_cases_neither_reject_nor_miss_more_often_than_they_say(shape, spread):
+    """Originals and sets with a `spread` of their own, as a part of the noise; no true difference."""
+    rng = np.random.default_rng(0)
+    rejected = covered = said = 0
     for _ in range(400):
-        values = rng.normal(size=4)
-        low, high = bootstrap_interval(values, generator=generator)
-        assert (low, high) == pytest.approx((values.min(), values.max()))
-        hits += low <= 0 <= high
-    assert hits / 400 == pytest.approx(0.875, abs=0.04)  # all four on one side of the median: 2 / 2**4
+        values = spread * (rng.normal(size=(shape[0], 1)) + rng.normal(size=(1, shape[1]))) + rng.normal(size=shape)
+        found = crossed_mean(values)
+        low, high, level = found.interval()
+        rejected, covered, said = rejected + (found.p <= 0.05), covered + (low <= 0 <= high), said + level
+    assert rejected <= 0.06 * 400
+    assert covered >= said - 6
 
 
-def test_bootstrap_is_as_wide_as_students_interval():
-    values = np.random.default_rng(3).normal(size=60)
-    low, high = bootstrap_interval(values, generator=torch.Generator().manual_seed(0), resamples=100_000)
-    half = t.ppf(0.975, 59) * values.std(ddof=1) / 60**0.5
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
-
-
-def test_runs_of_one_group_do_not_count_as_independent():
-    rng, generator = np.random.default_rng(1), torch.Generator().manual_seed(0)
-    groups = np.repeat(np.arange(9), 3)
-    hits = {"grouped": 0, "runs": 0}
-    for _ in range(200):
-        values = rng.normal(size=9)[groups] + 0.1 * rng.normal(size=27)
-        for name, of in (("grouped", groups), ("runs", None)):
-            low, high = bootstrap_interval(values, generator=generator, groups=of, resamples=1000)
-            hits[name] += low <= 0 <= high
-    assert hits["grouped"] >= 0.9 * 200 > hits["runs"]
-
-
-def test_groups_of_any_size_count_once():
-    """Of up to five groups the interval is the range of their means: 2, 7 and 4."""
-    interval = bootstrap_interval([1, 7, 3, 2, 4], groups=[8, 5, 8, 8, 6], generator=torch.Generator().manual_seed(0))
-    assert interval == (2.0, 7.0)
-
-
-def test_bootstrap_repeats_for_a_seed_and_handles_no_spread():
-    values = [1.0, 2.0, 4.0, 3.0]
-    first, second = (bootstrap_interval(values, generator=torch.Generator().manual_seed(3)) for _ in range(2))
-    assert first == second
-    assert first[0] < 2.5 < first[1]
-    assert bootstrap_interval([2.0, 2.0], generator=torch.Generator()) == (2.0, 2.0)
-
-
-@pytest.mark.parametrize(
-    "change", [{"values": [1.0]}, {"level": 1.0}, {"groups": [0, 0, 0]}, {"groups": [0, 1]}, {"values": [1, np.inf]}]
-)
-def test_bootstrap_refuses(change):
-    with pytest.raises(UserError):
-        bootstrap_interval(**{"values": [1.0, 2.0, 3.0], "generator": torch.Generator(), **change})
+@pytest.mark.parametrize("values", [[[1.0]], [1.0, 2.0], [[1.0, np.nan]], [[]]])
+def test_a_crossed_mean_refuses(values):
+    with pytest.raises(UserError, match="crossed mean"):
+        crossed_mean(np.array(values))
 
 
 def test_holm_by_hand():
@@ -88,37 +98,49 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-def test_compare_is_wilcoxon_with_holm():
+def test_compare_is_the_larger_of_two_tests_with_holm():
     rng = np.random.default_rng(2)
-    base = rng.normal(1, 0.3, 9)
-    values = {"amun": base, "worse": base + 1 + 0.1 * rng.normal(size=9), "alike": base + 0.01 * rng.normal(size=9)}
-    found = compare(values, reference="amun")
-    assert list(found) == ["worse", "alike"]
+    differences = {"worse": 1 + 0.1 * rng.normal(size=(3, 3)), "alike": 0.01 * rng.normal(size=(3, 3)),
+                   "shared": rng.normal(size=(3, 1)) + 1 + 0.1 * rng.normal(size=(3, 3))}
+    found = compare(differences)
+    assert list(found) == ["worse", "alike", "shared"]
+    ranks = {name: wilcoxon(values.ravel()).pvalue for name, values in differences.items()}
     for name, row in found.items():
-        assert row.p == pytest.approx(wilcoxon(values[name], base).pvalue)
-        assert row.difference == pytest.approx(np.mean(values[name] - base))
+        assert row.p == pytest.approx(max(ranks[name], crossed_mean(differences[name]).p))
+        assert row.difference == pytest.approx(np.mean(differences[name]))
+        assert row.interval == crossed_mean(differences[name]).interval()
         assert row.n == 9
-    assert found["worse"].p_holm == pytest.approx(2 * found["worse"].p)
+    assert found["shared"].p > 10 * ranks["shared"]  # three originals, not nine cases
+    assert found["worse"].p == pytest.approx(ranks["worse"])
+    assert found["worse"].p_holm == pytest.approx(3 * found["worse"].p)
     assert found["worse"].significant
     assert not found["alike"].significant
 
 
 def test_a_p_of_exactly_the_level_is_significant():
-    values = {"a": np.zeros(6), "b": np.arange(1.0, 7)}
-    p = compare(values, reference="a")["b"].p
+    values = {"b": np.arange(1.0, 7)[None] + 10}
+    p = compare(values)["b"].p
     assert p == 2 / 2**6
-    assert compare(values, reference="a", level=p)["b"].significant
+    assert compare(values, level=p)["b"].significant
+
+
+def test_so_many_cases_are_needed_and_so_many_are_enough():
+    assert [cases_needed(m) for m in (1, 2, 4, 11, 18)] == [6, 7, 8, 9, 10]
+    for m in (1, 2, 4):
+        for cases, wanted in ((cases_needed(m) - 1, False), (cases_needed(m), True)):
+            differences = {str(k): 29 + np.arange(1.0, cases + 1)[None] for k in range(m)}
+            assert all(found.significant is wanted for found in compare(differences).values())
 
 
 def test_equal_values_do_not_differ():
-    assert compare({"a": [1.0, 2.0], "b": [1.0, 2.0]}, reference="a")["b"] == (0.0, 1.0, 1.0, 2, False)
+    interval = (0.0, 0.0, pytest.approx(0.844, abs=1e-3))
+    assert compare({"b": np.zeros((1, 2))})["b"] == (0.0, interval, 1.0, 1.0, 2, False)
+    assert compare({"b": np.ones((1, 1))})["b"] == (1.0, None, 1.0, 1.0, 1, False)
+    assert compare({}) == {}
 
 
 def test_compare_refuses():
-    with pytest.raises(UserError, match="pairs must match"):
-        compare({"a": [1.0, 2.0], "b": [1.0]}, reference="a")
-    for name in ("a", "b"):
-        with pytest.raises(UserError, match=f"^{name}: 1 of 2 are not finite"):
-            compare({"a": [1.0, 2.0], "b": [1.0, 2.0]} | {name: [np.nan, 1.0]}, reference="a")
-    with pytest.raises(UserError, match="'c' is not among a"):
-        compare({"a": [1.0]}, reference="c")
+    with pytest.raises(UserError, match="^b: 1 of 2 are not finite"):
+        compare({"b": np.array([[np.nan, 1.0]])})
+    with pytest.raises(UserError, match="^b: needs a number for each original and forget set"):
+        compare({"b": np.array([1.0, 2.0])})

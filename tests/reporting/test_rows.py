@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from amun_ray.metrics import crossed_mean
 from amun_ray.reporting.columns import COLUMNS
-from amun_ray.reporting.rows import Row, comparisons, data_frame, marks, notes, results_json
+from amun_ray.reporting.rows import Row, compared, data_frame, marks, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.work.units import Hyperparameters
 
@@ -49,15 +51,20 @@ def test_runs_of_one_case_count_as_one():
 
 
 def test_an_interval_is_that_of_the_cases_means():
-    """Of up to five values it is their range: 2, 6 and 4, whatever runs they are the means of."""
-    cases = [(0, "final 0"), (1, "final 0"), (0, "final 1"), (0, "final 0"), (1, "final 0")]
-    made = row("amun", [1.0, 5.0, 4.0, 3.0, 7.0], cases=cases)
-    assert made.intervals["average_gap"] == (2.0, 6.0)
-    assert made.intervals["unlearn_accuracy"] == (95.0, 95.0)
+    """Two originals that forget two sets: 2, 6, 4 and 8, whatever runs they are the means of."""
+    cases = [(0, "final 0"), (1, "final 0"), (0, "final 1"), (0, "final 0"), (1, "final 0"), (1, "final 1")]
+    made = row("amun", [1.0, 5.0, 4.0, 3.0, 7.0, 8.0], cases=cases)
+    expected = crossed_mean(np.array([[2.0, 4.0], [6.0, 8.0]])).interval()
+    assert (expected.low, expected.high) == (pytest.approx(5 - 4 * 5**0.5), pytest.approx(5 + 4 * 5**0.5))
+    assert made.intervals["average_gap"] == (0.0, expected.high, expected.level)  # no rate is below 0
+    assert made.intervals["unlearn_accuracy"][:2] == (95.0, 95.0)
+    assert json.loads(results_json([made]))[0]["intervals"]["average_gap"]["level"] == expected.level < 0.95
 
 
-def test_the_interval_of_equal_values_is_that_value():
-    assert row("amun", [2.0, 2.0, 2.0, 2.0]).intervals["average_gap"] == (2.0, 2.0)
+def test_a_set_that_an_original_lacks_counts_in_no_interval():
+    cases = [(0, "final 0"), (1, "final 0"), (0, "final 1"), (1, "final 1"), (0, "final 2")]
+    made = row("amun", [1.0, 3.0, 2.0, 4.0, 90.0], cases=cases)
+    assert made.intervals["average_gap"] == row("amun", [1.0, 3.0, 2.0, 4.0], cases=cases[:4]).intervals["average_gap"]
 
 
 def test_the_table_shows_mean_and_deviation_and_marks_the_target():
@@ -76,27 +83,45 @@ def test_a_method_that_did_nothing_is_named():
     assert warning.endswith(": finetune with D_R")
     assert "unlearn and retain accuracy are the original's, FT AUC is not: salun with D_R" in said
     assert marks(rows)["finetune with D_R"] == "unchanged"
-    assert marks(rows)["salun with D_R"] != "unchanged"
+    assert "salun with D_R" not in marks(rows)
 
 
-def test_methods_are_compared_over_the_cases_they_share():
-    cases = [(k, "final 0") for k in range(8)]
-    best = row("amun", [1.0] * 8, cases=cases)
-    worse = row("finetune", [3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7], cases=cases)
-    same = row("salun", [1.1, 0.9, 1.2, 0.8, 1.05, 0.95, 1.15, 0.9], cases=cases)
-    found, others = comparisons([best, worse, same])
-    assert found.method in ("amun", "salun")
-    assert others["finetune with D_R"].significant
-    assert others["finetune with D_R"].n == 8
-    assert not others["salun with D_R" if found is best else "amun with D_R"].significant
-    assert comparisons([best]) is None
+EIGHT = [(k, "final 0") for k in range(8)]
 
 
-@pytest.mark.parametrize(("count", "said"), [
-    (5, "with 5 cases no difference from it can be significant, which takes 6"),
-    (6, "not significantly different from it, n.s. (paired Wilcoxon over 6 cases, Holm, 5 %): none")])
-def test_five_cases_can_show_no_difference_and_six_can(count, said):
+def test_methods_are_tested_against_the_reference_with_the_same_access():
+    reference, worse, same = row("amun", [1.0] * 8, cases=EIGHT), row(
+        "finetune", [3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7], cases=EIGHT), row(
+        "salun", [1.1, 0.9, 1.2, 0.8, 1.05, 0.95, 1.15, 0.8], cases=EIGHT)
+    alone = row("finetune", [9.0] * 8, access="forget_only", cases=EIGHT)
+    rows = compared([reference, worse, same, alone], "amun")
+    assert [one.against is None for one in rows] == [True, False, False, True]
+    assert rows[1].against.reference == "amun with D_R"
+    assert (rows[1].against.found.n, rows[1].against.found.significant) == (8, True)
+    assert rows[1].against.found.difference == pytest.approx(2.35)
+    assert not rows[2].against.found.significant
+    assert marks(rows) == {"amun with D_R": "reference", "salun with D_R": "least, n.s."}
+    assert json.loads(results_json(rows))[1]["against"]["reference"] == "amun with D_R"
+    assert compared([worse, same], "amun") == [worse, same]
+    assert compared([worse, same], None) == [worse, same]
+
+
+def test_the_reference_is_not_chosen_by_the_values():
+    rows = compared([row("amun", [5.0] * 8, cases=EIGHT), row("salun", [1.0] * 8, cases=EIGHT)], "amun")
+    assert rows[1].against.found.difference == -4.0
+    assert marks(rows) == {"salun with D_R": "least", "amun with D_R": "reference"}
+
+
+@pytest.mark.parametrize(("methods", "count", "said"), [
+    (1, 5, "with 5 cases no difference from amun can be significant in 1 test(s), which takes 6. Avg. Gap less that of "
+           "amun with the same access: method_0 with D_R +2.20 [2.00, 2.40] (95 %)"),
+    (1, 6, "not significantly different from amun with the same access, n.s. (paired over 6 cases, Wilcoxon and "
+           "Student over random originals and sets, Holm over 1, 5 %): none"),
+    (2, 6, "with 6 cases no difference from amun can be significant in 2 test(s), which takes 7. Avg. Gap less that of "
+           "amun with the same access: method_0 with D_R +2.25 [2.05, 2.45] (95 %); method_1 with D_R +2.25 "
+           "[2.05, 2.45] (95 %)")])
+def test_too_few_cases_give_differences_and_enough_a_test(methods, count, said):
     cases = [(k, "final 0") for k in range(count)]
-    rows = [row("amun", [1.0] * count, cases=cases),
-            row("finetune", [3.0 + 0.1 * k for k in range(count)], cases=cases)]
-    assert notes(rows)[-1] == f"least Avg. Gap: amun with D_R; {said}"
+    rows = [row("amun", [1.0] * count, cases=cases), *(
+        row(f"method_{k}", [3.0 + 0.1 * case for case in range(count)], cases=cases) for k in range(methods))]
+    assert notes(compared(rows, "amun"))[-1] == said
