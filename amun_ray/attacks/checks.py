@@ -12,10 +12,11 @@ from amun_ray.base.space import Allowed
 from amun_ray.base.tensors import check_unit_range
 
 RULES = {  # of every setting that some attack has
-    "steps": Allowed(whole=True, at_least=1), "step_ratio": Allowed(above=0), "eps_init": Allowed(above=0),
-    "doublings": Allowed(whole=True, at_least=0), "shrink": Allowed(whole=True, at_least=0),
-    "kappa": Allowed(at_least=0), "polish": Allowed(whole=True, at_least=0), "gamma": Allowed(above=0, below=1),
-    "batch_size": Allowed(whole=True, at_least=1), "start": Allowed(choices=("clean", "warm")),
+    "steps": Allowed(whole=True, at_least=1, at_most=1e6), "step_ratio": Allowed(above=0), "eps_init": Allowed(above=0),
+    "doublings": Allowed(whole=True, at_least=0, at_most=100), "shrink": Allowed(whole=True, at_least=0, at_most=100),
+    "kappa": Allowed(at_least=0), "polish": Allowed(whole=True, at_least=0, at_most=1e6),
+    "gamma": Allowed(above=0, below=1), "batch_size": Allowed(whole=True, at_least=1, at_most=1e6),
+    "start": Allowed(choices=("clean", "warm")),
     "stop": Allowed(choices=("full", "first_flip")), "objective": Allowed(choices=tuple(OBJECTIVES)),
     "precision": Allowed(choices=("float32", "bfloat16", "auto")),
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+LONGEST = 2000  # characters of a line that a person reads
 logger = logging.getLogger("amun_ray")
 
 
@@ -20,9 +21,10 @@ class Unread(BaseException):
 
 
 def complain(text: str) -> None:
-    """One line to standard error, if anybody reads it."""
+    """A line, or several, to standard error, if anybody reads it; a very long one is cut."""
+    lines = [line if len(line) <= LONGEST else f"{line[:LONGEST]}..." for line in text.split("\n")]
     try:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(lines), file=sys.stderr, flush=True)
     except BrokenPipeError:
         _silence(sys.stderr)
 

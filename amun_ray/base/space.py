@@ -87,6 +87,11 @@ Axis = Range | Choice
 Space = dict[str, Axis]  # by name: `lr`, `schedule`, then the method's own settings
 
 
+def grid_size(space: Space, *, lr: int, own: int) -> int:
+    """How many combinations `grid` has; none of them is made."""
+    return math.prod(len(axis.grid(lr if name == "lr" else own)) for name, axis in space.items())
+
+
 def grid(space: Space, *, lr: int, own: int) -> list[dict[str, Any]]:
     """Every combination of `lr` learning rates, all schedules, and `own` values of each of the method's settings."""
     values = [axis.grid(lr if name == "lr" else own) for name, axis in space.items()]

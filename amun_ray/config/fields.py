@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 MLFLOW = ("runs:/", "models:/", "mlflow-artifacts:/")
+LEAST_SHARE = 1e-4  # of a core or a GPU: what Ray counts in
+MOST = 10_000  # pieces of work of one kind; they are counted and named before any of them starts
 
 
 class Strict(BaseModel):
@@ -63,9 +65,10 @@ def path_or_mlflow(source: str) -> str:
 
 def share(value: Any) -> float | str:
     """A part of a GPU, or several, or `auto`; a union of types would report each of them as a mistake of its own."""
-    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (number and (value == 0 or value >= LEAST_SHARE)):
         return value
-    raise ValueError(f"must be a number of at least 0, or auto, but got {value!r}")
+    raise ValueError(f"must be 0, a number of at least {LEAST_SHARE:g}, or auto, but got {value!r}")
 
 
 def files(value: Any) -> str | tuple[str, ...]:
@@ -112,6 +115,7 @@ Share = Annotated[float | Literal["auto"],
                   PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
 Files = Annotated[Any, PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
 Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(gt=0, le=MOST)]
 Accesses = Annotated[tuple[Access, ...], BeforeValidator(listed), AfterValidator(not_empty), AfterValidator(distinct)]
 Schedules = Annotated[tuple[Schedule, ...], AfterValidator(not_empty), AfterValidator(distinct)]
 Searched = Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(distinct)]

@@ -85,8 +85,9 @@ def _source(path: Path, key: str, overrides: list[str]) -> str:
 
 def _override(content: dict[str, Any], override: str) -> None:
     key_path, separator, text = override.partition("=")
-    if not separator or not key_path:
-        raise UserError(f"--set {override}: key.path=value is expected")
+    shown = override if override.isprintable() else repr(override)
+    if not separator or not key_path or not key_path.isprintable():
+        raise UserError(f"--set {shown}: key.path=value is expected")
     *parents, last = key_path.split(".")
     for parent in parents:
         if not isinstance(content.get(parent), dict):
@@ -95,7 +96,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     try:
         content[last] = parse(text)
     except UserError as error:
-        raise UserError(f"--set {override}: {error}") from error
+        raise UserError(f"--set {shown}: {error}") from error
 
 
 def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,8 @@ from amun_ray import data, models
 from amun_ray.base.names import lookup
 from amun_ray.base.space import Space
 from amun_ray.config.fields import (
+    MOST,
+    Count,
     Files,
     Fraction,
     Name,
@@ -57,7 +59,7 @@ class Data(Strict):
     """Use a random subset of the training images, of this size."""
     test_size: PositiveInt | None = None
     """Use a random subset of the test images, of this size."""
-    classes: PositiveInt | None = None
+    classes: Annotated[int, Field(gt=0, le=100_000)] | None = None
     """Parquet only: the number of classes; the largest label + 1 if not given."""
     seed: int | None = None
     """Decides the random subsets."""
@@ -117,7 +119,7 @@ class Originals(Strict):
     folders, or MLflow addresses, for the server of `tracking.uri` or MLFLOW_TRACKING_URI: `runs:/RUN_ID/model`,
     `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `mlflow-artifacts:/PATH`."""
 
-    count: PositiveInt = 1
+    count: Count = 1
     """How many original models there are."""
     checkpoints: tuple[Source, ...] | None = None
     """Load the originals from here and train none: paths or MLflow addresses, as many as `count`."""
@@ -134,7 +136,7 @@ class Forget(Strict):
 
     fraction: Fraction | None = None
     """Forget random sets of this share of the training images, at most 0.5."""
-    sets: PositiveInt = 1
+    sets: Annotated[int, Field(gt=0, le=1000)] = 1
     """How many random sets."""
     indices: str | None = None
     """Forget the rows of the training files that this csv, text, parquet or .npy file lists."""
@@ -262,6 +264,16 @@ class Sweep(Strict):
         """Every (method, access) of the sweep, in the order of the file."""
         return [Contender(name, access) for name, method in self.methods.items()
                 for access in (method and method.access) or accesses(name)]
+
+    @model_validator(mode="after")
+    def _countable(self) -> "Sweep":
+        held_out, originals = self.held_out, self.originals.count
+        for factors, product in (("held_out.sets x held_out.originals", held_out.sets * held_out.originals),
+                                 ("originals.count x forget.sets x final.runs",
+                                  originals * self.forget.sets * self.final.runs)):
+            if product > MOST:
+                raise ValueError(f"{factors} must be at most {MOST:,}, but is {product:,}")
+        return self
 
     @model_validator(mode="after")
     def _points_inside(self) -> "Sweep":

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from amun_ray.base.space import Axis, Choice, Range, Space, grid
-from amun_ray.config.fields import Schedules, Strict, listed
+from amun_ray.base.space import Axis, Choice, Range, Space, grid, grid_size
+from amun_ray.config.fields import MOST, Count, Schedules, Strict, listed
 
 
 class LogUniform(Strict):
@@ -45,9 +45,9 @@ Points = Annotated[tuple[Point, ...], BeforeValidator(listed)]
 class Grid(Strict):
     """How many values of a range a grid has; of choices it has all."""
 
-    lr: PositiveInt = 7
+    lr: Count = 7
     """How many learning rates the grid has."""
-    own: PositiveInt = 3
+    own: Count = 3
     """How many values of each searched setting of a method's own the grid has."""
 
 
@@ -57,9 +57,9 @@ class Search(Strict):
 
     objective: Literal["average_gap", "proxy", "both"] = "average_gap"
     """What is minimised: the distance to retrained models, the `proxy` that needs none, or `both`."""
-    trials: PositiveInt = 20
+    trials: Count = 20
     """How many trials a method gets with each access."""
-    epochs: PositiveInt = 10
+    epochs: Annotated[int, Field(gt=0, le=1000)] = 10
     """Epochs of a trial, which scores every epoch count up to this."""
     lr: LogUniform = LogUniform()
     """The range of the learning rate, on a logarithmic scale."""
@@ -104,16 +104,18 @@ class Search(Strict):
             return known
         places = grid(space, lr=self.grid.lr, own=self.grid.own)
         Random(seed).shuffle(places)
-        return (known + [place for place in places if place not in known])[:self.trials]
+        first = {frozenset(place.items()) for place in known}
+        return (known + [place for place in places if frozenset(place.items()) not in first])[:self.trials]
 
     def point_problems(self, name: str, space: Space, points: Sequence[Point],
                        searched: Collection[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """(key, what is wrong there) of every known-good point that is outside the space of the method `name`, or
-        stands there twice; `points` are the method's own. Of the settings that are `searched` for it, those that are
-        not in `space` count with another access, and are left out with this one."""
+        stands there twice, and of a grid that is too large; `points` are the method's own. Of the settings that are
+        `searched` for it, those that are not in `space` count with another access, and are left out with this one."""
         placed = [(("search", "points", number), point) for number, point in enumerate(self.points)]
         placed += [(("methods", name, "points", number), point) for number, point in enumerate(points)]
-        for count, (place, point) in enumerate(placed):
+        seen: set[frozenset[tuple[str, Any]]] = set()
+        for place, point in placed:
             for key, value in point.values.items():
                 below = ("settings", key) if key in point.settings else (key,)
                 if key not in space and key in searched:
@@ -123,8 +125,12 @@ class Search(Strict):
                                              f"name it in methods.{name}.search")
                 elif (reason := space[key].problem(value)) is not None:
                     yield (*place, *below), f"outside the search space: {reason}"
-            if point in [earlier for _, earlier in placed[:count]]:
+            if (values := frozenset(point.values.items())) in seen:
                 yield place, "stands there twice"
+            seen.add(values)
+        size = grid_size(space, lr=self.grid.lr, own=self.grid.own) if self.sampler == "grid" else 0
+        if size > MOST:
+            yield ("search", "grid"), f"must have at most {MOST:,} places, but for {name} it has {size:,}"
         if len(placed) > self.trials:
             yield ("search", "trials"), (f"must be at least {len(placed)}, the number of known-good points of a "
                                          f"method, but got {self.trials}")

@@ -5,22 +5,22 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from amun_ray.attacks import AttackSettings
-from amun_ray.config.fields import Share, Strict
+from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Share, Strict
 
 
 class HeldOut(Strict):
     """The forget sets that the search may see; `originals`: on how many of the originals it searches."""
 
-    sets: PositiveInt = 1
+    sets: Annotated[int, Field(gt=0, le=1000)] = 1
     """How many random forget sets the search judges a trial on."""
-    originals: PositiveInt = 1
+    originals: Count = 1
     """On how many of the originals the search runs."""
 
 
 class References(Strict):
     """The RMIA reference models, each trained on half of all samples; every sample is in and out of two at least."""
 
-    count: Annotated[int, Field(ge=4, multiple_of=2)] = 8
+    count: Annotated[int, Field(ge=4, le=MOST, multiple_of=2)] = 8
     """How many reference models RMIA has; more make the attack stronger."""
 
 
@@ -36,7 +36,7 @@ class Attack(Strict):
 class Unlearning(Strict):
     """What every unlearning run shares; learning rate, schedule and epochs are searched."""
 
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     """Samples in a step; one sample has no batch statistics."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
@@ -49,7 +49,7 @@ class Unlearning(Strict):
 class Final(Strict):
     """How often the best settings are applied to each original and forget set, and how the results are judged."""
 
-    runs: PositiveInt = 3
+    runs: Count = 3
     """How often each method is run on each original and final forget set, with different seeds."""
     reference: str | None = None
     """The method that all others are tested against, with the same access; `amun` if not given."""
@@ -62,9 +62,9 @@ class Resources(Strict):
 
     gpus: Share = 1.0
     """GPUs, or a share of one, that a worker holds; `auto` measures what a trial needs."""
-    cpus: Annotated[float, Field(gt=0)] = 1.0
+    cpus: Annotated[float, Field(ge=LEAST_SHARE)] = 1.0
     """CPU cores that a worker holds."""
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(gt=0, le=1024)] = 1
     """Threads that a worker computes with."""
 
     @property

@@ -149,9 +149,9 @@ def _order(source: str | os.PathLike, paths: Sequence[str]) -> list[str]:
     return []
 
 
-def _natural(path: str) -> list[str | int]:
-    """A key by which part.2 comes before part.10: texts and numbers in turn."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path)] + [path]
+def _natural(path: str) -> tuple[list[str | int], str]:
+    """A key by which part.2 comes before part.10: texts and numbers in turn; then the path, for 2 and 02."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path))], path
 
 
 def missing_shard(paths: Sequence[str]) -> str | None:

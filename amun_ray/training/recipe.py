@@ -10,8 +10,9 @@ from amun_ray.base.names import suggestion
 from amun_ray.base.space import Allowed
 
 RULES = {
-    "lr": Allowed(above=0), "epochs": Allowed(whole=True, at_least=1), "momentum": Allowed(at_least=0, below=1),
-    "batch_size": Allowed(whole=True, at_least=2),  # one sample has no batch statistics
+    "lr": Allowed(above=0), "epochs": Allowed(whole=True, at_least=1, at_most=1e6),
+    "momentum": Allowed(at_least=0, below=1),
+    "batch_size": Allowed(whole=True, at_least=2, at_most=1e6),  # one sample has no batch statistics
     "weight_decay": Allowed(at_least=0), "schedule": Allowed(choices=("step", "one_cycle", "cosine")),
     "decay_every": Allowed(whole=True, at_least=0), "decay_factor": Allowed(above=0, at_most=1),
     "precision": Allowed(choices=("float32", "bfloat16", "auto")), "optimizer": Allowed(choices=("sgd", "adamw")),

@@ -135,9 +135,12 @@ class Plan:
         """Draw the forget sets, build the network, read the checkpoints: here, before any worker is asked for.
 
         Raises:
-            UserError: as `sets`; a network that does not fit the data; a checkpoint that does not fit the network.
+            UserError: as `sets`; a network or a crop that does not fit the data; a checkpoint that does not fit the
+                network.
         """
         assert self.sets.final
+        if (crop := self.sweep.data.crop) >= self.dataset.size:
+            raise UserError(f"data.crop: must be less than the {self.dataset.size} pixels of a side, but got {crop}")
         network = self.new_model()
         wanted = str(network.normalize)
         for one in self.checkpoints:

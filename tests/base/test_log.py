@@ -2,7 +2,7 @@
 
 import logging
 
-from amun_ray.base.log import logger, say, speaking
+from amun_ray.base.log import LONGEST, complain, logger, say, speaking
 
 
 def test_a_command_prints_what_is_said_and_leaves_nothing_behind(capfd):
@@ -36,3 +36,10 @@ def test_a_program_with_a_handler_of_its_own_gets_the_lines_there(capfd, caplog)
         logger.removeHandler(caplog.handler)
     assert capfd.readouterr().out == ""
     assert "a line" in caplog.text
+
+
+def test_a_complaint_is_cut_line_by_line(capfd):
+    complain(f"error: {'x' * 10**5}\nshort\n{'y' * LONGEST}")
+    first, *rest = capfd.readouterr().err.split("\n")
+    assert first == f"error: {'x' * (LONGEST - 7)}..."
+    assert rest == ["short", "y" * LONGEST, ""]

@@ -156,6 +156,30 @@ OUT_OF_RANGE = [
     ("search.epochs=0", "search.epochs: must be greater than 0, but got 0"),
     ("methods.l1_sparse={settings: {alpha: -1}}", "methods.l1_sparse.settings.alpha: must be >= 0, but got -1.0"),
 ]
+HUGE = 10**9
+TOO_MANY = [
+    *((f"{key}={HUGE}", f"{key}: must be less than or equal to {most}, but got {HUGE}") for key, most in (
+        ("originals.count", 10000), ("forget.sets", 1000), ("held_out.sets", 1000), ("held_out.originals", 10000),
+        ("references.count", 10000), ("search.trials", 10000), ("search.grid.lr", 10000), ("search.grid.own", 10000),
+        ("search.epochs", 1000), ("final.runs", 10000), ("unlearning.batch_size", 1000000), ("data.classes", 100000),
+        ("resources.threads", 1024))),
+    (f"training.epochs={HUGE}", f"training: epochs must be <= 1e+06, but got {HUGE}"),
+    (f"training.batch_size={HUGE}", f"training: batch_size must be <= 1e+06, but got {HUGE}"),
+    *((f"attack.search={{name: {name}, {key}: {HUGE}}}",
+       f"attack.search: attack {name!r}: {key} must be <= {most}, but got {HUGE}") for name, key, most in (
+        ("pgd_l2", "steps", "1e+06"), ("pgd_l2", "batch_size", "1e+06"), ("pgd_l2", "doublings", "100"),
+        ("pgd_l2", "shrink", "100"), ("nearest", "polish", "1e+06"))),
+    ("originals.count=100\nforget.sets=34",
+     "originals.count x forget.sets x final.runs must be at most 10,000, but is 10,200"),
+    ("originals.count=101\nheld_out={sets: 100, originals: 101}",
+     "held_out.sets x held_out.originals must be at most 10,000, but is 10,100"),
+    ("search={sampler: grid, grid: {lr: 3334}}",
+     "search.grid: must have at most 10,000 places, but for finetune it has 10,002"),
+    ("methods={salun: {search: [mask_ratio]}}\nsearch={sampler: grid, grid: {lr: 1, own: 3334}}",
+     "search.grid: must have at most 10,000 places, but for salun it has 10,002"),
+    ("resources.gpus=1e-300", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got 1e-300"),
+    ("resources.cpus=1e-300", "resources.cpus: must be greater than or equal to 0.0001, but got 1e-300"),
+]
 UNKNOWN_NAMES = [
     ("methods.amnu=", f"methods.amnu: unknown method 'amnu'; did you mean 'amun'? Known: {', '.join(sorted(METHODS))}"),
     ("methods={amun: , retrain: }", "methods.retrain: 'retrain' is no method to ask for: every sweep makes these "
@@ -207,9 +231,9 @@ WRONG_POINTS = [
     ("search.sampler=tpee", "search.sampler: must be 'tpe', 'random' or 'grid', but got 'tpee'"),
     ("search.objective=gap", "search.objective: must be 'average_gap', 'proxy' or 'both', but got 'gap'"),
     ("search.grid.lr=0", "search.grid.lr: must be greater than 0, but got 0"),
-    ("resources.gpus=half", "resources.gpus: must be a number of at least 0, or auto, but got 'half'"),
-    ("resources.gpus=true", "resources.gpus: must be a number of at least 0, or auto, but got True"),
-    ("resources.gpus=-1", "resources.gpus: must be a number of at least 0, or auto, but got -1"),
+    ("resources.gpus=half", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got 'half'"),
+    ("resources.gpus=true", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got True"),
+    ("resources.gpus=-1", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got -1"),
     ("search.concurrent=0", "search.concurrent: must be greater than 0, but got 0"),
 ]
 
@@ -217,6 +241,18 @@ WRONG_POINTS = [
 @pytest.mark.parametrize(("override", "line"), UNKNOWN_KEYS + WRONG_POINTS + WRONG_TYPES + OUT_OF_RANGE + UNKNOWN_NAMES)
 def test_a_mistake_is_named_with_its_rule_and_what_came(mine, override, line):
     assert mistakes(mine, override) == [line]
+
+
+@pytest.mark.parametrize(("overrides", "line"), TOO_MANY)
+def test_a_number_that_no_machine_can_serve_is_refused_before_it_is_counted_up(mine, overrides, line):
+    assert mistakes(mine, *overrides.split("\n"))[0] == line
+
+
+def test_the_most_that_may_be_asked_for_is_taken(mine):
+    sweep = config_file.load(str(mine), [
+        "originals.count=100", "forget.sets=50", "held_out={sets: 100, originals: 100}", "final.runs=2",
+        "references.count=10000", "search={sampler: grid, trials: 10000, grid: {lr: 3333}}"])
+    assert len(given_points(sweep, Contender("amun", "retain"))) == 9999
 
 
 @pytest.mark.parametrize("key", ["name", "data", "model", "training", "forget", "methods", "training.lr", "model.name"])
@@ -322,10 +358,12 @@ def test_overrides_change_one_key_and_are_read_as_yaml(mine):
     assert sweep.storage == "s3://a=b"
 
 
-@pytest.mark.parametrize("override", ["search.trials", "=3", "search.trials=["])
-def test_an_override_that_cannot_be_read_is_shown(mine, override):
-    with pytest.raises(UserError, match="--set"):
+@pytest.mark.parametrize("override", ["search.trials", "=3", "search.trials=[", "se\narch=3", "a=[\n", "a=\x07"])
+def test_an_override_that_cannot_be_read_is_shown_on_one_line(mine, override):
+    with pytest.raises(UserError) as caught:
         config_file.load(str(mine), [override])
+    assert str(caught.value).startswith(f"--set {override if override.isprintable() else repr(override)}: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_mistake_says_where_it_was_written(mine):

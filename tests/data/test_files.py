@@ -36,6 +36,11 @@ def test_a_folder_is_read_in_the_natural_order_of_its_names_and_says_so(folder):
     assert notes == [f"order       {photos}: by the numbers in the names, part.2.parquet before part.10.parquet"]
 
 
+def test_numbers_stand_beside_names_without_one_and_beside_other_digits(folder):
+    photos = folder("p", "p1", "p1\u00b22", "p02", "p2")
+    assert names(find_files(photos / "p*")) == ["p", "p1", "p1\u00b22", "p02", "p2"]
+
+
 def test_padded_names_need_no_word(folder):
     photos = folder("b-01.parquet", "b-10.parquet", "b-02.parquet", "a.parquet")
     assert names(find_files(photos)) == ["a.parquet", "b-01.parquet", "b-02.parquet", "b-10.parquet"]

@@ -68,6 +68,12 @@ def test_a_request_counts_over_the_files_in_their_order(plan, tmp_path):
     assert made.warnings == []
 
 
+def test_a_crop_leaves_something_of_the_image(plan):
+    plan("data.crop=3").check()
+    with pytest.raises(UserError, match=r"^data.crop: must be less than the 4 pixels of a side, but got 4$"):
+        plan("data.crop=4").check()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_request_means_rows_of_the_files_also_where_a_subset_is_taken(plan, tmp_path, seed):
     subset = plan("data.train_size=12", f"data.seed={seed}").dataset.file_rows[:12]
