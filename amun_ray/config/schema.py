@@ -21,7 +21,6 @@ from amun_ray.config.fields import (
     MOST,
     Count,
     Files,
-    Fraction,
     Name,
     Natural,
     Normalization,
@@ -33,7 +32,7 @@ from amun_ray.config.fields import (
 from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search
-from amun_ray.config.sections import Attack, Final, HeldOut, References, Resources, Tracking, Unlearning
+from amun_ray.config.sections import Attack, Final, Forget, HeldOut, References, Resources, Tracking, Unlearning
 from amun_ray.metrics import RmiaSettings
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe, named
@@ -128,33 +127,6 @@ class Originals(Strict):
     def _counted(self) -> "Originals":
         if self.checkpoints is not None and len(self.checkpoints) != self.count:
             raise ValueError(f"count ({self.count}) must be the number of checkpoints ({len(self.checkpoints)})")
-        return self
-
-
-class Forget(Strict):
-    """What is forgotten: random sets of a fraction of the training set, or the rows listed in a file."""
-
-    fraction: Fraction | None = None
-    """Forget random sets of this share of the training images, at most 0.5."""
-    sets: Annotated[int, Field(gt=0, le=1000)] = 1
-    """How many random sets."""
-    indices: str | None = None
-    """Forget the rows of the training files that this csv, text, parquet or .npy file lists."""
-
-    @field_validator("fraction")
-    @classmethod
-    def _leaving_room(cls, fraction: float | None) -> float | None:
-        if fraction is not None and fraction > 0.5:
-            raise ValueError(f"must be at most 0.5, or every held-out forget set of that size overlaps the final ones, "
-                             f"but got {fraction:g}")
-        return fraction
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "Forget":
-        if (self.fraction is None) == (self.indices is None):
-            raise ValueError("give either fraction or indices, not both and not neither")
-        if self.indices is not None and self.sets != 1:
-            raise ValueError(f"indices name one forget set, but sets is {self.sets}")
         return self
 
 

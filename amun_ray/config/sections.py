@@ -2,10 +2,37 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from amun_ray.attacks import AttackSettings
-from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Share, Strict
+from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Share, Strict
+
+
+class Forget(Strict):
+    """What is forgotten: random sets of a fraction of the training set, or the rows listed in a file."""
+
+    fraction: Fraction | None = None
+    """Forget random sets of this share of the training images, at most 0.5."""
+    sets: Annotated[int, Field(gt=0, le=1000)] = 1
+    """How many random sets."""
+    indices: str | None = None
+    """Forget the rows of the training files that this csv, text, parquet or .npy file lists."""
+
+    @field_validator("fraction")
+    @classmethod
+    def _leaving_room(cls, fraction: float | None) -> float | None:
+        if fraction is not None and fraction > 0.5:
+            raise ValueError(f"must be at most 0.5, or every held-out forget set of that size overlaps the final ones, "
+                             f"but got {fraction:g}")
+        return fraction
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Forget":
+        if (self.fraction is None) == (self.indices is None):
+            raise ValueError("give either fraction or indices, not both and not neither")
+        if self.indices is not None and self.sets != 1:
+            raise ValueError(f"indices name one forget set, but sets is {self.sets}")
+        return self
 
 
 class HeldOut(Strict):
