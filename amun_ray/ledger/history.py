@@ -1,0 +1,110 @@
+"""What a ledger's entries come to: the state of every request, which rows are forgotten, what is due.
+
+Nothing of this is stored. It follows from the chain, so that it cannot disagree with it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from amun_ray.ledger.entries import Entry, RowId
+
+STATES = ("received", "begun", "refused", "accepted", "promoted", "purged")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, with the last entry of each kind about it; those of an earlier try are left out."""
+
+    id: str
+    received: Entry
+    begun: Entry | None = None
+    finished: Entry | None = None
+    promoted: Entry | None = None
+    purged: Entry | None = None
+
+    @property
+    def state(self) -> str:
+        """The furthest of STATES that it has come to."""
+        if self.purged is not None and self.promoted is not None:
+            return "purged"
+        if self.promoted is not None:
+            return "promoted"
+        if self.finished is not None:
+            return "accepted" if self.finished.content["accepted"] else "refused"
+        return "received" if self.begun is None else "begun"
+
+    @property
+    def rows(self) -> list[RowId]:
+        return self.received.rows
+
+
+@dataclass(frozen=True)
+class History:
+    """All entries of a ledger, in order."""
+
+    entries: Sequence[Entry]
+
+    @property
+    def opened(self) -> Entry | None:
+        """The first entry, where there is one."""
+        return self.entries[0] if self.entries else None
+
+    @cached_property
+    def requests(self) -> dict[str, Asked]:
+        """Every request by its id, in the order in which they were received."""
+        found: dict[str, dict[str, Entry]] = {}
+        for entry in self.entries:
+            for request in entry.requests:
+                if entry.kind == "begun":  # another try: what an earlier one came to counts no more
+                    found[request].pop("finished", None)
+                found.setdefault(request, {})[entry.kind] = entry
+        return {request: Asked(request, **kinds) for request, kinds in found.items()}
+
+    def of(self, *states: str) -> list[Asked]:
+        """The requests in one of `states`, in the order in which they were received."""
+        return [asked for asked in self.requests.values() if asked.state in states]
+
+    @property
+    def next_id(self) -> str:
+        """The id of the next request."""
+        return f"r{len(self.requests) + 1}"
+
+    @property
+    def step(self) -> int:
+        """How many steps were begun: models made, each from the one before and for one request or a batch."""
+        return sum(entry.kind == "begun" for entry in self.entries)
+
+    @property
+    def begun(self) -> Entry | None:
+        """The step that was begun and not finished."""
+        last = next((entry for entry in reversed(self.entries) if entry.kind in ("begun", "finished")), None)
+        return last if last is not None and last.kind == "begun" else None
+
+    @property
+    def promoted(self) -> Entry | None:
+        """The last promotion."""
+        return next((entry for entry in reversed(self.entries) if entry.kind == "promoted"), None)
+
+    @property
+    def weights(self) -> str:
+        """The digest of the weights that are in production: of the last promotion, or the original."""
+        return self.promoted.content["model"] if self.promoted else self.opened.content["original"]["weights"]
+
+    @cached_property
+    def asked(self) -> dict[RowId, str]:
+        """Every row that was ever asked for, and the first request that names it. None of them is trained on again."""
+        return self._named(self.requests.values())
+
+    @cached_property
+    def forgotten(self) -> dict[RowId, str]:
+        """The rows that the model in production has forgotten, and the request that did it."""
+        return self._named(self.of("promoted", "purged"))
+
+    @staticmethod
+    def _named(requests: Iterable[Asked]) -> dict[RowId, str]:
+        found: dict[RowId, str] = {}
+        for asked in requests:
+            for row in asked.rows:
+                found.setdefault(row, asked.id)
+        return found
