@@ -18,6 +18,7 @@ if (__name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(
     del sys.path[0]  # this package's folder: its rooms would stand in for modules of the user's that have their names
 
 from amun_ray import data
+from amun_ray.base.blame import blaming
 from amun_ray.base.errors import UserError
 from amun_ray.base.interrupt import STOPPED, UNREAD, interruptible
 from amun_ray.base.log import Unread, complain, say, speaking
@@ -68,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
             sweep = load_config(options.config, options.overrides)
             output = options.output or Path("amun_output", sweep.name)
             if options.dry_run or options.calibrate:
-                show(planned(sweep, data.load_for_plan), output, measure=options.calibrate)
+                with blaming(sweep.own_names):
+                    show(planned(sweep, data.load_for_plan), output, measure=options.calibrate)
             else:
                 run(sweep, output, options.compare)
     except UserError as error:
@@ -96,7 +98,7 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
     say(f"{plan}\n  results     {output.absolute()}")
     from amun_ray.stages.experiment import Experiment  # seconds of Ray and MLflow that --help and --dry-run spare
 
-    with Experiment.open(plan, output) as experiment:
+    with blaming(sweep.own_names), Experiment.open(plan, output) as experiment:
         models = experiment.train()                                # originals, retrained, references
         shards = experiment.attack(models)                         # the forget sets, on every device
         best = experiment.search(models, shards)                   # on the held-out sets

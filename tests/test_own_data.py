@@ -37,6 +37,17 @@ def broken(task: Task) -> EpochPlan:
     return lambda epoch: (Pass((task.sets.retained,)),)
 
 
+class Awake(nn.Flatten):
+    def __init__(self, *, channels, classes, size):
+        super().__init__()
+        self.linear = nn.Linear(channels * size * size, classes)
+
+    def forward(self, images):
+        if self.training:
+            raise ValueError("no training\\nhere")
+        return self.linear(super().forward(images))
+
+
 WEIGHT = Setting(default=1, low=1, high=1e30, choices=(1, 1e30))
 WEIGHTED = Method(access=frozenset({"retain"}), plan=retold, settings={"weight": WEIGHT})
 BROKEN = Method(access=frozenset({"retain"}), plan=broken)
@@ -79,7 +90,12 @@ def folder(tmp_path_factory):
 
 def ours(folder) -> dict[str, str]:
     """The environment of a command whose config names code of the user's."""
-    return {"PYTHONPATH": str(folder), "AMUN_ALLOW_CODE": "ours:net,ours:WEIGHTED,ours:BROKEN"}
+    return {"PYTHONPATH": str(folder), "AMUN_ALLOW_CODE": "ours"}
+
+
+def line(text: str) -> int:
+    """The number of the line of the user's module that holds `text`."""
+    return next(number for number, line in enumerate(MODULE.splitlines(), 1) if text in line)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -150,6 +166,14 @@ def test_a_method_that_breaks_ends_the_search_with_its_own_words(run, folder):
                    "search.trials=1", cwd=folder, **ours(folder)).finish(code=2)
     assert ("error: no successful trial: ours:BROKEN (retain): AttributeError: 'Sets' object has no attribute "
             "'retained'") in broken.text
+
+
+def test_a_network_that_breaks_in_a_worker_is_one_line(run, folder):
+    broken = Sweep("--config", "own.yaml", "--output", "broken", "--set", "originals={}", "--set",
+                   "model={name: 'ours:Awake'}", cwd=folder, **ours(folder)).finish(code=2)
+    assert broken.lines[-1].strip() == (
+        f"error: 'ours:Awake': ValueError: no training ({folder / 'ours.py'}, line {line('no training')})")
+    assert "Traceback" not in broken.text
 
 
 def test_another_forget_list_keeps_what_does_not_depend_on_it(run, folder):

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from amun_ray.base.blame import FAILURES
 from amun_ray.base.errors import UserError, in_words
 
 ALLOWED = "AMUN_ALLOW_CODE"  # environment variable: MODULE or MODULE:NAME, with commas between several
@@ -93,7 +94,7 @@ def load_object(name: str, kind: str) -> Any:
     except ImportError as error:
         raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}; install it, or put its "
                         "folder on PYTHONPATH") from error
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+    except FAILURES as error:  # whatever the user's module does when it is imported
         raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {in_words(error)}") from error
     if not hasattr(loaded, attribute):
         raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}{suggestion(attribute, vars(loaded))}"

@@ -1,9 +1,9 @@
 """DATASETS: name -> function that returns a Dataset; `load` is the one way in."""
 
-import traceback
 from collections.abc import Callable
 from typing import Any
 
+from amun_ray.base.blame import FAILURES, fault
 from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
 from amun_ray.data.dataset import Dataset
@@ -47,19 +47,13 @@ def load(name: str, **settings: Any) -> Dataset:
         dataset = function(**settings)
     except UserError:
         raise
-    except Exception as error:
+    except FAILURES as error:
         if name in DATASETS:
             raise
-        raise UserError(f"dataset {name!r}: {in_words(error)} ({_last_place(error)})") from error
+        raise UserError(f"dataset {name!r}: {fault(error, name) or in_words(error)}") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"dataset {name!r} must return a Dataset, found {type(dataset).__name__}")
     return dataset
-
-
-def _last_place(error: Exception) -> str:
-    """File and line where somebody else's code went wrong."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}, line {frame.lineno}"
 
 
 def load_for_plan(name: str, **settings: Any) -> Dataset:

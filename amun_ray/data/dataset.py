@@ -47,7 +47,10 @@ class Dataset:
         for name, array in (("images", pixels), ("labels", labels)):
             if not isinstance(array, np.ndarray):
                 raise UserError(f"{self.name}: {name} must be a numpy array, found {type(array).__name__}")
-        if pixels.ndim != 4 or pixels.dtype != np.uint8:
+        for name, number in (("train_size", self.train_size), ("classes", self.classes)):
+            if not isinstance(number, int | np.integer):
+                raise UserError(f"{self.name}: {name} must be a whole number, found {number!r}")
+        if pixels.ndim != 4 or pixels.dtype != np.uint8 or not pixels.size:
             raise UserError(f"{self.name}: images must be uint8 of shape (N, C, H, W), "
                             f"found {pixels.dtype} {pixels.shape}{_value_range(pixels)}")
         if labels.shape != pixels.shape[:1] or labels.dtype != np.int64:
@@ -58,8 +61,9 @@ class Dataset:
                             f"both exist, but got train_size={self.train_size}")
         if self.classes < 2:
             raise UserError(f"{self.name}: at least 2 classes are needed, but got {self.classes}")
-        if self.file_rows is not None and (self.file_rows.shape != labels.shape or
-                                           (np.diff(self.file_rows[:self.train_size]) <= 0).any()):
+        rows = self.file_rows
+        if rows is not None and (not isinstance(rows, np.ndarray) or rows.shape != labels.shape or
+                                 (np.diff(rows[:self.train_size]) <= 0).any()):
             raise UserError(f"{self.name}: file_rows must hold a number for each of {len(pixels)} rows, rising among "
                             "the training rows")
         outside = np.flatnonzero((labels < 0) | (labels >= self.classes))

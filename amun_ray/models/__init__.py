@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from amun_ray.base.blame import FAILURES, fault
 from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
 from amun_ray.base.seeds import derive
@@ -143,12 +144,13 @@ def _own_net(make: Callable[[], nn.Module], name: str, images: tuple[int, ...], 
             raise UserError(f"model {name!r} must return a torch module, found {type(net).__name__}")
         training = net.training
         with torch.no_grad():
-            shape = tuple(net.eval()(torch.zeros(images)).shape)
+            output = net.eval()(torch.zeros(images))
     except UserError:
         raise
-    except Exception as error:  # whatever the user's code does
+    except FAILURES as error:
         raise UserError(f"model {name!r}, asked for logits {logits} of images {images}, fails: "
-                        f"{in_words(error)}") from error
+                        f"{fault(error, name) or in_words(error)}") from error
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if shape != logits:
         raise UserError(f"model {name!r}: images {images} must give logits {logits}, found {shape}")
     return net.train(training)

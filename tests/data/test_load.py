@@ -58,12 +58,22 @@ def broken_dataset():
     raise FileNotFoundError("no photos here\nnor there")
 
 
+def missing_file():
+    return np.load("nowhere.npy")  # the error comes out of a file of numpy's
+
+
+def leaves():
+    raise SystemExit(3)
+
+
 def lists():
     return Dataset("own", np.zeros((4, 1, 4, 4), np.uint8), [0, 1, 0, 1], 2, 2)
 
 
 @pytest.mark.parametrize(("name", "settings", "message"), [
     (f"{__name__}:broken_dataset", {}, r"FileNotFoundError: no photos here \(.*test_load.py, line \d+\)$"),
+    (f"{__name__}:missing_file", {}, r"FileNotFoundError: .*'nowhere.npy' \(.*test_load.py, line \d+\)$"),
+    (f"{__name__}:leaves", {}, r"SystemExit: 3 \(.*test_load.py, line \d+\)$"),
     (f"{__name__}:lists", {}, "own: labels must be a numpy array, found list"),
     ("digit", {}, "unknown dataset 'digit'; did you mean 'digits'"),
     ("digits", {"train_sise": 5}, "dataset 'digits' has no setting 'train_sise'; did you mean 'train_size'"),

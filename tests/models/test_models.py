@@ -32,6 +32,26 @@ def no_net(*, channels, classes, size):
     return "weights.pt"
 
 
+def leaves(*, channels, classes, size):
+    raise SystemExit(1)
+
+
+def two_outputs(*, channels, classes, size):
+    class Net(nn.Flatten):
+        def forward(self, images):
+            return images, images
+
+    return Net()
+
+
+class Breaks(nn.Flatten):
+    def __init__(self, *, channels, classes, size):
+        super().__init__()
+
+    def forward(self, images):
+        raise KeyError("logits")
+
+
 def needs_more(*, channels, classes, size):
     return nn.Linear(channels + size, classes)
 
@@ -134,6 +154,9 @@ def test_a_users_own_net_is_built_and_checked():
     (f"{__name__}:GREY", None, "must be a callable that returns a module, found dict"),
     (f"{__name__}:no_net", None, "must return a torch module, found str"),
     (f"{__name__}:needs_more", None, "asked for logits .* of images .*, fails: RuntimeError: .*mat1 and mat2 shapes"),
+    (f"{__name__}:leaves", None, r"fails: SystemExit: 1 \(.*test_models.py, line \d+\)$"),
+    (f"{__name__}:Breaks", None, r"fails: KeyError: 'logits' \(.*test_models.py, line \d+\)$"),
+    (f"{__name__}:two_outputs", None, r"must give logits \(2, 10\), found tuple$"),
     (f"{__name__}:one_logit_short", None, r"images \(2, 1, 8, 8\) must give logits \(2, 10\), found \(2, 9\)"),
 ])
 def test_mistakes_are_named(name, options, message):
