@@ -12,7 +12,7 @@ from amun_ray.config.schema import Sweep
 from amun_ray.storage.store import Store
 
 WAIT_SECONDS = 300  # for the nodes that the cluster file promises
-ANSWER_SECONDS = 120  # for one small task on each of them
+ANSWER_SECONDS = 300  # for one small task on each of them, which may import torch from a slow disk
 Described = tuple[str, bool, dict[str, tuple[str, str] | None]]  # see `_describer`
 
 
