@@ -138,7 +138,7 @@ def score(model: nn.Module, data: Dataset, forget: Collection[int], reference: n
 
     A good unlearned model has those of the retrained one; `metrics.average_gap` is the distance.
     """
-    split = metrics.Split.of(check_rows(forget, data.train_size), train_size=data.train_size, size=len(data))
+    split = metrics.Split.of(check_rows(forget, data.train_size), labels=data.labels, train_size=data.train_size)
     return metrics.score(_logits(model, data), data.labels, split, reference)
 
 
@@ -151,9 +151,10 @@ class Picture(bytes):
 
 def plot_confidence(by_title: Mapping[str, nn.Module], data: Dataset, forget: Collection[int]) -> Picture:
     """How sure each model is of retained, forgotten and unseen images, a panel for each title."""
-    split = metrics.Split.of(check_rows(forget, data.train_size), train_size=data.train_size, size=len(data))
+    split = metrics.Split.of(check_rows(forget, data.train_size), labels=data.labels, train_size=data.train_size)
     values = {title: metrics.logit_scaled(_logits(model, data), data.labels) for title, model in by_title.items()}
-    return Picture(png(confidence_histograms({title: {name: each[rows] for name, rows in split._asdict().items()}
+    parts = {"retain": split.retain, "forget": split.forget, "test": split.unseen}
+    return Picture(png(confidence_histograms({title: {name: each[rows] for name, rows in parts.items()}
                                               for title, each in values.items()})))
 
 

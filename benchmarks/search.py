@@ -170,7 +170,7 @@ def epoch_costs() -> tuple[float, float]:
 def _grid_seconds(workspace: SharedWorkspace, case: OpenCase) -> float:
     """Runs of 1, 2, ... EPOCHS epochs, each scored at its end alone."""
     begun, here = time.perf_counter(), bench(workspace)
-    (mean,), parts = ray.get(list(case.reference_mean)), workspace.split(case.rows)
+    (mean,), parts = ray.get(list(case.reference_mean)), workspace.split(case.rows, here.labels.numpy())
     for epochs in range(1, EPOCHS + 1):
         model = load_state(workspace.new_model(0), ray.get(case.state[0]))
         for _ in unlearn("finetune", model, Sets(retain=here.part(parts.retain), forget=here.part(case.rows)),

@@ -121,7 +121,7 @@ def test_scores_are_those_of_the_arrays(data, original):
     right = logits.argmax(1) == data.labels
     assert found["unlearn_accuracy"] == pytest.approx(100 * right[FORGET].mean())
     assert found["test_accuracy"] == pytest.approx(100 * right[60:].mean())
-    split = Split.of(np.array(FORGET), train_size=60, size=100)
+    split = Split.of(np.array(FORGET), labels=data.labels, train_size=60)
     assert found == pytest.approx(score_arrays(logits, data.labels, split, reference, settings=RmiaSettings()))
 
 

@@ -79,6 +79,23 @@ def files(value: Any) -> str | tuple[str, ...]:
     return value if isinstance(value, str) else tuple(value)
 
 
+def named(value: Any) -> tuple[str | int, ...]:
+    """Names and numbers; as for `share`, a union would report a mistake twice."""
+    if not isinstance(value, list | tuple) or not value or not all(type(one) in (str, int) for one in value):
+        raise ValueError(f"must be a list of names and numbers, but got {value!r}")
+    return tuple(value)
+
+
+def values_or_file(value: Any) -> str | tuple[str | int | bool, ...]:
+    """Values of a column, or the file that lists them; as for `share`, a union would report a mistake twice."""
+    if isinstance(value, str) and value:
+        return value
+    if not isinstance(value, list | tuple) or not value or not all(type(one) in (str, int, bool) for one in value):
+        raise ValueError(f"must be a list of texts, integers or truth values, or the file that lists them, but got "
+                         f"{value!r}")
+    return tuple(value)
+
+
 class Statistics(Strict):
     """Mean and standard deviation of pixels in [0, 1], a number per channel."""
 
@@ -114,6 +131,9 @@ Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, d
 Share = Annotated[float | Literal["auto"],
                   PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
 Files = Annotated[Any, PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
+Named = Annotated[Any, PlainValidator(named, json_schema_input_type=tuple[str | int, ...])]
+ValuesOrFile = Annotated[Any, PlainValidator(values_or_file,
+                                             json_schema_input_type=str | tuple[str | int | bool, ...])]
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(gt=0, le=MOST)]
 Accesses = Annotated[tuple[Access, ...], BeforeValidator(listed), AfterValidator(not_empty), AfterValidator(distinct)]

@@ -9,6 +9,7 @@ from typing import Any
 SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value that changes nothing
     "data": {"normalize": "dataset"},
     "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
+    "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files")),
     "final": {"reference": None},
 }
 METHOD: Mapping[str, Any] = {"lr": None}  # of each method

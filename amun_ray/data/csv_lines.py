@@ -1,15 +1,60 @@
 """The lines of a csv or text file of a user's, taken apart strictly: nothing is cut off, nothing is repaired."""
 
 import csv
+import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator
+
+import pyarrow as pa
 
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.data.columns import quoted
+from amun_ray.data.files import locate
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 LONGEST = 2**16  # characters of a line
+PARQUET = b"PAR1"
+FOREIGN = {b"PK\x03\x04": "a zip archive or an Excel workbook; save its one column as csv",
+           b"\xd0\xcf\x11\xe0": "an Excel workbook; save its one column as csv",
+           b"BZh": "compressed by bzip2; unpack it", b"\xfd7zXZ": "compressed by xz; unpack it",
+           b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it", b"\x80\x02": "a pickle; save it as csv",
+           b"\x80\x04": "a pickle; save it as csv", b"\x80\x05": "a pickle; save it as csv"}
+
+
+def file_content(path: str | os.PathLike, limit: int) -> bytes:
+    """The first `limit` + 1 bytes of a file, unpacked where it is gzipped; of a parquet file no more than its head.
+
+    Raises:
+        UserError: the file cannot be read, or is an archive, a workbook or a pickle.
+    """
+    system, place = locate(path)
+    try:
+        with system.open_input_stream(place, compression=None) as stream:
+            start = stream.read(8)
+            if start.startswith(PARQUET):
+                return start
+            content = start + stream.read(limit + 1 - len(start))
+        if start.startswith(b"\x1f\x8b"):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(limit + 1)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    for head, what in FOREIGN.items():
+        if content.startswith(head):
+            raise UserError(f"{path}: {what}")
+    return content
+
+
+def text_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, str]]:
+    """`(number of the line, from 1, and its text without the space around it)` of every line that is not blank.
+
+    Raises:
+        UserError: bytes that are no text, or a line that is too long.
+    """
+    for number, line in enumerate(_short_lines(path, _text(path, content)), 1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def csv_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, list[str]]]:
@@ -67,7 +112,7 @@ def _short_lines(path: str | os.PathLike, text: str) -> Iterator[str]:
         if not line:
             return
         if len(line) > LONGEST:
-            raise UserError(f"{path}: line {number}: longer than {LONGEST:,} characters; write one row number a line")
+            raise UserError(f"{path}: line {number}: longer than {LONGEST:,} characters; write one entry a line")
         yield line
 
 

@@ -28,6 +28,10 @@ class Dataset:
         file_rows: (N,) int64, rising in D and in D_T: the row of the user's own files that each row was, counted from 0
             over the files of each; None where these are the rows of D and of D_T.
         file_train_size: number of training rows in the user's files; None is `train_size`.
+        class_names: what the user calls each class, in the order of their numbers; empty where they have numbers alone.
+            Not part of the digest.
+        paths: file name of each row relative to the data folder, D then D_T; None where rows are no files of their own.
+            Not part of the digest.
 
     Raises:
         UserError: no arrays, a wrong shape, dtype or train_size, or a label outside the classes (the row is named).
@@ -41,6 +45,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     file_rows: np.ndarray | None = None
     file_train_size: int | None = None
+    class_names: tuple[str, ...] = ()
+    paths: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels

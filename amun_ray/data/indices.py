@@ -1,12 +1,10 @@
 """Which training rows a real request names: a list of row numbers, read strictly and checked one by one."""
 
-import gzip
 import io
 import itertools
 import json
 import os
 import re
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,33 +13,21 @@ import pyarrow as pa
 
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.data.columns import BROKEN, listed, open_parquet, quoted, read_column, value_type, whole_numbers
-from amun_ray.data.csv_lines import csv_lines
+from amun_ray.data.csv_lines import PARQUET, csv_lines, file_content
 from amun_ray.data.files import File, locate
 
 COLUMNS = ("index", "indices", "idx", "row", "rows", "row_index", "row_number")  # names that mean row numbers
 CURE = "write one row number of the training data on each line, below the header `index`"
 NUMBER = re.compile(r"[+-]?([0-9]{1,18})(\.0*)?")  # 18 digits always fit int64
 BYTES_PER_ROW, BYTES_AT_LEAST = 256, 2**20  # of a text file, for each row of the training set
-FOREIGN = {b"PK\x03\x04": "a zip archive or an Excel workbook; save the column of row numbers as csv",
-           b"\xd0\xcf\x11\xe0": "an Excel workbook; save the column of row numbers as csv",
-           b"BZh": "compressed by bzip2; unpack it", b"\xfd7zXZ": "compressed by xz; unpack it",
-           b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it", b"\x80\x02": "a pickle; save it as csv",
-           b"\x80\x04": "a pickle; save it as csv", b"\x80\x05": "a pickle; save it as csv"}
 
 
-class Request(NamedTuple):
-    """What a file asks to be forgotten."""
+class IndexList(NamedTuple):
+    """The row numbers that a file lists."""
 
     source: str
     column: str | None  # None: a list without a header
     rows: np.ndarray    # (count,) int64, rising, unique: rows of the user's training files
-
-    def __str__(self) -> str:
-        rows = [str(row) for row in (self.rows if len(self.rows) <= 4 else self.rows[:3])]
-        last = [f"... {self.rows[-1]}"] if len(self.rows) > 4 else []
-        where = f"column {self.column!r}" if self.column else "no header"
-        return (f"{len(self.rows)} row{'s' * (len(self.rows) != 1)} of {self.source}, {where}: "
-                f"{', '.join(rows + last)}")
 
 
 class Cells(NamedTuple):
@@ -52,7 +38,7 @@ class Cells(NamedTuple):
     places: list[str]
 
 
-def read_indices(path: str | os.PathLike, train_size: int, taken: np.ndarray | None = None) -> Request:
+def read_indices(path: str | os.PathLike, train_size: int, taken: np.ndarray | None = None) -> IndexList:
     """The training rows that a request file names.
 
     Args:
@@ -72,7 +58,7 @@ def read_indices(path: str | os.PathLike, train_size: int, taken: np.ndarray | N
     if not cells.rows.size:
         raise UserError(f"{path}: no row numbers; a forget set needs at least one")
     _check_rows(path, cells, train_size, taken)
-    return Request(os.fspath(path), cells.column, np.sort(cells.rows))
+    return IndexList(os.fspath(path), cells.column, np.sort(cells.rows))
 
 
 def _check_rows(path: str | os.PathLike, cells: Cells, train_size: int, taken: np.ndarray | None) -> None:
@@ -99,21 +85,10 @@ def _check_rows(path: str | os.PathLike, cells: Cells, train_size: int, taken: n
 
 def _read(path: str | os.PathLike, train_size: int) -> Cells:
     """The row numbers of a file, which is told by its first bytes, whatever its name is."""
-    file = File(*locate(path))
     limit = BYTES_AT_LEAST + BYTES_PER_ROW * train_size
-    try:
-        with file.system.open_input_stream(file.path, compression=None) as stream:
-            start = stream.read(8)
-            if start.startswith(b"PAR1"):
-                return _read_parquet(path, file, train_size)
-            content = start + stream.read(limit + 1 - len(start))
-        if start.startswith(b"\x1f\x8b"):
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(limit + 1)
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
-    for head, what in FOREIGN.items():
-        if content.startswith(head):
-            raise UserError(f"{path}: {what}")
+    content = file_content(path, limit)
+    if content.startswith(PARQUET):
+        return _read_parquet(path, File(*locate(path)), train_size)
     if len(content) > limit:
         raise UserError(f"{path}: more than {limit / 1e6:.0f} MB for a training set of {train_size} rows; keep the "
                         "column of row numbers alone")

@@ -31,6 +31,7 @@ class Labels(NamedTuple):
     test: list[np.ndarray]
     classes: int
     notes: list[str]
+    names: tuple[str, ...] = ()  # of the classes, where the labels are names
 
 
 def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int | None) -> Labels:
@@ -58,7 +59,7 @@ def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int 
         if outside.size:
             raise UserError(f"{column.file}: row {outside[0]}: label {labels[outside[0]]} is outside the classes "
                             f"0..{classes - 1}")
-    return Labels(*numbers, classes, notes)
+    return Labels(*numbers, classes, notes, tuple(names or ()))
 
 
 def _names(train: Sequence[Column]) -> list[str] | None:

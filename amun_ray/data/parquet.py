@@ -76,7 +76,25 @@ def load_parquet(
             for line in _described(what, tables[part], rows[part], f"{part}_size")]
     return Dataset("parquet", stack.pixels, labels, len(rows["train"]), numbered.classes,
                    notes=(*said, *notes, *numbered.notes), file_rows=np.concatenate([*rows.values()]),
-                   file_train_size=available["train"])
+                   file_train_size=available["train"], class_names=numbered.names)
+
+
+def read_further(source: Source, column: str) -> pa.ChunkedArray:
+    """A further column of the files at `source`, over all their rows; nothing else of them is read.
+
+    Raises:
+        UserError: files as `load_parquet`; no such column, or one of another type in one of the files.
+    """
+    read: list[pa.ChunkedArray] = []
+    files, _ = find_files(source)
+    for file in files:
+        found = read_column(open_parquet(file), file, column)
+        if pa.types.is_dictionary(found.type):
+            found = found.cast(found.type.value_type)
+        if read and found.type != read[0].type:
+            raise UserError(f"{file}: column {column!r} is of {found.type}, in {files[0]} of {read[0].type}")
+        read.append(found)
+    return pa.chunked_array([chunk for one in read for chunk in one.chunks], read[0].type)
 
 
 def _open(source: Source, image_column: str | None, label_column: str, notes: list[str]) -> list[Table]:

@@ -1,7 +1,7 @@
 """Which rows are forgotten, searched on and held by each reference model: index arrays, decided by seeds alone."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,32 @@ class ForgetSets(NamedTuple):
 
     held_out: tuple[np.ndarray, ...]  # each (count,) int64, sorted: the hyper-parameters are searched on these
     final: tuple[np.ndarray, ...]     # each (count,) int64, sorted: the results count on these
+    groups: tuple[str, ...] = ()      # of which groups each held-out set is made, where it is no random one
+
+
+class Groups(NamedTuple):
+    """What images belong to; the held-out sets of a request for whole groups are other groups."""
+
+    kind: str            # what they are called, as in `class cat (3)`
+    names: Sequence[str]
+    of: np.ndarray       # (train_size,) int64: the group of each row of D, -1 for none
+
+
+def forgotten_classes(labels: np.ndarray, forget: np.ndarray, train_size: int) -> np.ndarray:
+    """(k,) int64, rising: the classes that `forget` holds all training rows of, where it holds nothing else; else none.
+
+    Every one of them must have test images, and so must the other classes: how such a class is forgotten is measured
+    on these.
+
+    Args:
+        labels: (N,) of D, the first `train_size` rows, and of D_T.
+        forget: distinct training rows.
+    """
+    classes = np.unique(labels[forget])
+    whole = np.count_nonzero(np.isin(labels[:train_size], classes)) == len(forget)
+    unseen = labels[train_size:]
+    measured = np.isin(classes, unseen).all() and not np.isin(unseen, classes).all()
+    return classes if whole and measured else classes[:0]
 
 
 def check_rows(rows: Collection[int] | np.ndarray, train_size: int) -> np.ndarray:
@@ -128,6 +154,41 @@ def requested_forget_sets(train_size: int, rows: np.ndarray, *, held_out: int, s
     sets = [random_forget(train_size, len(rows), seed, "forget", "held-out", number, exclude=rows)
             for number in range(held_out)]
     return ForgetSets(tuple(sets), (np.sort(rows),))
+
+
+def like_forget_sets(rows: np.ndarray, groups: Groups, *, held_out: int, seed: int) -> ForgetSets:
+    """A request for whole groups: the final set is `rows`, each held-out set is of as many other groups of like size.
+
+    For each group asked for, the largest first, a held-out set gets the group of the nearest size that no set has yet;
+    of equally near ones `seed` decides. So set k stays the same when more sets are asked for.
+
+    Args:
+        rows: (count,) int64, unique training rows.
+        groups: a group may be asked for in part: none of it is in a held-out set.
+        held_out: number of held-out sets, at least 1.
+        seed: decides between groups of equal size.
+
+    Raises:
+        UserError: fewer other groups than are needed.
+    """
+    asked = np.unique(groups.of[rows])
+    sizes = np.bincount(groups.of[groups.of >= 0], minlength=len(groups.names))
+    order = permutation(len(sizes), seed, "forget", "held-out groups")
+    free = order[(sizes[order] > 0) & ~np.isin(order, asked)]
+    if len(free) < held_out * len(asked):
+        raise UserError(f"held-out sets that look like the request need {held_out} x {len(asked)} other groups "
+                        f"({groups.kind}), but there are {len(free)}; ask for fewer sets (held_out.sets), or forget "
+                        "fewer at a time")
+    sets, names = [], []
+    for _ in range(held_out):
+        chosen = []
+        for size in sorted(sizes[asked], reverse=True):
+            place = int(np.abs(sizes[free] - size).argmin())
+            chosen.append(int(free[place]))
+            free = np.delete(free, place)
+        sets.append(np.flatnonzero(np.isin(groups.of, chosen)))
+        names.append(f"{groups.kind} {', '.join(groups.names[one] for one in chosen)}")
+    return ForgetSets(tuple(sets), (np.sort(rows),), tuple(names))
 
 
 def reference_halves(count: int, models: int, seed: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def outline(
     count = sum(map(len, rows))
     pixels = np.zeros((count, 3, 32, 32), np.uint8)
     pixels[:, :, 0, :2] = np.arange(1, count + 1, dtype="<u2").view(np.uint8).reshape(count, 1, 2)  # no two are alike
-    return Dataset(f"{name} {NOT_HERE}", pixels, np.zeros(count, np.int64), len(rows[0]), classes,
+    return Dataset(f"{name} {NOT_HERE}", pixels, np.arange(count, dtype=np.int64) % classes, len(rows[0]), classes,
                    file_rows=np.concatenate(rows), file_train_size=train)
 
 
@@ -75,7 +75,8 @@ def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, i
                              for part, chosen in zip(parts, rows, strict=True)])
     pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     return Dataset(name, pixels, labels, len(rows[0]), classes=len(parts[0].classes),
-                   file_rows=np.concatenate(rows), file_train_size=len(parts[0].data))
+                   file_rows=np.concatenate(rows), file_train_size=len(parts[0].data),
+                   class_names=tuple(parts[0].classes))
 
 
 def _torchvision_class(kind: str):

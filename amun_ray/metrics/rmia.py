@@ -158,8 +158,9 @@ def scores(
 def forget_test_auc(
     values: np.ndarray, rows: Split, *, generator: torch.Generator | None = None, constant: float | None = None
 ) -> float:
-    """FT AUC in percent: telling D_F (positive) from D_T. 50 is ideal, a retrained model has it. See `auc_between`."""
-    return auc_between(values[rows.forget], values[rows.test], generator=generator, constant=constant)
+    """FT AUC in percent: telling D_F (positive) from D_T, of forgotten classes where whole ones are forgotten. 50 is
+    ideal, a retrained model has it. See `auc_between`."""
+    return auc_between(values[rows.forget], values[rows.unseen], generator=generator, constant=constant)
 
 
 def forget_retain_auc(

@@ -36,7 +36,7 @@ def score(
     Args:
         logits: (N, classes) of the model, one row per sample of D + D_T.
         labels: (N,) true classes.
-        rows: the rows of D_R, D_F and D_T; their union is RMIA's population.
+        rows: the rows of D_R, D_F and D_T, see `Split`; their union is RMIA's population.
         reference_mean: (N,) from `rmia.reference_mean` (or `offline_mean`), computed with the same `settings`.
         settings: RMIA's parameters.
         strict: refuse when RMIA gives every sample the same score. Without it such an AUC is 50, which is what ties
@@ -44,6 +44,8 @@ def score(
 
     Returns:
         `unlearn_accuracy` (D_F), `retain_accuracy` (D_R), `test_accuracy` (D_T): target = the retrained model's.
+        `forgotten_test_accuracy`, where whole classes are forgotten: on their test images, which `test_accuracy` then
+        leaves out; the target is the retrained model's, which is 0.
         `forget_test_auc`: 50 is ideal. `forget_retain_auc`, `retain_test_auc`: target = the retrained model's.
 
     Raises:
@@ -54,7 +56,7 @@ def score(
     population = np.concatenate(rows)
     membership = scores(settings.confidence(logits, labels), reference_mean, population, gamma=settings.gamma)
     constant = None if strict else UNINFORMATIVE
-    return {
+    found = {
         "unlearn_accuracy": accuracy(logits[rows.forget], labels[rows.forget]),
         "retain_accuracy": accuracy(logits[rows.retain], labels[rows.retain]),
         "test_accuracy": accuracy(logits[rows.test], labels[rows.test]),
@@ -62,6 +64,9 @@ def score(
         "forget_retain_auc": forget_retain_auc(membership, rows, constant=constant),
         "retain_test_auc": retain_test_auc(membership, rows, constant=constant),
     }
+    if rows.forgotten_test.size:
+        found["forgotten_test_accuracy"] = accuracy(logits[rows.forgotten_test], labels[rows.forgotten_test])
+    return found
 
 
 def audit(
@@ -98,10 +103,10 @@ def audit(
         strong["lira"] = lira.log_likelihood_ratio(value, normals)
         found["lira_forget_called_member"] = lira.forget_called_member(value, normals, rows)
     for name, values in {**strong, **signals}.items():
-        found[f"{name}_forget_test_auc"] = auc(values[rows.forget], values[rows.test], constant=UNINFORMATIVE)
+        found[f"{name}_forget_test_auc"] = auc(values[rows.forget], values[rows.unseen], constant=UNINFORMATIVE)
     for name, values in strong.items():
         for title, fpr in FEW_FALSE_ALARMS.items():
-            rate = tpr_at_fpr(values[rows.forget], values[rows.test], fpr)
+            rate = tpr_at_fpr(values[rows.forget], values[rows.unseen], fpr)
             found[f"{name}_forget_test_tpr_at_{title}_fpr"] = rate
     for name, values in signals.items():
         found[f"{name}_forget_called_member"] = threshold.forget_called_member(values, labels, rows)

@@ -5,26 +5,44 @@ from typing import NamedTuple
 import numpy as np
 
 from amun_ray.base.errors import UserError
+from amun_ray.data.splits import forgotten_classes
 
 
 class Split(NamedTuple):
-    """Rows of D + D_T, three disjoint int64 arrays. A row number is valid for every array of the same stack."""
+    """Rows of D + D_T, disjoint int64 arrays. A row number is valid for every array of the same stack.
+
+    Where whole classes are forgotten, D_T falls into two: no model that has forgotten them gets their test images
+    right, and beside those of other classes their training images would be told apart by their class alone.
+    """
 
     retain: np.ndarray  # D_R, trained on and kept
     forget: np.ndarray  # D_F, trained on and to be forgotten
-    test: np.ndarray  # D_T, never trained on
+    test: np.ndarray  # D_T, never trained on, without those of classes that are forgotten whole
+    forgotten_test: np.ndarray = np.empty(0, np.int64)  # these
 
     @classmethod
-    def of(cls, forget: np.ndarray, *, train_size: int, size: int) -> "Split":
-        """The split of a stack of `size` rows, the first `train_size` of them for training, for one forget set."""
-        rows = np.arange(size, dtype=np.int64)
-        return cls(np.setdiff1d(rows[:train_size], forget), forget, rows[train_size:])
+    def of(cls, forget: np.ndarray, *, labels: np.ndarray, train_size: int) -> "Split":
+        """The split for one forget set of a stack with `labels` (N,), the first `train_size` of them for training.
+
+        D_T is divided where `forgotten_classes` says so.
+        """
+        rows = np.arange(len(labels), dtype=np.int64)
+        test, classes = rows[train_size:], forgotten_classes(labels, forget, train_size)
+        apart = np.isin(labels[test], classes)
+        return cls(np.setdiff1d(rows[:train_size], forget), forget, test[~apart], test[apart])
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """The rows of D_T that D_F is compared with: images of the same kind."""
+        return self.forgotten_test if self.forgotten_test.size else self.test
 
 
 def check_split(rows: Split, count: int) -> None:
-    """Raise UserError unless the three sets are not empty, disjoint, and lie in [0, count)."""
+    """Raise UserError unless D_R, D_F and D_T are not empty, and all sets are disjoint and lie in [0, count)."""
     for name, part in rows._asdict().items():
         part = np.asarray(part)
+        if part.size == 0 and part is rows.forgotten_test:
+            continue
         if part.size == 0:
             raise UserError(f"{name} rows: the set is empty, it has no accuracy and no AUC")
         if part.ndim != 1 or part.dtype.kind not in "iu":

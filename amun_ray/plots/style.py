@@ -24,6 +24,7 @@ METRICS = {
     "unlearn_accuracy": "Unlearn accuracy",
     "retain_accuracy": "Retain accuracy",
     "test_accuracy": "Test accuracy",
+    "forgotten_test_accuracy": "Class Test accuracy",
     "forget_test_auc": "FT AUC",
     "average_gap": "Avg. Gap",
     "mis": "MIS",

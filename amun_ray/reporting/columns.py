@@ -1,6 +1,9 @@
 """What the columns of a result are called, which value of each is a good one, and what it says."""
 
+from collections.abc import Collection
+
 COLUMNS = {"unlearn_accuracy": "Unlearn", "retain_accuracy": "Retain", "test_accuracy": "Test",
+           "forgotten_test_accuracy": "Class Test",  # only where whole classes are forgotten
            "forget_test_auc": "FT AUC", "average_gap": "Avg. Gap"}
 # What the other columns are: title, the value of a model that has forgotten, and what it says
 ATTACKS = {
@@ -24,4 +27,13 @@ ATTACKS = {
 SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
          "lira_forget_test_auc", "modified_entropy_forget_test_auc")  # of these, below the table of the command
 ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}
+WHOLE_CLASS = ("whole classes are forgotten: Test is the accuracy on test images of the other classes, Class Test that "
+               "on those of the forgotten ones, which retrained models have an output for and never learn. Near 0 is "
+               "good in Class Test and in Unlearn. FT AUC tells the forgotten images from the test images of their own "
+               "classes; near 50, as retrained models have it, is good. Class Test is no part of Avg. Gap.")
 SCORES = {"average_gap": "Avg. Gap", "proxy": "proxy"}  # what a search minimises
+
+
+def shown_columns(terms: Collection[str]) -> dict[str, str]:
+    """The columns of a table whose rows have the scores `terms`."""
+    return {term: title for term, title in COLUMNS.items() if term in terms}

@@ -9,6 +9,7 @@ from amun_ray import plots
 from amun_ray.base.status import Status
 from amun_ray.metrics import logit_scaled, roc
 from amun_ray.metrics.rmia import scores as rmia_scores
+from amun_ray.reporting.columns import shown_columns
 from amun_ray.reporting.rows import Row, marks
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import read_logits
@@ -23,8 +24,9 @@ def result_figures(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     """The final table, as a table and as bars with the target lines."""
     said = marks(rows)
     shown = [row.as_json() | _with_intervals(row) | {"note": said.get(row.name)} for row in rows]
-    yield "figures/final_table.png", plots.png(plots.results_table(shown))
-    yield "figures/final_comparison.png", plots.png(plots.comparison_bars(shown))
+    metrics = [*shown_columns(rows[0].summary)]
+    yield "figures/final_table.png", plots.png(plots.results_table(shown, metrics))
+    yield "figures/final_comparison.png", plots.png(plots.comparison_bars(shown, metrics))
 
 
 def _with_intervals(row: Row) -> dict[str, dict[str, float]]:
@@ -80,8 +82,8 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
 
     Shown are the original, the retrained model, and for each access the method with the least Avg. Gap.
     """
-    case, workspace = made[0].run.case, evidence.workspace
-    parts, labels = workspace.split(case.rows), evidence.labels
+    case, workspace, labels = made[0].run.case, evidence.workspace, evidence.labels
+    parts = workspace.split(case.rows, labels)
     first = {one.run.contender: one for one in made
              if one.run.case is case and one.run.number == 0 and "failed" not in one.result}
     chosen = {contender: plots.row_name({"method": contender.method, "access": contender.access})
@@ -93,14 +95,14 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
 
     def confidences(one: np.ndarray) -> dict[str, np.ndarray]:
         values = logit_scaled(one, labels)
-        return {"retain": values[parts.retain], "forget": values[parts.forget], "test": values[parts.test]}
+        return {"retain": values[parts.retain], "forget": values[parts.forget], "test": values[parts.unseen]}
 
     yield "figures/confidence.png", plots.png(plots.confidence_histograms(
         {title: confidences(one) for title, one in logits.items()}))
     settings, curves = workspace.sweep.rmia, {}
     for title, one in logits.items():
         membership = rmia_scores(settings.confidence(one, labels), evidence.mean, gamma=settings.gamma)
-        curves[title] = roc(membership[parts.forget], membership[parts.test])
+        curves[title] = roc(membership[parts.forget], membership[parts.unseen])
     yield "figures/rmia_roc.png", plots.png(plots.roc_curves(curves, title="RMIA: forgotten against unseen samples"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
+from amun_ray.reporting.columns import ACCESS, ATTACKS, shown_columns
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row, marks, notes
 from amun_ray.work.plan import Plan
@@ -22,7 +22,8 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
     sweep = plan.sweep
     return template.render(
         name=sweep.name, forgotten=len(plan.sets.final[0]), train_size=plan.dataset.train_size,
-        request=plan.request, searched=plan.searched, sets=sweep.forget.sets, columns=COLUMNS, access=ACCESS,
+        request=plan.request, searched=plan.searched, sets=sweep.forget.sets,
+        columns=shown_columns(rows[0].summary), access=ACCESS,
         attacks={term: said for term, said in ATTACKS.items() if term in rows[0].summary}, marks=marks(rows),
         rows=rows, notes=[*plan.warnings, *filter(None, notes(rows))], costs=costs, environment=environment,
         plan=str(plan),

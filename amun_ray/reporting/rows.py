@@ -20,7 +20,7 @@ from amun_ray.metrics import (
     keeps_accuracies,
     summarize,
 )
-from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
+from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, WHOLE_CLASS
 from amun_ray.work.units import Hyperparameters
 
 PerCase = Mapping[tuple[int, str], float]  # (original, forget set) -> a number
@@ -156,6 +156,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
                  f"(n = {max(len(row.scores) for row in rows)}). Every column should be near the retrain row; "
                  "Avg. Gap is the mean distance to it; that of the retrain row is between retrained models, the noise "
                  "floor below which nothing can be better."]
+    if "forgotten_test_accuracy" in rows[0].summary:
+        lines.append(WHOLE_CLASS)
     lines += [f"warning: {row.name}: no setting worked: {row.failed}" for row in rows if row.failed is not None]
     idle = [row.name for row in rows if _did_nothing(row, rows)]
     if idle:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amun_ray.plots import mean_and_std
-from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, SHOWN
+from amun_ray.reporting.columns import ACCESS, ATTACKS, SHOWN, shown_columns
 from amun_ray.reporting.rows import Row, marks, notes
 
 
@@ -23,14 +23,15 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], remarks: Sequence[str]) ->
     Args:
         rows: as in results.json, in its order.
     """
+    columns = shown_columns(rows[0])
     gaps = [row["average_gap"]["mean"] for row in rows if row["access"] is not None and "failed" not in row]
     body = []
     for row in rows:
-        cells = [mean_and_std(row[term]) if term in row else "" for term in COLUMNS]
+        cells = [mean_and_std(row[term]) if term in row else "" for term in columns]
         if row["access"] is not None and "failed" not in row and row["average_gap"]["mean"] == min(gaps):
             cells[-1] = f"**{cells[-1]}**"
         body.append([row["method"], ACCESS[row["access"]], *cells])
-    text = grid(["method", "access", *COLUMNS.values()], body)
+    text = grid(["method", "access", *columns.values()], body)
     return "\n".join([text, "", *(f"- {remark}" for remark in remarks if remark), ""])
 
 
@@ -38,8 +39,9 @@ def text_table(rows: Sequence[Row]) -> str:
     """The rows as text, each number mean +- standard deviation in percent; the retrained row is the target. Below it
     the other attacks, where there are any."""
     notes_by_row = marks(rows)
-    text = _aligned([["method", "access", *COLUMNS.values(), "lr, schedule, epochs", ""]] + [
-        [row.method, ACCESS[row.access], *(_cell(row, term) for term in COLUMNS), _settings(row),
+    columns = shown_columns(rows[0].summary)
+    text = _aligned([["method", "access", *columns.values(), "lr, schedule, epochs", ""]] + [
+        [row.method, ACCESS[row.access], *(_cell(row, term) for term in columns), _settings(row),
          notes_by_row.get(row.name, "")] for row in rows])
     shown = [term for term in SHOWN if term in rows[0].summary]
     if shown:

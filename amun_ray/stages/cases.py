@@ -43,16 +43,18 @@ def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: ray
     original, retrained = models.originals[case.original], models.retrained.get(case.name, ())
     scores = [evidence.scores(logits, case.rows) for logits in stream_logits(workspace, retrained)]
     target = {term: float(np.mean([each[term] for each in scores])) for term in scores[0]} if scores else None
-    test = workspace.split(case.rows).test
+    labels, split = evidence.labels, workspace.split(case.rows, evidence.labels)
     lineage = {"original": original.weights, "forget": rows_digest(case.rows), "adversarial": made.unit.digest,
                "references": evidence.digest}
+    if split.forgotten_test.size:  # they are not scored as others are, and as they once were
+        lineage["whole_classes"] = True
     if retrained:
         lineage["retrained"] = [model.weights for model in retrained]
-    images, labels = read_adversaries(workspace.store, made)
+    images, others = read_adversaries(workspace.store, made)
     return OpenCase(case.original, case.name, case.rows, target,
-                    accuracy(read_logits(workspace, original.unit, original.name)[test], evidence.labels[test]),
+                    accuracy(read_logits(workspace, original.unit, original.name)[split.test], labels[split.test]),
                     lineage, (ray.put(numpy_state(workspace.store, original.unit, WEIGHTS)),),
-                    (ray.put(images), ray.put(labels)), (reference,))
+                    (ray.put(images), ray.put(others)), (reference,))
 
 
 class Epoch(NamedTuple):
@@ -81,7 +83,7 @@ def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, s
                      augmentation=workspace.sweep.data.augmentation, generator=generator(seed, "order"))
     for _ in epochs:
         logits = here.logits(model)
-        scores = score(logits, labels, workspace.split(case.rows), mean, settings=workspace.sweep.rmia)
+        scores = score(logits, labels, workspace.split(case.rows, labels), mean, settings=workspace.sweep.rmia)
         kept = {term: scores[term] for term in GAP_TERMS}
         if case.target is not None:
             kept["average_gap"] = average_gap(scores, case.target)
@@ -96,7 +98,8 @@ def recipe(workspace: SharedWorkspace, settings: Hyperparameters) -> Recipe:
 
 
 def _sets(workspace: SharedWorkspace, case: OpenCase, access: str) -> Sets:
-    here, retained = bench(workspace), workspace.split(case.rows).retain
+    here = bench(workspace)
+    retained = np.setdiff1d(np.arange(workspace.train_size, dtype=np.int64), case.rows)
     images, labels = (shared_tensor(array).to(here.device) for array in ray.get(list(case.adversarial)))
     return Sets(retain=here.part(retained) if access == "retain" else None, forget=here.part(case.rows),
                 adversarial=Part(images, labels, augment=False))

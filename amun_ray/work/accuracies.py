@@ -35,8 +35,8 @@ def describe(plan: Plan, training: Training, logits: Logits, sample: int | None 
         sample: look at so many images of each set at most.
     """
     labels, size = plan.dataset.labels, plan.dataset.train_size
-    splits = [Split.of(rows, train_size=size, size=len(labels)) for rows in plan.sets.final]
-    retain, test = (thinned(rows, sample) for rows in (splits[0].retain, splits[0].test))
+    splits = [Split.of(rows, labels=labels, train_size=size) for rows in plan.sets.final]
+    retain, test = (thinned(rows, sample) for rows in (splits[0].retain, plan.dataset.test_rows))
     forget = [thinned(split.forget, sample) for split in splits]
     seen = logits(retain)
     known = accuracy(seen, labels[retain])

@@ -55,8 +55,8 @@ class Audit:
 
     def _attacked(self, logits: np.ndarray, name: str) -> Scores:
         evidence, forget = self.evidence, self.sets[name]
-        workspace = evidence.workspace
-        attacks = audit(logits, evidence.labels, workspace.split(forget), evidence.mean, normals=self.normals,
+        workspace, labels = evidence.workspace, evidence.labels
+        attacks = audit(logits, labels, workspace.split(forget, labels), evidence.mean, normals=self.normals,
                         settings=workspace.sweep.rmia, generator=generator(workspace.sweep.seed, "audit", name))
         del attacks["rmia_forget_test_auc"]  # it is FT AUC
         return evidence.scores(logits, forget) | attacks

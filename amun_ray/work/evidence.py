@@ -30,7 +30,8 @@ class Evidence:
 
     def scores(self, logits: np.ndarray, forget: np.ndarray) -> dict[str, float]:
         """Every metric of one model, in percent, for the forget set `forget`."""
-        return score(logits, self.labels, self.workspace.split(forget), self.mean, settings=self.workspace.sweep.rmia)
+        return score(logits, self.labels, self.workspace.split(forget, self.labels), self.mean,
+                     settings=self.workspace.sweep.rmia)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from torch import nn
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
+from amun_ray.data import path_requests, requests
 from amun_ray.data.dataset import Dataset
-from amun_ray.data.indices import Request, read_indices
-from amun_ray.data.splits import ForgetSets, random_forget_sets, requested_forget_sets
+from amun_ray.data.parquet import read_further
+from amun_ray.data.requests import Request
+from amun_ray.data.splits import ForgetSets, like_forget_sets, random_forget_sets, requested_forget_sets
 from amun_ray.data.twins import forgotten_twins, unseen_twins
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
@@ -38,30 +40,45 @@ class Plan:
 
     @cached_property
     def request(self) -> Request | None:
-        """What the user's list asks to be forgotten, in rows of his files; None where random sets are forgotten.
+        """What the user asks to be forgotten, in rows of his files; None where random sets are forgotten.
 
         Raises:
-            UserError: as `read_indices`.
+            UserError: as the functions of `data.requests` and `data.path_requests`.
         """
-        path, dataset = self.sweep.forget.indices, self.dataset
-        if path is None:
+        forget, dataset = self.sweep.forget, self.dataset
+        if forget.indices is not None:
+            return requests.of_indices(dataset, forget.indices)
+        if forget.classes is not None:
+            return requests.of_classes(dataset, forget.classes)
+        if forget.pattern is not None:
+            return path_requests.of_pattern(dataset, forget.pattern)
+        if forget.files is not None:
+            return path_requests.of_files(dataset, forget.files)
+        if forget.column is None:
             return None
-        taken = None if dataset.file_rows is None else dataset.file_rows[:dataset.train_size]
-        return read_indices(path, dataset.file_train_size or dataset.train_size, taken)
+        if self.sweep.data.name != "parquet":
+            raise UserError(f"forget.column: {self.sweep.data.name} has no further columns; only parquet files have")
+        return requests.of_values(dataset, forget.column, read_further(self.sweep.data.train, forget.column),
+                                  forget.values)
 
     @cached_property
     def sets(self) -> ForgetSets:
-        """The held-out and the final forget sets; no row is in both kinds.
+        """The held-out and the final forget sets; no row is in both kinds. The held-out ones look like the request.
 
         Raises:
-            UserError: an index file that names no valid set, or a set too large for a disjoint one of its size.
+            UserError: as `request`, or a set too large for disjoint ones like it.
         """
-        forget, held_out, seed = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed
-        if self.request is not None:
-            rows = np.searchsorted(self.dataset.file_numbers[:self.dataset.train_size], self.request.rows)
-            return requested_forget_sets(self.dataset.train_size, rows, held_out=held_out, seed=seed)
-        return random_forget_sets(self.dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,
-                                  seed=seed)
+        forget, held_out, seed, dataset = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed, self.dataset
+        if self.request is None:
+            return random_forget_sets(dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,
+                                      seed=seed)
+        rows = np.searchsorted(dataset.file_numbers[:dataset.train_size], self.request.rows)
+        if len(rows) == dataset.train_size:
+            raise UserError(f"the request is for all {len(rows)} training images; train a new model on others")
+        groups = requests.class_groups(dataset, rows) or self.request.groups
+        if groups is not None:
+            return like_forget_sets(rows, groups, held_out=held_out, seed=seed)
+        return requested_forget_sets(dataset.train_size, rows, held_out=held_out, seed=seed)
 
     @property
     def held_out(self) -> list[ForgetCase]:
@@ -162,7 +179,10 @@ class Plan:
             f"{len(self.dataset) - self.dataset.train_size} test images of {self.dataset.classes} classes; "
             f"{len(sets.final[0])} to be forgotten",
             *(f"  {note}" for note in self.dataset.notes if not note.startswith(WARNING)),
-            *([f"  forget      {self.request}"] if self.request else []),
+            *([f"  forget      {self.request}", f"  by class    {requests.by_class(self.dataset, sets.final[0])}"]
+              if self.request else []),
+            *(f"  held out    set {number}: {len(rows)} rows of {name}"
+              for number, (rows, name) in enumerate(zip(sets.held_out, sets.groups, strict=False))),
             *(f"  original {k}  {one.source}: {'; '.join(one.notes)}" for k, one in enumerate(self.checkpoints)
               if one.notes),
             *(f"  {warning}" for warning in self.warnings),

@@ -66,9 +66,9 @@ class Workspace:
         return {"channels": self.shape[0], "classes": self.classes, "size": min(self.shape[1:]),
                 "mean": self.mean, "std": self.std}
 
-    def split(self, forget: np.ndarray) -> Split:
-        """D_R, D_F and D_T for a forget set."""
-        return Split.of(forget, train_size=self.train_size, size=self.size)
+    def split(self, forget: np.ndarray, labels: np.ndarray) -> Split:
+        """D_R, D_F and D_T for a forget set; `labels` (N,) of all samples."""
+        return Split.of(forget, labels=labels, train_size=self.train_size)
 
     def new_model(self, seed: int) -> nn.Module:
         """The sweep's network on the CPU, initialised from `seed`, normalisation in front."""

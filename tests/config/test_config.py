@@ -129,9 +129,21 @@ OUT_OF_RANGE = [
     ("originals.checkpoints=['run:/1/model']", "originals.checkpoints.0: must be a path or an MLflow address "
      "(runs:/, models:/, mlflow-artifacts:/), but got 'run:/1/model'"),
     ("originals.checkpoints=[a, b]", "originals: count (1) must be the number of checkpoints (2)"),
-    ("forget={fraction: 0.1, indices: a.csv}", "forget: give either fraction or indices, not both and not neither"),
-    ("forget={}", "forget: give either fraction or indices, not both and not neither"),
-    ("forget={indices: a.csv, sets: 2}", "forget: indices name one forget set, but sets is 2"),
+    ("forget={fraction: 0.1, indices: a.csv}", "forget: give one of fraction, indices, classes, column, pattern, "
+                                               "files, but got fraction and indices; --set 'forget={...}' takes the "
+                                               "place of the whole section"),
+    ("forget={}", "forget: give one of fraction, indices, classes, column, pattern, files, but got none of them"),
+    ("forget={column: person}", "forget: column and values belong together, but got column alone"),
+    ("forget={indices: a.csv, values: [1]}", "forget: column and values belong together, but got values alone"),
+    ("forget={classes: [3], sets: 2}", "forget: classes names one forget set, but sets is 2"),
+    ("forget={classes: 3}", "forget.classes: must be a list of names and numbers, but got 3"),
+    ("forget={classes: []}", "forget.classes: must be a list of names and numbers, but got []"),
+    ("forget={classes: [true]}", "forget.classes: must be a list of names and numbers, but got [True]"),
+    ("forget={column: person, values: 3}", "forget.values: must be a list of texts, integers or truth values, or the "
+                                           "file that lists them, but got 3"),
+    ("forget={column: person, values: [1.5]}", "forget.values: must be a list of texts, integers or truth values, or "
+                                               "the file that lists them, but got [1.5]"),
+    ("forget={indices: a.csv, sets: 2}", "forget: indices names one forget set, but sets is 2"),
     ("rmia.gamma=-1", "rmia: gamma must be positive, got -1.0"),
     ("attack.search={name: pgd_l2, steps: 0}",
      "attack.search: attack 'pgd_l2': steps must be >= 1, but got 0"),

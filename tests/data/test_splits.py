@@ -3,7 +3,10 @@ import pytest
 
 from amun_ray.base.errors import UserError
 from amun_ray.data.splits import (
+    Groups,
     forget_count,
+    forgotten_classes,
+    like_forget_sets,
     random_forget,
     random_forget_sets,
     reference_halves,
@@ -101,3 +104,66 @@ def test_every_row_is_in_exactly_half_of_the_models(count):
 def test_halves_that_cannot_balance_are_refused(count, models, message):
     with pytest.raises(UserError, match=message):
         reference_halves(count, models, seed=0)
+
+
+SIZES = {"ann": 8, "bob": 3, "cleo": 7, "dan": 20, "eve": 9, "fred": 1, "gus": 3}
+
+
+def persons(asked):
+    """Rows of seven persons in turn, and of nobody; those that `asked` have, and all."""
+    of = np.repeat(np.arange(7), list(SIZES.values()))
+    of = np.concatenate([of, np.full(5, -1)])[np.random.default_rng(0).permutation(len(of) + 5)]
+    return np.flatnonzero(np.isin(of, [[*SIZES].index(name) for name in asked])), Groups("person", [*SIZES], of)
+
+
+@pytest.mark.parametrize(("asked", "held_out", "wanted"), [
+    (["ann"], 1, [{"cleo"}, {"eve"}]), (["bob"], 1, [{"gus"}]), (["bob"], 2, [{"gus"}, {"fred"}]),
+    (["dan"], 3, [{"eve"}, {"ann"}, {"cleo"}]), (["bob", "ann"], 1, [{"cleo", "gus"}, {"eve", "gus"}]),
+    (["ann", "dan"], 2, [{"eve", "cleo"}, {"bob", "gus"}])])
+@pytest.mark.parametrize("seed", range(3))
+def test_held_out_sets_are_other_groups_of_the_nearest_size(asked, held_out, wanted, seed):
+    rows, groups = persons(asked)
+    made = like_forget_sets(rows, groups, held_out=held_out, seed=seed)
+    np.testing.assert_array_equal(made.final[0], rows)
+    assert len(made.held_out) == held_out
+    found = [{groups.names[one] for one in groups.of[rows]} for rows in made.held_out]
+    for number, chosen in enumerate(found):
+        assert chosen in (wanted if held_out == 1 else wanted[number:number + 1])
+        whole = np.flatnonzero(np.isin(groups.of, [groups.names.index(name) for name in chosen]))
+        np.testing.assert_array_equal(made.held_out[number], whole)
+        assert made.groups[number].startswith("person ")
+        assert set(made.groups[number].removeprefix("person ").split(", ")) == chosen
+    assert len({row for rows in (*made.held_out, *made.final) for row in rows}) == sum(
+        map(len, (*made.held_out, *made.final)))  # all disjoint
+
+
+def test_more_held_out_groups_do_not_change_the_first():
+    rows, groups = persons(["ann"])
+    one, three = (like_forget_sets(rows, groups, held_out=count, seed=4).held_out for count in (1, 3))
+    np.testing.assert_array_equal(one[0], three[0])
+
+
+def test_equal_groups_are_chosen_between_by_the_seed():
+    groups = Groups("class", [str(number) for number in range(10)], np.repeat(np.arange(10), 4))
+    chosen = {like_forget_sets(np.arange(4), groups, held_out=1, seed=seed).groups[0] for seed in range(20)}
+    assert len(chosen) > 4
+
+
+def test_nothing_of_a_group_that_is_asked_for_in_part_is_held_out():
+    rows, groups = persons(["ann"])
+    assert "ann" not in "".join(like_forget_sets(rows[:3], groups, held_out=6, seed=0).groups)
+
+
+def test_too_few_other_groups_are_refused():
+    rows, groups = persons(["ann", "bob"])
+    with pytest.raises(UserError, match=r"^held-out sets that look like the request need 3 x 2 other groups \(person\)"
+                                        r", but there are 5; ask for fewer sets \(held_out.sets\), or forget fewer"):
+        like_forget_sets(rows, groups, held_out=3, seed=0)
+
+
+@pytest.mark.parametrize(("forget", "classes"), [
+    ([0, 2], [0]), ([0, 1, 2, 4], [0, 1]), ([1, 4], [1]), ([0], []), ([0, 1, 2], []), ([3], [])])
+def test_whole_classes_are_told_by_their_rows(forget, classes):
+    """Class 2 has no test image, so that nobody could tell how it is forgotten."""
+    labels = np.array([0, 1, 0, 2, 1, 0, 1, 3])
+    assert forgotten_classes(labels, np.array(forget), 5).tolist() == classes

@@ -1,6 +1,7 @@
 """The table's numbers, by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,3 +126,19 @@ def test_too_few_cases_give_differences_and_enough_a_test(methods, count, said):
     rows = [row("amun", [1.0] * count, cases=cases), *(
         row(f"method_{k}", [3.0 + 0.1 * case for case in range(count)], cases=cases) for k in range(methods))]
     assert notes(compared(rows, "amun"))[-1] == said
+
+
+def test_the_column_of_a_forgotten_class_is_there_where_one_is_forgotten():
+    whole = [row("retrain", [0.0], access=None), row("amun", [1.0, 3.0])]
+    partly = [replace(one, scores=[{term: value for term, value in scores.items() if term != "forgotten_test_accuracy"}
+                                   for scores in one.scores]) for one in whole]
+    for made, there in ((whole, True), (partly, False)):
+        columns = ["Unlearn", "Retain", "Test", *["Class Test"] * there, "FT AUC", "Avg. Gap"]
+        as_json = [each.as_json() for each in made]
+        assert ("forgotten_test_accuracy" in as_json[1]) is there
+        assert "forgotten_test_accuracy" not in as_json[1]["attacks"]
+        assert markdown_table(as_json, []).splitlines()[0].replace(" ", "") == (
+            "|method|access|" + "|".join(columns).replace(" ", "") + "|")
+        assert "  ".join(columns).split() == text_table(made).splitlines()[0].split()[2:-3]
+        assert ("Class Test" in data_frame(made)["columns"]) is there
+        assert any(note.startswith("whole classes are forgotten: Test is") for note in notes(made)) is there

@@ -100,7 +100,8 @@ def test_a_method_without_access_gets_no_retained_sample(workspace, opened):
 
 def test_a_case_is_judged_by_the_mean_scores_of_its_retrained_models(workspace, opened):
     (final, held_out), logits, mean, _ = opened
-    each = [score(logits[f"retrained {k}"], ranked().labels, workspace.split(ROWS), mean) for k in range(2)]
+    labels = ranked().labels
+    each = [score(logits[f"retrained {k}"], labels, workspace.split(ROWS, labels), mean) for k in range(2)]
     assert final.target == pytest.approx({term: (each[0][term] + each[1][term]) / 2 for term in each[0]})
     assert held_out.target is None
     for one, number in ((final, 1), (held_out, 0)):
@@ -181,7 +182,7 @@ def test_runs_attack_with_the_sweeps_own_settings(workspace, opened):
     space = replace(workspace, sweep=workspace.sweep.model_copy(update={"rmia": settings}))
     held = replace(case(put=lambda value: value), reference_mean=(mean,))
     (epoch,) = run_case(space, held, PLAIN, Hyperparameters(BEST_LR, "never", 1, {}), 0)
-    wanted = score(epoch.logits, ranked().labels, workspace.split(FORGET), mean, settings=settings)
+    wanted = score(epoch.logits, ranked().labels, workspace.split(FORGET, ranked().labels), mean, settings=settings)
     assert epoch.scores["forget_test_auc"] == wanted["forget_test_auc"]
-    assert wanted["forget_test_auc"] != score(epoch.logits, ranked().labels, workspace.split(FORGET),
+    assert wanted["forget_test_auc"] != score(epoch.logits, ranked().labels, workspace.split(FORGET, ranked().labels),
                                               mean)["forget_test_auc"]

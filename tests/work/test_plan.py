@@ -24,14 +24,15 @@ methods: {{amun: }}
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4), np.uint8)
 
 
-def write(path, images):
-    """A parquet file of grey images, their labels 0, 1, 2 in turn."""
+def write(path, images, person=None):
+    """A parquet file of grey images, their labels 0, 1, 2 in turn; `person` is whose each is."""
     cells = []
     for image in images:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
         cells.append(file.getvalue())
-    pq.write_table(pa.table({"image": cells, "label": [row % 3 for row in range(len(images))]}), path)
+    further = {} if person is None else {"person": person}
+    pq.write_table(pa.table({"image": cells, "label": [row % 3 for row in range(len(images))]} | further), path)
 
 
 @pytest.fixture
@@ -126,3 +127,69 @@ def test_another_list_of_the_same_name_is_another_sweep(plan, tmp_path):
     fraction = plan("forget={fraction: 0.1}")
     assert fraction.request is None
     assert fraction.identity.keys() == {"sweep", "dataset"}  # as ever: digests of stored tables rest on it
+
+
+def test_a_class_is_forgotten_and_another_one_is_searched_on(plan):
+    made = plan("forget={classes: [1]}")
+    assert made.sets.final[0].tolist() == [row for row in range(30) if made.dataset.labels[row] == 1]
+    (held_out,) = made.sets.held_out
+    (label,) = set(made.dataset.labels[held_out])
+    assert label != 1
+    assert len(held_out) == (made.dataset.labels[:30] == label).sum()
+    lines = str(made).splitlines()
+    assert lines[4:7] == ["  forget      10 rows of class 1: 1, 4, 7, ... 27", "  by class    1: 10 of 10",
+                          f"  held out    set 0: {len(held_out)} rows of class {label}"]
+
+
+def test_a_list_of_a_whole_class_is_the_same_request(plan, tmp_path):
+    made = plan("forget={classes: [1]}")
+    (tmp_path / "request.csv").write_text("index\n" + "".join(f"{row}\n" for row in made.sets.final[0]))
+    listed = plan()
+    np.testing.assert_array_equal(listed.sets.held_out, made.sets.held_out)
+    assert listed.sets.groups == made.sets.groups
+
+
+@pytest.fixture
+def persons(plan, tmp_path):
+    """The plan of the same files with a column `person` over both: a b c d in turn, but for one cell."""
+    write(tmp_path / "train" / "a.parquet", IMAGES[:20], [None, *"bcd", *"abcd" * 4])
+    write(tmp_path / "train" / "b.parquet", IMAGES[20:30], [*"abcdabcdab"])
+    return lambda values, *overrides: plan(f"forget={{column: person, values: {values}}}", *overrides)
+
+
+def test_a_person_is_forgotten_and_another_one_is_searched_on(persons):
+    made = persons("[b]")
+    assert made.sets.final[0].tolist() == [1, 5, 9, 13, 17, 21, 25, 29]
+    assert made.sets.groups in {("person a",), ("person c",), ("person d",)}
+    assert len(made.sets.held_out[0]) == 7
+    assert ("  forget      8 rows of person b: 1, 5, 9, ... 29\n  by class    0: 2 of 11, 1: 3 of 10, 2: 3 of 9\n"
+            "  held out    set 0: 7 rows of person ") in str(made)
+    assert made.identity != persons("[a]").identity
+
+
+def test_persons_and_subsets(persons):
+    with pytest.raises(UserError, match="^forget.values: row .* 'b', is not among the 12 of 30 training rows"):
+        assert persons("[b]", "data.train_size=12").sets
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["forget={column: persn, values: [b]}"], "no columns called 'persn'; columns: image, label, person"),
+    (["forget={column: person, values: [e]}"], "forget.values: column 'person' does not hold 'e'"),
+    (["forget={column: person, values: [a, b, c]}"], "held-out sets that look like the request need 1 x 3 "),
+    (["forget={column: person, values: [b]}", "data={name: digits}"],
+     "forget.column: digits has no further columns; only parquet files have"),
+    (["forget={pattern: 'a/*'}"], "forget.pattern: the images of parquet are no files"),
+    (["forget={files: list.txt}"], "forget.files: the images of parquet are no files"),
+    (["forget={classes: [0, 1, 2]}"], "the request is for all 30 training images; train a new model on others"),
+    (["forget={classes: [cat]}"], "forget.classes: the classes of parquet have numbers alone, 0..2, but got 'cat'"),
+])
+def test_requests_that_are_refused(persons, plan, overrides, message):
+    with pytest.raises(UserError, match=message) as error:
+        assert plan(*overrides).sets
+    assert "\n" not in str(error.value)
+
+
+def test_a_column_must_be_of_one_type_in_all_files(persons, tmp_path):
+    write(tmp_path / "train" / "b.parquet", IMAGES[20:30], [*range(10)])
+    with pytest.raises(UserError, match="train/b.parquet: column 'person' is of int64, in .*train/a.parquet of string"):
+        assert persons("[b]").sets

@@ -37,7 +37,7 @@ def test_originals_are_trained_on_d(wanted):
 
 
 def test_retrained_models_are_trained_on_d_without_their_forget_set(wanted):
-    held_out, final = random_forget_sets(TRAIN, 0.1, sets=2, held_out=1, seed=5)
+    held_out, final, _ = random_forget_sets(TRAIN, 0.1, sets=2, held_out=1, seed=5)
     forgotten = {"held_out 0": held_out[0], "final 0": final[0], "final 1": final[1]}
     assert {name: len(group) for name, group in wanted.retrained.items()} == {
         "held_out 0": 1, "final 0": 2, "final 1": 2}
@@ -73,7 +73,7 @@ def test_checkpoints_take_the_place_of_originals_in_their_order(workspace):
 
 
 def test_the_split_of_a_forget_set_is_d_without_it_and_the_test_rows(workspace):
-    rows = workspace.split(FORGET[::2])
+    rows = workspace.split(FORGET[::2], np.zeros(SIZE, np.int64))
     assert rows.forget.tolist() == list(range(0, RANKS, 2))
     assert rows.retain.tolist() == [row for row in range(TRAIN) if row not in FORGET[::2]]
     assert rows.test.tolist() == list(range(TRAIN, SIZE))

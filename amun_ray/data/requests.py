@@ -1,0 +1,218 @@
+"""What a request names - row numbers, classes, values of a column - as rows of the training set, each checked."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.names import suggestion
+from amun_ray.data.columns import TEXTS, listed, quoted
+from amun_ray.data.csv_lines import csv_lines, file_content
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.indices import NUMBER, read_indices
+from amun_ray.data.splits import Groups, forgotten_classes
+
+BYTES_PER_ROW, BYTES_AT_LEAST = 1024, 2**20  # of a list, for each row of the training set
+SHOWN = 8  # classes in a message
+CLASSES_SHOWN = 20  # in a plan
+NAMES_COMPARED = 20_000  # among which a near one is looked for
+Value = int | str | bool
+KINDS = {int: "a number", str: "a text", bool: "a truth value"}
+HOLDS = {int: "integers", str: "texts", bool: "truth values"}
+CURES = {int: "write it without quotes", str: "write it in quotes", bool: "write true or false"}
+
+
+class Request(NamedTuple):
+    """What is asked to be forgotten."""
+
+    what: str
+    rows: np.ndarray  # (count,) int64, rising, unique: rows of the user's training files
+    groups: Groups | None = None  # whole ones of which are asked for; None where it is single images
+
+    def __str__(self) -> str:
+        rows = [str(row) for row in (self.rows if len(self.rows) <= 4 else self.rows[:3])]
+        last = [f"... {self.rows[-1]}"] if len(self.rows) > 4 else []
+        return f"{len(self.rows)} row{'s' * (len(self.rows) != 1)} of {self.what}: {', '.join(rows + last)}"
+
+
+def of_indices(dataset: Dataset, path: str) -> Request:
+    """The rows that a file lists; UserError as `read_indices`."""
+    taken = None if dataset.file_rows is None else dataset.file_rows[:dataset.train_size]
+    found = read_indices(path, dataset.file_train_size or dataset.train_size, taken)
+    return Request(f"{found.source}, {f'column {found.column!r}' if found.column else 'no header'}", found.rows)
+
+
+def of_classes(dataset: Dataset, asked: Sequence[int | str]) -> Request:
+    """All rows of D of the classes `asked`, by number or by name.
+
+    Raises:
+        UserError: no such class, one without a training image, one that is named twice, or a number that is also the
+            name of another class.
+    """
+    numbers = [_class(dataset, one) for one in asked]
+    labels = dataset.labels[:dataset.train_size]
+    for place, number in enumerate(numbers):
+        if number in numbers[:place]:
+            raise UserError(f"forget.classes: class {class_title(dataset, number)} is named twice")
+        if number not in labels:
+            near = sorted(set(labels.tolist()), key=lambda other: (abs(other - number), other))[:SHOWN]
+            raise UserError(f"forget.classes: no training image is of class {class_title(dataset, number)}; the "
+                            f"nearest that have any: {', '.join(class_title(dataset, one) for one in sorted(near))}")
+    titles = ", ".join(class_title(dataset, number) for number in numbers)
+    return Request(f"class{'es' * (len(numbers) > 1)} {titles}",
+                   dataset.file_numbers[np.flatnonzero(np.isin(labels, numbers))])
+
+
+def class_title(dataset: Dataset, number: int) -> str:
+    """A class as messages call it: `cat (3)`, or `3` where it has no name."""
+    return f"{dataset.class_names[number]} ({number})" if number < len(dataset.class_names) else str(number)
+
+
+def _class(dataset: Dataset, one: int | str) -> int:
+    names = dataset.class_names
+    if isinstance(one, str):
+        if one in names:
+            return names.index(one)
+        if not names:
+            raise UserError(f"forget.classes: the classes of {dataset.name} have numbers alone, "
+                            f"0..{dataset.classes - 1}, but got {one!r}")
+        raise UserError(f"forget.classes: no class is called {one!r}{suggestion(one, names)} "
+                        f"Classes: {listed(names)}")
+    if not 0 <= one < dataset.classes:
+        raise UserError(f"forget.classes: {one} is no class; they are 0..{dataset.classes - 1}"
+                        + (f": {listed(names)}" if names else ""))
+    if str(one) in names and names[one] != str(one):
+        raise UserError(f"forget.classes: {one} may be the class that is called {str(one)!r} or class number {one}, "
+                        f"{names[one]!r}; write the name of the one you mean, in quotes")
+    return one
+
+
+def class_groups(dataset: Dataset, rows: np.ndarray) -> Groups | None:
+    """The classes that have test images, where `rows` of D are whole ones of them (see `forgotten_classes`)."""
+    if not forgotten_classes(dataset.labels, rows, dataset.train_size).size:
+        return None
+    labels = dataset.labels[:dataset.train_size]
+    measured = np.isin(labels, dataset.labels[dataset.train_size:])
+    return Groups("class", [class_title(dataset, number) for number in range(dataset.classes)],
+                  np.where(measured, labels, -1))
+
+
+def by_class(dataset: Dataset, rows: np.ndarray) -> str:
+    """How many of `rows` of D are in each class, of how many: `cat (3) 40 of 500, dog (5) 2 of 490`."""
+    labels = dataset.labels[:dataset.train_size]
+    counts, sizes = (np.bincount(some, minlength=dataset.classes) for some in (labels[rows], labels))
+    return listed([f"{class_title(dataset, number)}: {counts[number]} of {sizes[number]}"
+                   for number in np.flatnonzero(counts)], CLASSES_SHOWN)
+
+
+def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Sequence[Value] | str) -> Request:
+    """The rows of the training files whose cell in `column` is one of `asked`; an empty cell is none of them.
+
+    Args:
+        values: that column, over all rows of the training files.
+        asked: values of the column's own type, or the file that lists them, one a line or below the column's name.
+
+    Raises:
+        UserError: a column that holds neither integers, texts nor truth values; a value of another type, that is not
+            there, or is named twice; a row that data.train_size leaves out.
+    """
+    values, kind = _comparable(column, values)
+    encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = pa.concat_arrays(encoded.chunks)
+    known = encoded.dictionary.to_pylist()
+    code_of = {one: code for code, one in enumerate(known)}
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    limit = BYTES_AT_LEAST + BYTES_PER_ROW * len(codes)
+    chosen = _read_values(asked, column, kind, limit) if isinstance(asked, str) else [
+        (one, "forget.values") for one in asked]
+    wanted: dict[Any, str] = {}
+    for one, place in chosen:
+        if type(one) is not kind:
+            raise UserError(f"{place}: {one!r} is {KINDS[type(one)]}, but column {column!r} holds {HOLDS[kind]}: "
+                            f"{some(known)}; {CURES[kind]}")
+        if one not in code_of:
+            raise UserError(f"{place}: column {column!r} does not hold {quoted(one)}"
+                            + (nearest(one, known) or f"; it holds {some(known)}"))
+        if one in wanted:
+            raise UserError(f"{place}: {quoted(one)} is named twice")
+        wanted[one] = place
+    if not wanted:
+        raise UserError(f"{asked}: no values; a forget set needs at least one")
+    rows = np.flatnonzero(np.isin(codes, [code_of[one] for one in wanted]))
+    taken = dataset.file_numbers[:dataset.train_size]
+    if (outside := rows[~np.isin(rows, taken)]).size:
+        raise UserError(f"forget.values: row {outside[0]}, whose {column!r} is {quoted(known[codes[outside[0]]])}, "
+                        f"is not among the {len(taken)} of {len(codes)} training rows that data.train_size takes, so "
+                        "no model would learn it; leave train_size out, or the value")
+    return Request(f"{column} {listed([str(one) for one in wanted])}", rows,
+                   Groups(column, [str(one) for one in known], codes[taken]))
+
+
+def _comparable(column: str, values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, type]:
+    """The column with values that can be asked for, and their type; whole numbers of any kind count as integers."""
+    kind = values.type
+    if any(holds(kind) for holds in TEXTS):
+        return values.cast(pa.string()), str
+    if pa.types.is_boolean(kind):
+        return values, bool
+    if pa.types.is_floating(kind):  # pandas makes them of integers where a cell is empty
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        try:
+            return values.cast(pa.int64()), int
+        except pa.ArrowException:
+            pass
+    raise UserError(f"forget.column: {column!r} is a column of {kind}; integers, texts and truth values can be "
+                    "asked for")
+
+
+def _read_values(path: str, column: str, kind: type, limit: int) -> list[tuple[Any, str]]:
+    """The values that a text file lists, in the column's type, each with its place."""
+    content = file_content(path, limit)
+    if len(content) > limit:
+        raise UserError(f"{path}: more than {limit / 1e6:.0f} MB; keep the values alone")
+    found, at = [], 0
+    for number, (line, cells) in enumerate(csv_lines(path, content)):
+        place = f"{path}: line {line}"
+        if number == 0:
+            width = len(cells)
+            if column in cells:
+                at = cells.index(column)
+                continue
+            if width > 1:
+                raise UserError(f"{place}: {listed(cells)}: several columns, and none is called {column!r}; write one "
+                                "value a line, or the column's name above its values")
+        if len(cells) < width or any(cells[width:]):
+            raise UserError(f"{place}: {len(cells)} cells, the first line has {width}")
+        found.append((_value(cells[at], kind, place), place))
+    return found
+
+
+def _value(cell: str, kind: type, place: str) -> Value:
+    """A cell of a text file in the type of the column."""
+    if kind is int and NUMBER.fullmatch(cell):
+        return int(cell.partition(".")[0])
+    if kind is bool and cell.lower() in ("true", "false"):
+        return cell.lower() == "true"
+    if kind is str and cell:
+        return cell
+    raise UserError(f"{place}: {quoted(cell)} is none of the {HOLDS[kind]} that the column holds")
+
+
+def nearest(value: Value, known: Sequence[Any]) -> str:
+    """`; the nearest: ...`, or nothing where none is near."""
+    if isinstance(value, str):
+        near = [repr(one) for one in get_close_matches(value, known[:NAMES_COMPARED])]
+    else:
+        near = [str(one) for one in sorted(sorted(known, key=lambda one: abs(one - value))[:3])]
+    return f"; the nearest: {', '.join(near)}" if near else ""
+
+
+def some(values: Sequence[Any]) -> str:
+    shown = ", ".join(repr(one) for one in values[:3])
+    return f"{shown}, ..." if len(values) > 3 else shown or "nothing"
