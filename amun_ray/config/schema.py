@@ -29,7 +29,6 @@ from amun_ray.config.fields import (
     Strict,
     not_empty,
 )
-from amun_ray.config.forget import Forget
 from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search

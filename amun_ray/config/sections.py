@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from amun_ray.attacks import AttackSettings
-from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Share, Strict
+from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Share, Strict, ValuesOrFile
+
+WAYS = ("fraction", "indices", "classes", "column", "pattern", "files")  # of which a config has one
 
 
 class Forget(Strict):
-    """What is forgotten: random sets of a fraction of the training set, or the rows listed in a file."""
+    """What is forgotten, said in one way: random sets of a fraction of the training set, or a request."""
 
     fraction: Fraction | None = None
     """Forget random sets of this share of the training images, at most 0.5."""
@@ -17,6 +19,16 @@ class Forget(Strict):
     """How many random sets."""
     indices: str | None = None
     """Forget the rows of the training files that this csv, text, parquet or .npy file lists."""
+    classes: Named | None = None
+    """Forget all training images of these classes, by name or by number."""
+    column: str | None = None
+    """Forget the rows of the training files whose cell in this further parquet column is one of `values`."""
+    values: ValuesOrFile | None = None
+    """The values of `column`, in its own type; or a text file that lists them, one a line."""
+    pattern: str | None = None
+    """Forget the training images whose files match: `person_17/*`; `**` stands for folders at any depth."""
+    files: str | None = None
+    """Forget the training images whose paths, relative to the data folder, this text file lists."""
 
     @field_validator("fraction")
     @classmethod
@@ -28,10 +40,15 @@ class Forget(Strict):
 
     @model_validator(mode="after")
     def _one_way(self) -> "Forget":
-        if (self.fraction is None) == (self.indices is None):
-            raise ValueError("give either fraction or indices, not both and not neither")
-        if self.indices is not None and self.sets != 1:
-            raise ValueError(f"indices name one forget set, but sets is {self.sets}")
+        given = [way for way in WAYS if getattr(self, way) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(WAYS)}, but got {' and '.join(given) or 'none of them'}"
+                             + ("; --set 'forget={...}' takes the place of the whole section" if given else ""))
+        if (self.column is None) != (self.values is None):
+            raise ValueError("column and values belong together, but got "
+                             + ("column" if self.values is None else "values") + " alone")
+        if self.fraction is None and self.sets != 1:
+            raise ValueError(f"{given[0]} names one forget set, but sets is {self.sets}")
         return self
 
 

@@ -18,7 +18,7 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.data.parquet import read_further
 from amun_ray.data.requests import Request
 from amun_ray.data.splits import ForgetSets, like_forget_sets, random_forget_sets, requested_forget_sets
-from amun_ray.data.twins import forgotten_twins, unseen_twins
+from amun_ray.data.twins import forgotten_near_copies, forgotten_twins, unseen_twins
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
@@ -127,6 +127,8 @@ class Plan:
     def warnings(self) -> list[str]:
         """What is probably a mistake in the data or the request, a line each, for the plan and the report."""
         found = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in self.sets.final)]
+        if self.request is not None:
+            found.append(forgotten_near_copies(self.dataset, self.sets.final[0]))
         return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, found)]
 
     def store(self, output: Path) -> Store:
