@@ -77,6 +77,26 @@ def opened(workspace):
     return open_cases(models, {one.key: made for one in wanted}, wanted), logits, mean, trained
 
 
+def test_a_forgotten_class_is_scored_apart_and_at_an_address_of_its_own(workspace, opened):
+    """Else a store would give it the scores that it had when D_T was one."""
+    _, logits, mean, trained = opened
+    labels, train_size = ranked().labels, ranked().train_size
+    models = Models([trained["original 0"]], {"final 0": [trained["retrained 0"], trained["retrained 1"]]}, [],
+                    np.empty(0), Evidence(workspace, labels, mean, "digest of the mean"))
+    wanted = [ForgetCase(0, "final 0", np.flatnonzero(labels[:train_size] == 1)), ForgetCase(0, "held_out 0", ROWS)]
+    made = AdversarialSet(Unit("adversarial_sets", {}), 3, {})
+    whole, partly = open_cases(models, {one.key: made for one in wanted}, wanted)
+    unseen = np.arange(train_size, len(labels))
+    others, own = unseen[labels[unseen] == 0], unseen[labels[unseen] == 1]
+    assert whole.lineage["whole_classes"] is True
+    assert "whole_classes" not in partly.lineage
+    right = 100 * (logits["original 0"].argmax(1) == labels)
+    assert whole.original_test_accuracy == pytest.approx(right[others].mean())
+    assert partly.original_test_accuracy == pytest.approx(right[unseen].mean())
+    assert whole.target["forgotten_test_accuracy"] == pytest.approx(
+        100 * np.mean([(logits[f"retrained {k}"][own].argmax(1) == 1).mean() for k in range(2)]))
+
+
 def test_a_method_with_access_gets_exactly_d_r_and_d_f_and_d_a_as_it_is_stored(workspace, opened):
     (final, _), *_ = opened
     sets, data = cases._sets(workspace, final, "retain"), ranked()
