@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 MLFLOW = ("runs:/", "models:/", "mlflow-artifacts:/")
+FOLDER = "huggingface:"  # before a folder of weights, which is meant with and without it
 LEAST_SHARE = 1e-4  # of a core or a GPU: what Ray counts in
 MOST = 10_000  # pieces of work of one kind; they are counted and named before any of them starts
 
@@ -58,7 +59,7 @@ def is_mlflow(source: str) -> bool:
 
 
 def path_or_mlflow(source: str) -> str:
-    if re.match(r"[A-Za-z][\w+.-]+:/", source) and not is_mlflow(source):
+    if re.match(r"[A-Za-z][\w+.-]+:/", source.removeprefix(FOLDER)) and not is_mlflow(source):
         raise ValueError(f"must be a path or an MLflow address ({', '.join(MLFLOW)}), but got {source!r}")
     return source
 

@@ -68,8 +68,8 @@ class Data(Strict):
     """Augmentation in training: random crop after padding by so many pixels."""
     flip: bool = False
     """Augmentation in training: mirror half of the images."""
-    normalize: Normalization = "dataset"
-    """How every model normalises pixels in [0, 1]: by the training images (`dataset`), `imagenet`, `none`, numbers."""
+    normalize: Normalization | None = None
+    """How models normalise pixels; if not given, as loaded weights of timm or Hugging Face need, else by `dataset`."""
 
     @field_validator("name")
     @classmethod
@@ -100,6 +100,8 @@ class Model(Strict):
     """Which network: a name of the table of models, or one of your own."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of its constructor, e.g. `{width: 8}`."""
+    weights: Source | None = None
+    """Every training begins at these, which must know none of the data: a file, a folder or an MLflow address."""
 
     @field_validator("name")
     @classmethod

@@ -106,6 +106,12 @@ def build(
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), net=net))
 
 
+def head(build_for: Callable[[int], nn.Module], classes: int) -> frozenset[str]:
+    """The names of the tensors whose shape depends on the number of classes; `build_for` makes a model for so many."""
+    few, more = (build_for(count).state_dict() for count in (classes, classes + 1))
+    return frozenset(name for name in few if name not in more or few[name].shape != more[name].shape)
+
+
 class _Unfilled(TorchFunctionMode):
     """New tensors have a shape and one number of memory, and nothing is drawn; UserError where they would together need
     more memory than this machine has."""

@@ -69,7 +69,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 def find(folder: Path, source: str) -> Path:
     """The file of weights in `folder`, at any depth; `source` is what messages call the folder.
 
-    A safetensors file comes before a torch file, and `weights.safetensors` before any other.
+    A safetensors file comes before a torch file, `weights.safetensors` before any other, and of its kind the one that
+    lies least deep.
 
     Raises:
         UserError: there is none, or there are several and none is the first choice.
@@ -78,6 +79,8 @@ def find(folder: Path, source: str) -> Path:
     for candidates in ([path for path in files if path.name == f"weights{SAFETENSORS}"],
                        [path for path in files if path.suffix == SAFETENSORS],
                        [path for path in files if path.suffix in TORCH]):
+        least = min((len(path.parts) for path in candidates), default=0)
+        candidates = [path for path in candidates if len(path.parts) == least]
         if len(candidates) == 1:
             return candidates[0]
         if candidates:

@@ -6,7 +6,7 @@ Lightning. What fits to the last tensor is taken, and what was done for it is sa
 about.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -24,9 +24,11 @@ class Fitted(NamedTuple):
 
     state: dict[str, Tensor]
     notes: tuple[str, ...]
+    fresh: tuple[str, ...] = ()  # the names of the head where the file has none of this shape: the model's own weights
 
 
-def fit(model: nn.Module, states: Mapping[str, State], source: str, key: str | None = None) -> Fitted:
+def fit(model: nn.Module, states: Mapping[str, State], source: str, key: str | None = None,
+        head: Collection[str] = ()) -> Fitted:
     """The one of `states` that is of `model`, with the model's names and number types.
 
     Args:
@@ -35,15 +37,16 @@ def fit(model: nn.Module, states: Mapping[str, State], source: str, key: str | N
         states: the state dicts of a file by their keys, as `checkpoint.read` returns them.
         source: what messages call the file.
         key: which of them, or the part of one whose names begin so: `ema`, `state_dict.model`. None: whichever fits.
+        head: names of tensors of the model that may be missing, or of another shape, all of them together.
 
     Raises:
         UserError: none fits, or several do; a tensor that is missing, unexpected, of another shape or kind, without
             values, or not finite.
     """
     chosen = states if key is None else {key: _part(states, key, source)}
-    fitting = {place: found for place, state in chosen.items() if (found := _first_fit(model, state)) is not None}
+    fitting = {place: found for place, state in chosen.items() if (found := _first_fit(model, state, head)) is not None}
     if not fitting:
-        raise UserError(_misfit(model, chosen, source, split=key is None))
+        raise UserError(_misfit(model, chosen, source, head, split=key is None))
     if len(fitting) > 1:
         raise UserError(f"{source}: holds {len(fitting)} state dicts of this model: {_listed(fitting)}; name the one "
                         f"that is meant, as {source}#{next(iter(fitting))}")
@@ -51,7 +54,7 @@ def fit(model: nn.Module, states: Mapping[str, State], source: str, key: str | N
     infinite = [name for name, tensor in found.state.items() if not torch.isfinite(tensor).all()]
     if infinite:
         raise UserError(f"{source}: {len(infinite)} tensors hold NaN or infinite numbers: {', '.join(infinite[:3])}")
-    return Fitted(found.state, (*([f"its {place!r}"] if place and key is None else []), *found.notes))
+    return found._replace(notes=(*([f"its {place!r}"] if place and key is None else []), *found.notes))
 
 
 def problems(wanted: State, found: State) -> list[str]:
@@ -75,22 +78,32 @@ def _wrong(name: str, want: Tensor, have: Tensor) -> str | None:
     return None
 
 
-def _first_fit(model: nn.Module, state: State) -> Fitted | None:
+def _first_fit(model: nn.Module, state: State, head: Collection[str] = ()) -> Fitted | None:
     """`state` as one of the whole `model`, under the first of its spellings that fits; None where none does."""
     whole = model.state_dict()
     for names, spelled in _spellings(state):
-        for prefix, wanted in _targets(model, spelled):
-            counters = {name: tensor for name, tensor in wanted.items()
-                        if name.endswith(COUNTED) and name not in spelled}
-            if problems(wanted, spelled | counters):
+        for prefix, target in _targets(model, spelled):
+            fresh, wanted, found = _without_head(prefix, target, spelled, head)
+            counters = {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTED) and name not in found}
+            if problems(wanted, found | counters):
                 continue
-            converted = {f"{tensor.dtype}".removeprefix("torch.") for name, tensor in spelled.items()
+            converted = {f"{tensor.dtype}".removeprefix("torch.") for name, tensor in found.items()
                          if tensor.is_floating_point() and tensor.dtype != wanted[name].dtype}
             notes = [*names, *([f"without {COUNTED}, which counts from 0"] if counters else []),
                      *([f"converted from {', '.join(sorted(converted))}"] if converted else [])]
-            fitted = {f"{prefix}{name}": tensor.detach().to(wanted[name].dtype) for name, tensor in spelled.items()}
-            return Fitted(dict(whole) | fitted, tuple(notes))
+            fitted = {f"{prefix}{name}": tensor.detach().to(wanted[name].dtype) for name, tensor in found.items()}
+            return Fitted(dict(whole) | fitted, tuple(notes), tuple(f"{prefix}{name}" for name in fresh))
     return None
+
+
+def _without_head(prefix: str, wanted: State, found: State,
+                  head: Collection[str]) -> tuple[list[str], dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of `head`, which is named as in the whole model, where any of them is missing or of another shape;
+    and both state dicts without them."""
+    names = [name for name in wanted if f"{prefix}{name}" in head]
+    if all(name in found and found[name].shape == wanted[name].shape for name in names):
+        names = []
+    return names, *({name: tensor for name, tensor in state.items() if name not in names} for state in (wanted, found))
 
 
 def _targets(model: nn.Module, state: State) -> list[tuple[str, State]]:
@@ -147,7 +160,7 @@ def _parts(states: Mapping[str, State]) -> dict[str, State]:
     return parts
 
 
-def _misfit(model: nn.Module, states: Mapping[str, State], source: str, *, split: bool) -> str:
+def _misfit(model: nn.Module, states: Mapping[str, State], source: str, head: Collection[str], *, split: bool) -> str:
     """Why none of `states` fits: which part of one would, or what is wrong with the one that comes nearest."""
     fitting = [place for place, part in _parts(states).items() if _first_fit(model, part) is not None] if split else []
     if fitting:
@@ -156,9 +169,10 @@ def _misfit(model: nn.Module, states: Mapping[str, State], source: str, *, split
     nearest, wrong = -1, [""]
     for state in states.values():
         for _, spelled in _spellings(state):
-            for _, wanted in _targets(model, spelled):
-                if (common := len(wanted.keys() & spelled.keys())) > nearest:
-                    nearest, wrong = common, problems(wanted, spelled)
+            for prefix, target in _targets(model, spelled):
+                _, wanted, found = _without_head(prefix, target, spelled, head)
+                if (common := len(wanted.keys() & found.keys())) > nearest:
+                    nearest, wrong = common, problems(wanted, found)
     return f"{source}: these weights are not of this model: {'; '.join(wrong)}"
 
 

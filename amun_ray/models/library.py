@@ -1,18 +1,24 @@
 """Networks of other libraries, by the name that they have there: `torchvision:resnet50`, `timm:vit_small_patch16_224`,
-`huggingface:FOLDER`. All are constructed without a network connection, and their weights drawn anew."""
+`huggingface:FOLDER`, `transformers:KIND`. All are made without a network connection, and their weights drawn anew."""
 
+import copy
 import json
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.names import suggestion
 
+ELSEWHERE = {"_name_or_path", "architectures", "dtype", "finetuning_task", "id2label", "image_size", "label2id",
+             "model_type", "num_channels", "num_labels", "problem_type", "torch_dtype", "transformers_version"}
+# of a config.json: where the network is from, and what the data decides
 ONE_OUTPUT = {"aux_logits": False}  # of the Inception family, whose training mode returns logits twice
 
 
@@ -111,17 +117,44 @@ def _check_huggingface(name: str) -> None:
 
 def _huggingface(name: str, *, channels: int, classes: int, size: int, **options: Any) -> nn.Module:
     """The image classifier that the `config.json` of a folder describes; it returns its logits alone."""
-    transformers = _module("transformers", "huggingface")
-    folder, place = Path(name).expanduser(), f"huggingface:{name}"
+    kind, settings = _described(name, options)
+    return _transformers(kind, channels=channels, classes=classes, size=size, **settings)
 
-    def make(**changes: Any) -> nn.Module:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        known = {key: value for key, value in changes.items() if hasattr(config, key) or key == "num_labels"}
-        for key, value in known.items():
-            setattr(config, key, value)
+
+def _described(folder: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The kind of network in a folder, and its settings there, with `options` over them."""
+    path = Path(folder).expanduser() / "config.json"
+    settings = _json(path)
+    if not isinstance(kind := settings.get("model_type"), str):
+        raise UserError(f"{path}: has no model_type; name a folder that save_pretrained wrote")
+    _check_transformers(kind)
+    known = {key: value for key, value in settings.items() if key not in ELSEWHERE and hasattr(_default(kind), key)}
+    return kind, known | dict(options)
+
+
+def _default(kind: str) -> Any:
+    return _module("transformers", "huggingface").AutoConfig.for_model(kind)
+
+
+def _check_transformers(kind: str) -> None:
+    _known(kind, _module("transformers", "huggingface").CONFIG_MAPPING, "transformers")
+
+
+def _transformers(kind: str, *, channels: int, classes: int, size: int, **options: Any) -> nn.Module:
+    """An image classifier of a kind such as `vit`; the options are what its `config.json` would have."""
+    transformers, default = _module("transformers", "huggingface"), _default(kind)
+    for key in options:
+        if not hasattr(default, key):
+            raise UserError(f"model: a {kind} of transformers has no option {key!r}"
+                            f"{suggestion(key, default.to_dict())}".removesuffix("."))
+
+    def make(**settings: Any) -> nn.Module:
+        config = transformers.AutoConfig.for_model(kind, **settings)
         return transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
 
-    net = _made(place, make, num_labels=classes, num_channels=channels, image_size=size, **options)
+    shape = {key: value for key, value in {"num_channels": channels, "image_size": size}.items()
+             if hasattr(default, key)}
+    net = _made(f"transformers:{kind}", make, **(shape | options), num_labels=classes)
     net.register_forward_hook(_logits_alone)
     return net
 
@@ -130,22 +163,81 @@ def _logits_alone(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
     return output.logits
 
 
-def _huggingface_constants(name: str) -> Constants | None:
-    """Those of the folder's `preprocessor_config.json`, where it has one that normalises."""
-    path = Path(name).expanduser() / "preprocessor_config.json"
-    if not path.is_file():
+def renamed(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """`state` under the names of `net`, where that is of transformers, whose files have names of their own.
+
+    Tensors of another shape than in `net` are zeros of their shape, what is missing there is missing here. None for any
+    other network, and for a state of which the library makes nothing.
+    """
+    if not isinstance(transformers := sys.modules.get("transformers"), ModuleType) or not isinstance(
+            net, transformers.PreTrainedModel):
         return None
+    logging, level = transformers.utils.logging, transformers.utils.logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            loaded, found = type(net).from_pretrained(
+                None, config=copy.deepcopy(net.config), state_dict=dict(state), output_loading_info=True,
+                ignore_mismatched_sizes=True)
+    except Exception:  # whatever it raises for a state that is not of such a network
+        return None
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+    other = {name: torch.zeros(shape) for name, shape, _ in found["mismatched_keys"]}
+    kept = {name: tensor for name, tensor in loaded.state_dict().items() if name not in found["missing_keys"]}
+    return kept | other | {name: state[name] for name in found["unexpected_keys"] if name in state}
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
-    if not settings.get("do_normalize", True) or "image_mean" not in settings:
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: a JSON object is expected, found {type(settings).__name__}")
+    return settings
+
+
+def folder_constants(folder: str) -> Constants | None:
+    """Those of a folder of weights: its `preprocessor_config.json` or, as timm writes them, the `pretrained_cfg` in its
+    `config.json`. None where it says nothing of pixels.
+
+    Raises:
+        UserError: one of these files cannot be read, or has no numbers there.
+    """
+    path = Path(folder).expanduser() / "preprocessor_config.json"
+    settings = _json(path) if path.is_file() else {}
+    scale = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255
+    mean, std = settings.get("image_mean"), settings.get("image_std")
+    if settings and not settings.get("do_normalize", True):
+        mean, std = [0.0] * 3, [1.0] * 3
+    elif not settings and (path := path.with_name("config.json")).is_file():
+        found = _json(path).get("pretrained_cfg") or {}
+        mean, std = found.get("mean"), found.get("std")
+    if mean is None or std is None:
         return None
-    return Constants(tuple(settings["image_mean"]), tuple(settings["image_std"]))
+    try:
+        return Constants(tuple(float(one) / scale for one in mean), tuple(float(one) / scale for one in std))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: mean and std must be lists of numbers, found {mean!r} and {std!r}") from error
 
 
 LIBRARIES: dict[str, Library] = {
     "torchvision": Library(_check_torchvision, _torchvision, lambda name: None),
     "timm": Library(_check_timm, _timm, _timm_constants),
-    "huggingface": Library(_check_huggingface, _huggingface, _huggingface_constants),
+    "huggingface": Library(_check_huggingface, _huggingface, folder_constants),
+    "transformers": Library(_check_transformers, _transformers, lambda name: None),
 }
+
+
+def portable(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A name and options that mean the same network on every machine: in the place of a folder, what is in it."""
+    library, _, rest = name.partition(":")
+    if library != "huggingface":
+        return name, dict(options)
+    kind, settings = _described(rest, options)
+    return f"transformers:{kind}", settings

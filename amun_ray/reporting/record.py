@@ -138,7 +138,7 @@ class Record:
 
     @property
     def _description(self) -> dict[str, Any]:
-        return self.workspace.sweep.model.model_dump() | self.workspace.model_shape
+        return self.workspace.network.description
 
     def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, bytes]:
         return {name: self.workspace.store.read(unit, name).to_pybytes() for name in names}

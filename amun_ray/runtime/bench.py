@@ -16,6 +16,7 @@ from amun_ray.metrics import predict
 from amun_ray.runtime.cluster import take_device
 from amun_ray.storage.store import Store
 from amun_ray.training.parts import Part
+from amun_ray.work.checkpoints import Checkpoint
 from amun_ray.work.units import Workspace
 
 
@@ -24,6 +25,7 @@ class SharedWorkspace(Workspace):
     """A workspace whose samples every node can reach: they stay in the object store behind `samples`."""
 
     samples: tuple[ray.ObjectRef, ray.ObjectRef]  # pixels (N, C, H, W) uint8, labels (N,) int64
+    beginning: tuple[ray.ObjectRef] | None = None  # the weights of `start`, as arrays by name: all but a fresh head
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In a worker: what the driver was allowed to import for this sweep, this process is allowed, too."""
@@ -31,9 +33,21 @@ class SharedWorkspace(Workspace):
         allow(self.sweep.own_names)
 
     @classmethod
-    def open(cls, sweep: Sweep, store: Store, dataset: Dataset) -> Self:
-        """Put the dataset into the object store, once."""
-        return cls.of(sweep, store, dataset, (ray.put(dataset.pixels), ray.put(dataset.labels)))
+    def open(cls, sweep: Sweep, store: Store, dataset: Dataset, start: Checkpoint | None = None) -> Self:
+        """Put the dataset, and the weights at which every training begins, into the object store, once."""
+        arrays = start and {name: tensor.numpy() for name, tensor in start.state.items()}
+        return cls.of(sweep, store, dataset, start, (ray.put(dataset.pixels), ray.put(dataset.labels)),
+                      None if arrays is None else (ray.put(arrays),))
+
+    def beginner(self, seed: int) -> nn.Module:
+        """The network as a training finds it: as `new_model`, with the weights of `start` where there are any."""
+        model = self.new_model(seed)
+        if self.beginning is None:
+            return model
+        (given,) = ray.get(list(self.beginning))
+        drawn = {name: tensor for name, tensor in model.state_dict().items() if name not in given}
+        model.load_state_dict(drawn | {name: shared_tensor(array) for name, array in given.items()})
+        return model
 
 
 class Bench:

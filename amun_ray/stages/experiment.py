@@ -95,7 +95,7 @@ class Experiment:
                 check_concurrent(sweep.search.concurrent, workers)
             for line in changes(sweep, output):
                 say(line)
-            workspace = SharedWorkspace.open(sweep, share_key(store), plan.dataset)
+            workspace = SharedWorkspace.open(sweep, share_key(store), plan.dataset, plan.start)
             record = Record.open(tracker, _run_key(plan, store, tracker), workspace, environment(str(cluster)))
             status = "FAILED"
             try:

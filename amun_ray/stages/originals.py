@@ -46,9 +46,10 @@ def _train(workspace: SharedWorkspace, training: Training, unit: Unit) -> bool:
 def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> None:
     """Train or load one model, predict every sample with it, and store both."""
     here, started = bench(workspace), time.monotonic()
-    model = workspace.new_model(training.seed).to(here.device)
+    loaded = training.checkpoint is not None
+    model = (workspace.new_model(training.seed) if loaded else workspace.beginner(training.seed)).to(here.device)
     try:
-        if training.checkpoint is not None:
+        if loaded:
             model.load_state_dict(training.checkpoint.state)
         else:
             for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,

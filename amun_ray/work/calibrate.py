@@ -49,7 +49,7 @@ def _unit(plan: Plan) -> Unit:
     settings = sweep.inputs(mode="json")
     recipe = settings["training"]
     return Unit("calibrations", {
-        "images": list(dataset.pixels.shape), "classes": dataset.classes, "model": settings["model"],
+        "images": list(dataset.pixels.shape), "classes": dataset.classes, "model": plan.network.identity["model"],
         "training": {key: recipe[key] for key in ("batch_size", "precision", "compile")},
         "unlearning": settings["unlearning"], "attack": settings["attack"], "rmia": settings["rmia"],
         "augmentation": list(sweep.data.augmentation), "threads": sweep.resources.threads})

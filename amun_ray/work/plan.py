@@ -22,6 +22,7 @@ from amun_ray.data.twins import forgotten_near_copies, forgotten_twins, unseen_t
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
+from amun_ray.work.network import Network
 from amun_ray.work.units import ForgetCase, Workspace, rows_digest
 
 WARNING = "warning: "
@@ -29,6 +30,10 @@ ELSEWHERE = ("storage", "tracking", "resources")  # where it runs and where it w
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
               "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
+
+
+BEGUN = ("every training begins at these weights, the retrained and the reference models' too: retraining means from "
+         "there on, and what the weights know of D_F, all models keep")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +113,8 @@ class Plan:
         """By what and on which sets the settings were chosen, for those who read the results."""
         names = ", ".join(dict.fromkeys(case.name for case in self.held_out))
         return (f"Settings were searched by {OBJECTIVES[self.sweep.search.objective]}, mean over the forget set(s) "
-                f"{names} of {self.sweep.held_out.originals} original(s); these share no sample with the final ones.")
+                f"{names} of {self.sweep.held_out.originals} original(s); these share no sample with the final ones."
+                + (f" Weights: {self.start.source}; {BEGUN}." if self.start else ""))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -118,7 +124,10 @@ class Plan:
         and a list may be written anew under its old name.
         """
         settings = self.sweep.inputs(mode="json", exclude=set(ELSEWHERE))
+        settings["model"] = self.network.identity["model"]
         read: dict[str, Any] = {"checkpoints": [one.digest for one in self.checkpoints]} if self.checkpoints else {}
+        if self.start is not None:
+            read["start"] = self.start.digest
         if self.request is not None:
             read["forget"] = rows_digest(self.sets.final[0])
         return {"sweep": settings, "dataset": self.dataset.digest} | read
@@ -142,13 +151,24 @@ class Plan:
         model = self.new_model() if sources else None
         return [read_checkpoint(source, self.sweep.tracking.uri, model) for source in sources or ()]
 
+    @cached_property
+    def start(self) -> Checkpoint | None:
+        """The weights at which every training begins; UserError as `read_checkpoint`."""
+        source = self.sweep.model.weights
+        return source and read_checkpoint(source, self.sweep.tracking.uri, self.new_model(), self.network.head)
+
+    @cached_property
+    def network(self) -> Network:
+        """The sweep's network for these data; UserError as `Network.of`."""
+        return Network.of(self.sweep, self.dataset)
+
     def workspace(self, store: Store) -> Workspace:
         """What every piece of work of the sweep needs to know."""
-        return Workspace.of(self.sweep, store, self.dataset)
+        return Workspace.of(self.sweep, store, self.dataset, self.start)
 
     def new_model(self) -> nn.Module:
         """The sweep's network on the CPU, initialised from the sweep's seed, normalisation in front."""
-        return self.workspace(self.store(Path())).new_model(self.sweep.seed)
+        return self.network.build(self.sweep.seed)
 
     def check(self) -> None:
         """Draw the forget sets, build the network, read the checkpoints: here, before any worker is asked for.
@@ -162,9 +182,9 @@ class Plan:
             raise UserError(f"data.crop: must be less than the {self.dataset.size} pixels of a side, but got {crop}")
         network = self.new_model()
         wanted = str(network.normalize)
-        for one in self.checkpoints:
-            network.load_state_dict(one.state)
-            if self.sweep.data.normalize != "dataset" and str(network.normalize) != wanted:
+        for one in [*self.checkpoints, *filter(None, [self.start])]:
+            one.begin(network)
+            if self.sweep.data.normalize is not None and str(network.normalize) != wanted:
                 raise UserError(f"{one.source}: brings a normalisation of its own, {network.normalize}, and "
                                 f"data.normalize says {wanted}; leave data.normalize out, or give these numbers")
 
@@ -187,6 +207,9 @@ class Plan:
               for number, (rows, name) in enumerate(zip(sets.held_out, sets.groups, strict=False))),
             *(f"  original {k}  {one.source}: {'; '.join(one.notes)}" for k, one in enumerate(self.checkpoints)
               if one.notes),
+            *([f"  weights     {self.start}", f"  {BEGUN}"] if self.start else []),
+            *([f"  normalise   {self.new_model().normalize}, {self.network.why}"] if self.start or self.checkpoints
+              else []),
             *(f"  {warning}" for warning in self.warnings),
             f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
             f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "

@@ -11,16 +11,15 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from torch import nn
 
-from amun_ray import models
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import Split
-from amun_ray.models.normalize import statistics
 from amun_ray.storage.store import Store, Unit, digest
 from amun_ray.unlearn import Contender, find
 from amun_ray.work.checkpoints import Checkpoint
+from amun_ray.work.network import Network
 
 WEIGHTS, LOGITS = "weights.safetensors", "logits.npy"
 RADIUS = "eps_init"  # metadata key of a shard: the first radius of its set, where the attack has one
@@ -37,34 +36,26 @@ class Workspace:
     classes: int
     size: int  # N, training and test samples together
     train_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    network: Network
+    start: str | None  # the digest of the weights at which every training begins; None: each draws its own
 
     @classmethod
-    def of(cls, sweep: Sweep, store: Store, dataset: Dataset, *more: Any) -> Self:
+    def of(cls, sweep: Sweep, store: Store, dataset: Dataset, start: Checkpoint | None = None, *more: Any) -> Self:
         """The facts of `dataset`, and what a subclass adds to them."""
-        setting = sweep.data.normalize
-        mean, std = dataset.statistics if setting == "dataset" else statistics(setting, dataset.channels)
         return cls(sweep, store, dataset.digest, dataset.pixels.shape[1:], dataset.classes, len(dataset),
-                   dataset.train_size, mean, std, *more)
+                   dataset.train_size, Network.of(sweep, dataset), start and start.digest, *more)
 
     @property
     def model_inputs(self) -> dict:
         """What a model depends on beside the rows and the seed it is trained with."""
-        return self.network_inputs | {"recipe": self.sweep.inputs()["training"],
-                                      "augmentation": list(self.sweep.data.augmentation)}
+        start = {} if self.start is None else {"start": self.start}
+        return self.network_inputs | start | {"recipe": self.sweep.inputs()["training"],
+                                              "augmentation": list(self.sweep.data.augmentation)}
 
     @property
     def network_inputs(self) -> dict:
         """The part of these that a loaded model depends on, too."""
-        normalize = {key: value for key, value in self.sweep.inputs()["data"].items() if key == "normalize"}
-        return {"dataset": self.data_digest, "model": self.sweep.model.model_dump(), **normalize}
-
-    @property
-    def model_shape(self) -> dict[str, Any]:
-        """What the network learns from the dataset: the arguments of `models.build` that no config can choose."""
-        return {"channels": self.shape[0], "classes": self.classes, "size": min(self.shape[1:]),
-                "mean": self.mean, "std": self.std}
+        return {"dataset": self.data_digest} | self.network.identity
 
     def split(self, forget: np.ndarray, labels: np.ndarray) -> Split:
         """D_R, D_F and D_T for a forget set; `labels` (N,) of all samples."""
@@ -72,7 +63,7 @@ class Workspace:
 
     def new_model(self, seed: int) -> nn.Module:
         """The sweep's network on the CPU, initialised from `seed`, normalisation in front."""
-        return models.build(self.sweep.model.name, seed=seed, options=self.sweep.model.options, **self.model_shape)
+        return self.network.build(seed)
 
 
 def case_weights(place: int) -> str:
@@ -233,9 +224,9 @@ def case_inputs(workspace: Workspace, contender: Contender, settings: Hyperparam
     sweep, chosen = workspace.sweep, settings._asdict()
     given = sweep.method_settings(contender) | settings.own
     chosen["own"] = find(contender.method).complete(*contender, given)
-    return {"contender": list(contender), "settings": chosen, "unlearning": sweep.unlearning.model_dump(),
+    return {"contender": list(contender), "settings": chosen, "unlearning": sweep.inputs()["unlearning"],
             "augmentation": list(sweep.data.augmentation), "rmia": sweep.model_dump()["rmia"],
-            "dataset": workspace.data_digest, "model": sweep.model.model_dump(),
+            "dataset": workspace.data_digest, "model": workspace.network.identity["model"],
             "cases": [case.lineage | {"seed": case.seed(workspace, run)} for case in cases]}
 
 

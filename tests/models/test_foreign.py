@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from amun_ray.base.errors import UserError
-from amun_ray.models import build
+from amun_ray.models import build, head
 from amun_ray.models.checkpoint import digest
 from amun_ray.models.foreign import fit
 
@@ -141,3 +141,35 @@ def test_what_does_not_fit_is_one_line(state, message):
         fit(model, {"": state}, "file")
     assert "\n" not in str(caught.value)
     assert digest(model) == digest(make())
+
+
+HEAD = {"net.linear.weight", "net.linear.bias"}
+
+
+def test_a_head_for_other_classes_or_none_is_left_to_the_model_where_it_may():
+    four = build("small_cnn", channels=1, classes=4, size=8, mean=(0.3,), std=(0.4,), seed=1, options={"width": 4})
+    bare = {name: tensor for name, tensor in NET.items() if not name.startswith("linear")}
+    for state in (four.net.state_dict(), under("module.", dict(four.net.state_dict())), bare):
+        with pytest.raises(UserError, match=r"linear"):
+            fit(make(), {"": state}, "file")
+        fitted = fit(make(), {"": state}, "file", head=HEAD)
+        assert set(fitted.fresh) == HEAD
+        assert all(torch.equal(fitted.state[name], make().state_dict()[name]) for name in HEAD)
+        for name, tensor in fitted.state.items():
+            theirs = (four.net.state_dict() if state is not bare else NET)
+            if name.startswith("net.") and name not in HEAD:
+                assert torch.equal(tensor, theirs[name.removeprefix("net.")]), name
+    assert fit(make(), {"": NET}, "file", head=HEAD).fresh == ()  # the same classes: all of it is taken
+
+
+def test_beside_the_head_everything_must_fit_and_the_layer_that_does_not_is_named():
+    wide = build("small_cnn", channels=1, classes=4, size=8, mean=(0.3,), std=(0.4,), seed=1, options={"width": 8})
+    with pytest.raises(UserError, match="file: these weights are not of this model: features.0.weight has") as caught:
+        fit(make(), {"": wide.net.state_dict()}, "file", head=HEAD)
+    assert "linear" not in str(caught.value)
+
+
+def test_the_head_is_what_the_number_of_classes_decides():
+    def of(classes):
+        return build("small_cnn", channels=1, classes=classes, size=8, mean=(0.3,), std=(0.4,), seed=0)
+    assert head(of, 3) == HEAD

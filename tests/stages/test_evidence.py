@@ -28,7 +28,7 @@ FORGET = np.arange(40)
 def space(tmp_path):
     """What of a workspace is asked of predictions and of attacks."""
     return Workspace(SimpleNamespace(seed=0, rmia=RmiaSettings()), Store(str(tmp_path / "store")), "", (1, 1, 1),
-                     CLASSES, SIZE, TRAIN, (), ())
+                     CLASSES, SIZE, TRAIN, None, None)
 
 
 def logits_of(seen: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""What the sweep's network is, the same on every machine, and by which numbers it normalises pixels."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from amun_ray import models
+from amun_ray.base.errors import UserError
+from amun_ray.config.fields import FOLDER
+from amun_ray.config.schema import Sweep
+from amun_ray.data.dataset import Dataset
+from amun_ray.models import library
+from amun_ray.models.normalize import statistics
+
+
+class Network(NamedTuple):
+    """What `models.build` is told, but for the seed; and why these pixel statistics."""
+
+    name: str
+    options: dict[str, Any]
+    channels: int
+    classes: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    normalize: Any  # as digests know it; None: by the training images
+    why: str
+
+    @classmethod
+    def of(cls, sweep: Sweep, dataset: Dataset) -> "Network":
+        """UserError where the folders of weights name different pixel statistics, or such as do not fit the images."""
+        name, options = library.portable(sweep.model.name, sweep.model.options)
+        return cls(name, options, dataset.channels, dataset.classes, dataset.size, *_normalization(sweep, dataset))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all that is made with the network depends on."""
+        chosen = {"model": {"name": self.name, "options": self.options}}
+        return chosen if self.normalize is None else chosen | {"normalize": self.normalize}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The arguments of `models.build` but for the seed."""
+        return {key: value for key, value in self._asdict().items() if key not in ("normalize", "why")}
+
+    def build(self, seed: int) -> nn.Module:
+        """The network on the CPU, initialised from `seed`, normalisation in front."""
+        return models.build(seed=seed, **self.description)
+
+    def head(self) -> frozenset[str]:
+        """The names of the tensors that depend on the number of classes."""
+        return models.head(lambda classes: self._replace(classes=classes).build(0), self.classes)
+
+
+def _normalization(sweep: Sweep, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...], Any, str]:
+    """Mean, std, how digests know them, and why these."""
+    setting = sweep.data.normalize
+    if setting is None and (brought := _brought(sweep)) is not None:
+        (mean, std), place = brought
+        if len(mean) == dataset.channels:
+            return mean, std, {"mean": mean, "std": std}, f"as {place} says"
+    if setting in (None, "dataset"):
+        hint = "; public weights of torchvision's are for data.normalize: imagenet"
+        torchvision = setting is None and sweep.model.name.startswith("torchvision:")
+        return *dataset.statistics, None, f"as the training images are{hint if torchvision else ''}"
+    mean, std = statistics(setting, dataset.channels)
+    return mean, std, setting, "as data.normalize says"
+
+
+def _brought(sweep: Sweep) -> tuple[library.Constants, str] | None:
+    """The numbers that come with a library's network which is not trained from scratch, and where they stand."""
+    given = [place for place in (sweep.model.weights, *(sweep.originals.checkpoints or ())) if place]
+    found = library.split(sweep.model.name)
+    if found is None or not given:
+        return None
+    folders = [place.removeprefix(FOLDER).partition("#")[0] for place in given]
+    brought = {folder: constants for folder in folders if Path(folder).expanduser().is_dir()
+               and (constants := library.folder_constants(folder)) is not None}
+    if len(set(brought.values())) > 1:
+        raise UserError(f"data.normalize: {' and '.join(list(brought)[:2])} are for pixels normalised differently; say "
+                        "here which is meant")
+    for place, constants in brought.items():
+        return constants, place
+    row, rest = found
+    constants = row.constants(rest)
+    return None if constants is None else (constants, sweep.model.name)
