@@ -144,6 +144,13 @@ class Files:
         found = self._root[0].get_file_info(pafs.FileSelector(self.locate(folder), allow_not_found=True))
         return {entry.base_name: entry.mtime for entry in found}
 
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The bytes of every file below `folder`, by its name relative to the store. Cost: one listing of all."""
+        filesystem, root = self._root
+        place = f"{root}/{folder}".rstrip("/")
+        found = filesystem.get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
+        return {entry.path[len(root) + 1:]: entry.size for entry in found if entry.is_file}
+
     def remove(self, name: str) -> None:
         """Remove the file `name`, relative to the store; none there is well."""
         with suppress(FileNotFoundError):

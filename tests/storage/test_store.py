@@ -130,3 +130,16 @@ def test_a_storage_that_does_not_answer_does_not_hang_the_sweep(monkeypatch):
         uri = f"s3://bucket/below?scheme=http&endpoint_override=127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UserError, match="does not answer within 0.2 s"):
             Store(uri).check_writable()
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_sizes_are_those_of_every_file_below_a_folder(kind, tmp_path, request):
+    found = files.Files(str(tmp_path) if kind == "folder" else request.getfixturevalue("bucket")())
+    assert found.sizes() == {}
+    found.put("a/b/c", b"123")
+    found.put("a/d", b"")
+    found.put("e", b"45")
+    assert {name: size for name, size in found.sizes().items() if not name.startswith("scratch")} == {
+        "a/b/c": 3, "a/d": 0, "e": 2}
+    assert found.sizes("a") == {"a/b/c": 3, "a/d": 0}
+    assert found.sizes("none") == {}

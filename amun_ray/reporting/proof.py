@@ -1,0 +1,227 @@
+"""The proof of one deletion request, for somebody who was not there: what was asked, what was done, what is shown by it
+and what is not. Everything is said by the ledger; pictures and environment are what the step has left beside it.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amun_ray import plots
+from amun_ray.base.files import write_whole
+from amun_ray.ledger import Asked, Entry, History
+from amun_ray.metrics import Split, logit_scaled
+from amun_ray.reporting.columns import ACCESS
+from amun_ray.reporting.document import Document, Picture, Section, Table
+from amun_ray.storage.store import digest
+
+FIGURE, NAMES = "confidence.png", ("proof.html", "proof.pdf")
+SHOWN_ROWS = 30
+MEASURES = {  # term: (name, what a good value is where no model was retrained, what it says)
+    "unlearn_accuracy": ("accuracy on the forgotten pictures", "as on unseen pictures, not 0",
+                         "how many the model still classifies right; a model that never saw them does so, too"),
+    "retain_accuracy": ("accuracy on the remaining pictures", "as before",
+                        "whether the model still knows what it was to keep"),
+    "test_accuracy": ("accuracy on unseen pictures", "as before", "whether the model is still good at its work"),
+    "forget_test_auc": ("FT AUC, forgotten against unseen", "50",
+                        "how well an attacker (RMIA) tells the forgotten pictures from pictures never seen: 50 is a "
+                        "coin toss, 100 is always"),
+    "forget_retain_auc": ("FR AUC, remaining against forgotten", "as after retraining, above 50",
+                          "how well the attacker tells remaining pictures from the forgotten ones"),
+    "test_accuracy_lost": ("test accuracy lost since the first original", "0 or less",
+                           "what the deletions so far cost"),
+    "average_gap": ("Avg. Gap", "0", "mean distance of these scores to a model that was really retrained without the "
+                                     "pictures"),
+}
+NO_GUARANTEE = (
+    "Unlearning changes a trained model; it is not a proof in the mathematical sense that no trace is left. The "
+    "numbers above are evidence against the attacks that were run, and against no others.",
+    "An FT AUC of 50 over few pictures is uncertain: read its interval. One picture may be remembered while the mean "
+    "over all of them says nothing.",
+    "The scores are compared with models trained by the recipe of the config; for models made otherwise they say less.",
+    "Copies of the model or of the pictures that left this system, and what others made from them, are not touched.",
+    "Who may ask for a deletion, and whether these rows are that person's, is for people to check, not for a record.")
+
+
+def confidence_picture(before: np.ndarray, after: np.ndarray, labels: np.ndarray, split: Split) -> bytes:
+    """The PNG of the confidence in the true class before and after.
+
+    Args:
+        before, after: logits (N, classes) of the two models.
+        labels: (N,) int64.
+        split: D_R, D_F and D_T.
+    """
+    shown = {}
+    for title, logits in (("Before", before), ("After", after)):
+        values = logit_scaled(logits, labels)
+        shown[title] = {name: values[getattr(split, name)] for name in ("retain", "forget", "test")}
+    return plots.png(plots.confidence_histograms(shown))
+
+
+def write_proof(history: History, request: str, folder: Path, environment: Mapping[str, str]) -> dict[str, bytes]:
+    """Write the proof of a request, as it stands, into `folder / request`; returns its files by name.
+
+    The picture of `confidence_picture` is taken from there, where it is.
+    """
+    place = folder / request
+    place.mkdir(parents=True, exist_ok=True)
+    figure = place / FIGURE
+    document = proof(history, request, figure.read_bytes() if figure.is_file() else None, environment)
+    files = dict(zip(NAMES, (document.html(), document.pdf()), strict=True))
+    for name, content in files.items():
+        write_whole(place / name, content)
+    return files
+
+
+def proof(history: History, request: str, figure: bytes | None, environment: Mapping[str, str]) -> Document:
+    """The proof of the request of this id, from the entries of the ledger about it."""
+    asked = history.requests[request]
+    verdict, good = _verdict(asked)
+    sections = [_asked(asked), _done(history, asked), *_evidence(asked, figure), *_limits(asked), *_purged(asked),
+                Section("What this does not guarantee", points=NO_GUARANTEE), _cost(asked, environment),
+                _record(history, asked)]
+    name = history.opened.content.get("registry", "") if history.opened else ""
+    return Document(f"Deletion request {request}: what was done, and the evidence", f"Model {name}. As the ledger says "
+                    f"it after entry {len(history.entries) - 1}. All times are UTC, all scores in percent.", verdict,
+                    good, sections)
+
+
+def _verdict(asked: Asked) -> tuple[str, bool]:
+    said = asked.finished.content if asked.finished else {}
+    if asked.state in ("received", "begun"):
+        return f"Not done yet: the request is {asked.state}.", False
+    if not said["accepted"]:
+        return (f"Refused: the new model does not keep the limits ({'; '.join(said['reasons'])}). It is kept, and not "
+                "in production.", False)
+    done = {"accepted": "The new model keeps every limit. It is not in production yet.",
+            "promoted": "The new model keeps every limit, and is in production. What the program itself made from the "
+                        "pictures is still stored.",
+            "purged": "The new model keeps every limit, and is in production. What the program itself made from the "
+                      "pictures is deleted."}
+    return done[asked.state], True
+
+
+def _asked(asked: Asked) -> Section:
+    content, rows = asked.received.content, asked.rows
+    facts = [("request", asked.id), ("received", _when(asked.received)), ("asked by", content.get("by") or "not said"),
+             ("named by", str(content.get("source", ""))), ("pictures", str(len(rows))),
+             ("by class", ", ".join(f"{label}: {count}" for label, count in content.get("labels", {}).items())),
+             ("digest of the list", digest([list(row) for row in sorted(rows)]))]
+    if content.get("earlier"):
+        facts.append(("asked before", f"{len(content['earlier'])} of them, in earlier requests"))
+    shown = sorted(rows)[:SHOWN_ROWS]
+    more = "" if len(shown) == len(rows) else f" The first {len(shown)} of {len(rows)}; the ledger has all."
+    return Section("What was asked", tables=(Table(facts, widths=(1, 3)), Table(
+        [(str(row.row), row.picture) for row in shown], ("row of the data", "sha256 of the picture's pixels"), (1, 4))),
+        texts=(f"Each picture is named by its row and by the digest of its pixels, never shown.{more}",))
+
+
+def _done(history: History, asked: Asked) -> Section:
+    facts = [("step", "not begun")]
+    if asked.begun is not None:
+        content = asked.begun.content
+        settings = dict(content["settings"])
+        own = ", ".join(f"{name} {value}" for name, value in (settings.get("own") or {}).items())
+        facts = [("step", f"{content['step']}, begun {_when(asked.begun)}"),
+                 ("together with", ", ".join(one for one in asked.begun.requests if one != asked.id) or "no other"),
+                 ("method", f"{settings['method']} {ACCESS.get(settings['access'], settings['access'])}".strip()),
+                 ("settings", f"learning rate {settings['lr']:.3g}, {settings['schedule']}, {settings['epochs']} epochs"
+                  + (f", {own}" if own else "")),
+                 ("adversarial images", "found on the current model" if content.get("adaptive") else
+                  "found on the first original"),
+                 ("weights before", content["model"])]
+    if asked.finished is not None and "model" in asked.finished.content:
+        model = asked.finished.content["model"]
+        facts += [("weights after", model["weights"]), ("version", str(model["version"])), ("MLflow run", model["run"])]
+    if asked.promoted is not None:
+        content = asked.promoted.content
+        facts.append(("promoted", f"{_when(asked.promoted)}: version {content['version']} in the place of "
+                                  f"{content['before'] or 'the original'}"))
+    earlier = sum(one.id != asked.id and one.received.number < asked.received.number
+                  for one in history.requests.values())
+    past = f" The pictures of {earlier} earlier request{'s' * (earlier != 1)} are no part of its training any more."
+    return Section("What was done", tables=(Table(facts, widths=(1, 3)),), texts=(
+        "The model in production was changed so that it forgets these pictures." + past * bool(earlier),))
+
+
+def _evidence(asked: Asked, figure: bytes | None) -> Iterator[Section]:
+    said = asked.finished.content if asked.finished else {}
+    if not said.get("evidence"):
+        return
+    before, target, ends = said.get("before") or {}, said.get("target") or {}, said.get("intervals") or {}
+    rows = []
+    for term, value in said["evidence"].items():
+        name, good, meaning = MEASURES.get(term, (term, "", ""))
+        interval = f"{ends[term][0]:.1f} to {ends[term][1]:.1f}" if term in ends else ""
+        wanted = f"{target[term]:.2f} (retrained)" if term in target else good
+        rows.append((name, f"{before[term]:.2f}" if term in before else "", f"{value:.2f}", interval, wanted, meaning))
+    told = ("A model was retrained without the pictures for this; its scores are the target." if target else
+            "No model was retrained for this request; the target is what is known of models that forgot.")
+    yield Section("Before and after", texts=(told, "An interval holds the true value in 95 of 100 such measurements."),
+                  tables=(Table(rows, ("measure", "before", "after", "95 % interval", "target", "in plain words"),
+                                (2.2, 1, 1, 1.3, 1.6, 3.4)),),
+                  figures=() if figure is None else (Picture(figure, (
+                      "How sure each model is of the true class, for remaining, forgotten and unseen pictures. Good is "
+                      "that after, the forgotten pictures lie where the unseen ones lie.")),))
+
+
+def _limits(asked: Asked) -> Iterator[Section]:
+    said = asked.finished.content if asked.finished else {}
+    if not said.get("evidence"):
+        return
+    rows = []
+    for term, limit in (said.get("limits") or {}).items():
+        value, name = said["evidence"].get(term), MEASURES.get(term, (term,))[0]
+        if limit is None:
+            rows.append((name, "no limit", "" if value is None else f"{value:.2f}", ""))
+        elif value is None:
+            rows.append((name, f"at most {limit:g}", "not measured in this step", "not judged"))
+        else:
+            rows.append((name, f"at most {limit:g}", f"{value:.2f}", "holds" if value <= limit else "BROKEN"))
+    yield Section("Limits", tables=(Table(rows, ("measure", "limit", "found", ""), (3, 1.2, 1.6, 1.2)),))
+
+
+def _purged(asked: Asked) -> Iterator[Section]:
+    if asked.purged is None:
+        yield Section("Purge", texts=("What the program itself made from the pictures (adversarial images, which are "
+                                      "near copies, and models that remember them) is still stored: amun-forget "
+                                      f"--purge {asked.id} deletes it.",))
+        return
+    content = asked.purged.content
+    search = content["search"]
+    rows = [(room, str(one["count"]), f"{one['bytes']:,}") for room, one in content["deleted"].items()]
+    kept = "No model that was trained on them is left in the store."
+    if content["kept"]:
+        kept = f"Models that were trained on them stay, to judge later requests: {len(content['kept'])}."
+    yield Section("Purge", texts=(
+        f"Deleted {_when(asked.purged)}, then searched again: by the digests of what was made from what, and by "
+        f"content in {search.get('files', 0)} files with {search.get('pictures', 0)} arrays of a picture's size. None "
+        f"is within L2 {search['radius']:.3g} (pixels in [0, 1]; the largest step of the attack on these pictures) of "
+        f"one of them and nearer to it than to every other picture: {search['found']} found. {kept}",),
+        tables=(Table(rows or [("nothing was there", "0", "0")], ("where", "deleted", "bytes"), (2, 1, 1)),),
+        points=[f"Not deleted: {limit}." for limit in content["limits"]])
+
+
+def _cost(asked: Asked, environment: Mapping[str, str]) -> Section:
+    said: Mapping[str, Any] = asked.finished.content if asked.finished else {}
+    facts = [("unlearning", f"{said['seconds']:.1f} seconds")] if "seconds" in said else []
+    return Section("Cost and environment", tables=(
+        Table([*facts, *((name, str(value)) for name, value in environment.items())] or [("cost", "none yet")],
+              widths=(1, 3)),))
+
+
+def _record(history: History, asked: Asked) -> Section:
+    rows = [(str(entry.number), entry.kind, _when(entry), entry.digest) for entry in history.entries
+            if asked.id in entry.requests]
+    return Section("Ledger", texts=(
+        "Each entry of the ledger carries the digest of the one before it, so none can be changed or taken out unseen: "
+        "amun-forget --verify checks that. These are the entries about this request; below, the last of the ledger, "
+        "whose digest vouches for all before it.",),
+        tables=(Table(rows, ("entry", "what", "when", "digest (sha256)"), (0.7, 1.2, 2, 5)),
+                Table([("last entry", str(history.entries[-1].number)), ("chain digest", history.entries[-1].digest)],
+                      widths=(1, 4))))
+
+
+def _when(entry: Entry) -> str:
+    return entry.time[:19].replace("T", " ")

@@ -1,0 +1,165 @@
+"""What MLflow has of deleted work, found by the digests in its tags and deleted for good: runs, logged models, versions
+of registered models, and their files; those that were deleted before, too, which MLflow keeps.
+
+A database that this machine opens itself can be purged of the entries. A server deletes the files, and marks the
+entries as deleted; only its operator, by `mlflow gc`, can remove them.
+Cost: a page of 1,000 runs or 100 logged models a request, over all experiments.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking._tracking_service.utils import _get_store
+
+from amun_ray.base.errors import UserError
+from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, patient, reason
+
+Matches = Callable[[Mapping[str, str]], bool]  # by the tags of a run or a logged model
+
+
+class Logged(NamedTuple):
+    """An entry of MLflow's: `run`, `model` or `version`, its id (`NAME/VERSION` of a version), the bytes of its files,
+    as far as its artifact store tells, and whether it was deleted before."""
+
+    kind: str
+    id: str
+    bytes: int
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Everything that one MLflow database or server has, of all experiments.
+
+    Raises:
+        UserError: nothing answers at `uri`.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        try:
+            with impatient():
+                self._client.search_experiments(max_results=1)
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"tracking.uri {self.uri!r}: MLflow cannot be used: {reason(error)}") from error
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether entries can be removed from here, not only be marked as deleted."""
+        return hasattr(self._store, "_hard_delete_run")
+
+    def found(self, matches: Matches) -> list[Logged]:
+        """The runs and logged models whose tags match, and the registered versions of these; versions first, runs last:
+        in the order in which they can be deleted."""
+        with patient(), default_server(self.uri):
+            experiments = [one.experiment_id for one in self._paged(
+                lambda token: self._client.search_experiments(ViewType.ALL, page_token=token))]
+            runs = {one.info.run_id: one for one in self._paged(
+                lambda token: self._client.search_runs(experiments, run_view_type=ViewType.ALL, page_token=token))
+                if matches(one.data.tags)}
+            models = {one.model_id: one for one in self._models(experiments)
+                      if matches(one.tags) or one.source_run_id in runs}
+            versions = [one for one in self._paged(
+                lambda token: self._client.search_model_versions("", page_token=token))
+                if one.run_id in runs or one.source.removeprefix("models:/") in models]
+            gone = self._deleted_models()
+            return [*(Logged("version", f"{one.name}/{one.version}", 0, False) for one in versions),
+                    *(self._sized("model", name, one.artifact_location, name in gone) for name, one in models.items()),
+                    *(self._sized("run", name, one.info.artifact_uri, one.info.lifecycle_stage == "deleted")
+                      for name, one in runs.items())]
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete the entry of a kind and id, its files first; what is gone already is well.
+
+        Raises:
+            UserError: MLflow does not answer, or refuses.
+        """
+        try:
+            with patient(), default_server(self.uri), _absent_is_well():
+                if kind == "version":
+                    self._client.delete_model_version(*name.rsplit("/", 1))
+                    return
+                files, mark, remove = self._entry(kind, name)
+                if files is not None:
+                    with _absent_is_well():
+                        get_artifact_repository(files).delete_artifacts()
+                mark(name)
+                if hasattr(self._store, remove):  # not those of a server; of logged models, not in every MLflow
+                    getattr(self._store, remove)(name)
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"tracking.uri {self.uri!r}: {kind} {name} cannot be deleted: {reason(error)}; once it "
+                            "can, the same command goes on") from error
+
+    def _entry(self, kind: str, name: str) -> tuple[str | None, Callable[[str], Any], str]:
+        """Where the files of a run or a logged model are, what marks it as deleted, and the name of what removes it."""
+        if kind == "run":
+            found = self._client.get_run(name).info
+            is_gone, files, mark = found.lifecycle_stage == "deleted", found.artifact_uri, self._client.delete_run
+        else:
+            is_gone = name in self._deleted_models()
+            found = self._store.get_logged_model(name, **({"allow_deleted": True} if is_gone else {}))
+            files, mark = found.artifact_location, self._client.delete_logged_model
+        remove = "_hard_delete_run" if kind == "run" else "_hard_delete_logged_model"
+        return files, (lambda _: None) if is_gone else mark, remove
+
+    @property
+    def _client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.uri)
+
+    @property
+    def _store(self) -> Any:
+        return _get_store(self.uri)
+
+    def _models(self, experiments: list[str]) -> Iterator[Any]:
+        for start in range(0, len(experiments), 20):
+            yield from self._paged(lambda token, some=experiments[start:start + 20]:
+                                   self._client.search_logged_models(some, page_token=token))
+        for name in self._deleted_models():
+            with _absent_is_well():
+                yield self._store.get_logged_model(name, allow_deleted=True)
+
+    def _deleted_models(self) -> list[str]:
+        """Logged models that were deleted before; a server, and an early MLflow 3, tell of none."""
+        store = self._store
+        return store._get_deleted_logged_models() if hasattr(store, "_get_deleted_logged_models") else []
+
+    @staticmethod
+    def _paged(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+        token = None
+        while True:
+            page = ask(token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    @staticmethod
+    def _sized(kind: str, name: str, files: str | None, deleted: bool) -> Logged:
+        size = 0
+        if files is not None:
+            with suppress(Exception):  # of whatever library the artifact store has
+                size = _bytes(get_artifact_repository(files), None)
+        return Logged(kind, name, size, deleted)
+
+
+def _bytes(repository: Any, folder: str | None) -> int:
+    return sum(_bytes(repository, entry.path) if entry.is_dir else entry.file_size or 0
+               for entry in repository.list_artifacts(folder))
+
+
+@contextmanager
+def _absent_is_well() -> Iterator[None]:
+    """Passes over what MLflow does not have any more."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise

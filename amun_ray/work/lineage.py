@@ -1,0 +1,257 @@
+"""What a store holds that was made from given rows: by the rows of adversarial shards, and by the digests that every
+unit has of what it was made from.
+
+Two relations are told apart. *Made from* the rows is what saw their adversarial images, or was unlearned on them. A
+model *remembers* the rows when it was trained on them, or was unlearned from such a model without forgetting them.
+Cost: one read of every `unit.json`, and of the row numbers of every shard.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amun_ray.storage.store import COMPLETE, Store, Unit
+from amun_ray.work.units import rows_digest
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
+DELETE, STRIP, NEEDED = "delete", "delete its weights, keep its numbers", "keep: needed by later requests"
+MODEL_KINDS = ("models", "imported")
+
+
+class Found(NamedTuple):
+    """One thing that was made from the rows, or remembers them: `room` (store, MLflow, spool, file), its name there,
+    its size, what is done with it, and why."""
+
+    room: str
+    name: str
+    bytes: int
+    action: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """A unit as it lies there, whole or not: its folder, what `unit.json` says ({} where it cannot be read), and the
+    bytes of each file."""
+
+    folder: str
+    content: dict[str, Any]
+    files: dict[str, int]
+
+    @property
+    def kind(self) -> str:
+        return self.folder.partition("/")[0]
+
+    @property
+    def digest(self) -> str:
+        return self.folder.partition("/")[2]
+
+    @property
+    def size(self) -> int:
+        return sum(self.files.values())
+
+    @property
+    def weights(self) -> str | None:
+        """The digest of its one model, where it has one."""
+        found = (self.content.get("result") or {}).get("weights")
+        return found if isinstance(found, str) else None
+
+    @property
+    def cases(self) -> list[dict[str, Any]]:
+        found = self.content.get("inputs", {}).get("cases", [])
+        return [case for case in found if isinstance(case, dict)]
+
+
+@dataclass
+class Marks:
+    """What is known of the rows to be purged, kept between calls: by these digests everything else is found.
+
+    Attributes:
+        dataset, rows: digest of the dataset, and its rows.
+        sets, forgets: adversarial sets that hold one of the rows; sets of rows that name one.
+        units, weights: deleted units and models, added as they are found.
+        radius: the largest L2 distance of an adversarial image of these rows from its clean one, pixel units.
+    """
+
+    dataset: str
+    rows: list[int]
+    sets: set[str] = field(default_factory=set)
+    forgets: set[str] = field(default_factory=set)
+    units: set[str] = field(default_factory=set)
+    weights: set[str] = field(default_factory=set)
+    radius: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "Marks":
+        return cls(**{key: set(value) if key in ("sets", "forgets", "units", "weights") else value
+                      for key, value in found.items()})
+
+    def touches(self, case: dict[str, Any]) -> bool:
+        """Whether a forget case, as units name it, is about one of the rows."""
+        return case.get("adversarial") in self.sets or case.get("forget") in self.forgets
+
+
+def held(store: Store) -> list[Held]:
+    """Every unit of `store`; one without a readable `unit.json` too, which a killed sweep or damage has left."""
+    files: dict[str, dict[str, int]] = {}
+    for name, size in store.sizes().items():
+        kind, _, rest = name.partition("/")
+        folder, _, file = rest.partition("/")
+        if file and kind not in ("scratch", "sweeps", "leases"):
+            files.setdefault(f"{kind}/{folder}", {})[file] = size
+    return [Held(folder, _said(store, folder) if COMPLETE in its else {}, its) for folder, its in files.items()]
+
+
+def _said(store: Store, folder: str) -> dict[str, Any]:
+    """What a `unit.json` says, whether its seal holds or not: what cannot be used must be found all the same."""
+    with suppress(*UNREADABLE):
+        found = json.loads(store.get(f"{folder}/{COMPLETE}") or b"")
+        if isinstance(found, dict) and isinstance(found.get("inputs"), dict):
+            return found
+    return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What `store` holds of the rows of `marks`, which learns the digests that are found.
+
+    Attributes:
+        known: row sets of the sweep and of other requests, each (count,) int64: to tell what a set's digest stands for.
+        train_size: of the dataset.
+        kept: digests of weights that must stay: the models that later requests start from.
+        superseded: digests of weights that were in production before these rows were forgotten.
+        retire: delete also what remembers the rows.
+    """
+
+    store: Store
+    marks: Marks
+    known: Iterable[np.ndarray]
+    train_size: int
+    kept: frozenset[str] = frozenset()
+    superseded: frozenset[str] = frozenset()
+    retire: bool = False
+
+    @cached_property
+    def units(self) -> list[Held]:
+        return held(self.store)
+
+    def found(self) -> list[Found]:
+        """Everything in the store, sets of adversarial images last: they are how the rest is recognised."""
+        self._learn_sets()
+        made = [*self._broken(), *self._made(), *self._remembering()]
+        return [*made, *self._sets()]
+
+    def _learn_sets(self) -> None:
+        rows = np.array(self.marks.rows, np.int64)
+        self.marks.forgets.add(rows_digest(rows))
+        self.marks.forgets.update(rows_digest(one) for one in self.known if np.isin(rows, one).any())
+        for unit in self._of("adversarial_sets"):
+            for name in unit.files:
+                self._learn_shard(unit, name, rows)
+
+    def _learn_shard(self, unit: Held, name: str, rows: np.ndarray) -> None:
+        if not name.endswith(".parquet"):
+            return
+        try:
+            table = pq.read_table(pa.BufferReader(self.store.get(f"{unit.folder}/{name}")), columns=["index", "l2"])
+            dataset = (table.schema.metadata or {}).get(b"dataset", b"").decode()
+            mine = np.isin(table.column("index").to_numpy(), rows)
+        except UNREADABLE:
+            self.marks.sets.add(unit.digest)  # of rows that nobody can tell: it has to be made again in any case
+            return
+        if dataset == self.marks.dataset and mine.any():
+            self.marks.sets.add(unit.digest)
+            self.marks.radius = max(self.marks.radius, float(table.column("l2").to_numpy()[mine].max()))
+            if (named := unit.content.get("inputs", {}).get("rows")) is not None:
+                self.marks.forgets.add(named)
+
+    def _sets(self) -> Iterator[Found]:
+        for unit in self._of("adversarial_sets"):
+            if unit.digest in self.marks.sets:
+                yield self._item(unit, DELETE, "adversarial images of these rows")
+
+    def _broken(self) -> Iterator[Found]:
+        for unit in self.units:
+            if not unit.content and unit.kind != "adversarial_sets":
+                yield self._item(unit, DELETE, "incomplete or damaged: nobody can tell what it was made from")
+
+    def _made(self) -> Iterator[Found]:
+        for unit in self.units:
+            if not any(map(self.marks.touches, unit.cases)):
+                continue
+            models = [name for name in unit.files if name != COMPLETE]
+            if unit.kind == "trials" and models:
+                yield self._item(unit, STRIP, "a trial of the search on a set that has these rows")
+            elif unit.kind != "trials" and unit.weights in self.kept:
+                yield self._item(unit, NEEDED, "the model that has forgotten these rows")
+            elif unit.kind != "trials":
+                yield self._item(unit, DELETE, "a model unlearned on these rows")
+
+    def _remembering(self) -> Iterator[Found]:
+        rows = np.array(self.marks.rows, np.int64)
+        every = np.arange(self.train_size, dtype=np.int64)
+        clean = {rows_digest(np.setdiff1d(every, one)) for one in [rows, *self.known] if np.isin(rows, one).all()}
+        cleansed = self._cleansed()
+        for unit in self.units:
+            inputs = unit.content.get("inputs", {})
+            if inputs.get("dataset") != self.marks.dataset or any(map(self.marks.touches, unit.cases)):
+                continue
+            if unit.kind in MODEL_KINDS and inputs.get("rows") not in clean and unit.weights not in cleansed - {None}:
+                what = "trained" if unit.kind == "models" else "loaded, and trained"
+                yield self._remembers(unit, f"{what} on these rows, or not known not to be")
+            elif unit.cases and len(unit.files) > 1 and not _started_from(cleansed, unit):
+                yield self._remembers(unit, "unlearned other rows than these")
+
+    def _cleansed(self) -> set[str | None]:
+        """The weights that have forgotten the rows: unlearned on them, and all that was unlearned from these since."""
+        found, before = {unit.weights for unit in self.units if any(map(self.marks.touches, unit.cases))}, None
+        while before != len(found):
+            before = len(found)
+            found |= {unit.weights for unit in self.units if _started_from(found, unit)}
+        return found
+
+    def _remembers(self, unit: Held, why: str) -> Found:
+        if unit.weights in self.kept:
+            return self._item(unit, NEEDED, f"{why}; later requests start from it")
+        if unit.weights is not None and unit.weights in self.superseded:
+            return self._item(unit, DELETE, f"{why}; no longer in production")
+        action = NEEDED if not self.retire else STRIP if unit.kind == "trials" else DELETE
+        return self._item(unit, action, why)
+
+    def _item(self, unit: Held, action: str, why: str) -> Found:
+        if action != NEEDED:
+            self.marks.units.add(unit.digest)
+            self.marks.weights.update({unit.weights} - {None})
+        size = unit.size - (unit.files.get(COMPLETE, 0) if action == STRIP else 0)
+        return Found("store", unit.folder, size, action, why)
+
+    def _of(self, kind: str) -> list[Held]:
+        return [unit for unit in self.units if unit.kind == kind]
+
+
+def _started_from(weights: set[str | None], unit: Held) -> bool:
+    return bool(unit.cases) and all(case.get("original") in weights for case in unit.cases)
+
+
+def delete_unit(store: Store, found: Found) -> None:
+    """Remove a unit, a single file, or only the weights of a trial, whose result then says so; what is gone already is
+    well."""
+    if found.action == DELETE:
+        (store.remove if found.name in store.sizes(found.name.rpartition("/")[0]) else store.remove_folder)(found.name)
+        return
+    content = _said(store, found.name)
+    if content:
+        store.finish(Unit(content["kind"], content["inputs"]), content["result"] | {"weights": []})
+    for name in store.sizes(found.name):
+        if not name.endswith(f"/{COMPLETE}"):
+            store.remove(name)

@@ -1,0 +1,283 @@
+"""The purge of a request: everything that was made from its rows is listed, deleted, and searched for again.
+
+What is to be deleted is written down first, in `FOLDER/REQUEST.json`, with the digests by which it is recognised. The
+next call reads them there, so it finishes a purge that was interrupted, and comes to the same end.
+Cost: one read of every file of the store and of MLflow's folder, and (see `copies`) the distances of the stored
+pictures to the forgotten ones; on the machine that calls, whatever the number of devices.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.files import write_whole
+from amun_ray.data.dataset import Dataset
+from amun_ray.storage.leases import is_alive
+from amun_ray.storage.store import Store
+from amun_ray.storage.versions import kept_versions
+from amun_ray.work import copies
+from amun_ray.work.lineage import DELETE, NEEDED, Found, Marks, Trace, delete_unit
+
+if TYPE_CHECKING:
+    from amun_ray.tracking import Archive
+
+CONTENT = "its content"  # how `why` begins where no lineage led to a file
+TEXTS = (".html", ".md", ".txt", ".json", ".csv", ".log", ".yaml")
+SEARCHED = ("store", "mlartifacts", "mlflow_spool")  # of an output folder: what this program alone writes
+
+
+@dataclass(frozen=True, eq=False)
+class Purge:
+    """What to purge, and where.
+
+    Attributes:
+        request: the id of the request.
+        dataset, rows: the pictures, (count,) int64 rows of the dataset.
+        store, output: of the sweep; `tracking` is the URI of its MLflow.
+        folder: where the plan of the purge is written.
+        eps: the first radius of the attack, pixel units: the least radius of the search by content.
+        known, kept, superseded, retire: see `lineage.Trace`.
+        names: texts by which reports and logs name the rows, such as the name of the request's file; searched in text
+            files of `output`.
+    """
+
+    request: str
+    dataset: Dataset
+    rows: np.ndarray
+    store: Store
+    output: Path
+    tracking: str
+    folder: Path
+    eps: float
+    known: Sequence[np.ndarray] = ()
+    kept: frozenset[str] = frozenset()
+    superseded: frozenset[str] = frozenset()
+    names: Sequence[str] = ()
+    retire: bool = False
+    _faults: list[str] = field(default_factory=list)  # files that cannot be searched
+    _seen: Counter[str] = field(default_factory=Counter)  # files and pictures that were searched
+
+    @property
+    def path(self) -> Path:
+        """The plan of the purge."""
+        return self.folder / f"{self.request}.json"
+
+    @cached_property
+    def marks(self) -> Marks:
+        """The digests by which everything is recognised: of the plan that an earlier call has left, or new."""
+        try:
+            found = Marks.from_json(json.loads(self.path.read_text())["marks"])
+        except FileNotFoundError:
+            found = Marks(self.dataset.digest, [int(row) for row in np.sort(self.rows)])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.path}: damaged, no plan of a purge; remove it, and the same command writes a new "
+                            "one") from error
+        if (found.dataset, found.rows) != (self.dataset.digest, [int(row) for row in np.sort(self.rows)]):
+            raise UserError(f"{self.path}: is the plan of a purge of other rows, or of another dataset; the "
+                            "dataset must be the one of the request")
+        found.radius = max(found.radius, self.eps)
+        return found
+
+    def listed(self) -> list[Found]:
+        """Everything that was made from the rows, and what remembers them; changes nothing.
+
+        Raises:
+            UserError: a sweep is at work in the store; MLflow does not answer.
+        """
+        self._check_quiet()
+        self._faults.clear()
+        self._seen.clear()
+        by_lineage = self._trace().found()
+        logged = [*self._logged(), *self._spooled()]
+        known = tuple(f"{found.name}/" for found in by_lineage if found.action == DELETE)
+        files = [found for found in self._files() if not f"{found.name}/".startswith(known)]
+        return [*logged, *files, *by_lineage]
+
+    def run(self) -> dict[str, Any]:
+        """Delete what `listed` has, search again; returns what became of it, as the ledger keeps it.
+
+        Raises:
+            UserError: as `listed`; something cannot be deleted, or is still there. The same command goes on.
+        """
+        found = self.listed()
+        earlier = self._planned()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        items = list(dict.fromkeys([*earlier, *(one for one in found if one.action != NEEDED)]))
+        self._write(items)
+        for one in items:
+            self._delete(one)
+        after = self.listed()
+        if left := [one for one in after if one.action != NEEDED]:
+            raise UserError(f"purge of {self.request}: {len(left)} of {len(items)} are still there, the first is "
+                            f"{left[0].room} {left[0].name} ({left[0].why}); see {self.path}, and give the same "
+                            "command again")
+        report = self._report(items, after)
+        self._write(items, report)
+        return report
+
+    def limits(self) -> list[str]:
+        """What this purge cannot delete, a sentence each."""
+        said = ["your own data files, and every copy of them, are yours to delete",
+                "backups, snapshots, Git, mails and copies that somebody made are out of reach",
+                "models that were trained on these rows, and the predictions that kept models made of them, stay where "
+                "they are needed to judge later requests; --retire deletes those models",
+                "figures and scores of the sweep count these rows among others, and hold no picture"]
+        if (kept := kept_versions(self.store.uri)) is not None:
+            said.append(f"storage {self.store.uri.partition('?')[0]} {kept}")
+        if not self._archive.is_hard:
+            said.append(f"the MLflow server {self.tracking} keeps the entries of what is deleted, without files, until "
+                        "its operator runs `mlflow gc`")
+        if os.path.isdir("/tmp/ray"):
+            said.append("Ray's own folder, /tmp/ray, has the logs of past sessions; remove it when no Ray runs")
+        return [*said, *self._faults]
+
+    @cached_property
+    def _archive(self) -> "Archive":
+        from amun_ray.tracking import Archive  # seconds of MLflow
+
+        return Archive(self.tracking)
+
+    def _check_quiet(self) -> None:
+        for owner in self.store.times("sweeps"):
+            if owner != self.store.owner and is_alive(self.store, owner):
+                host, _, process, _ = owner.split(":")
+                raise UserError(f"storage {self.store.uri!r}: a sweep is at work there (host {host}, process {process}"
+                                "); purge when it has ended")
+
+    def _trace(self) -> Trace:
+        return Trace(self.store, self.marks, self.known, self.dataset.train_size, self.kept, self.superseded,
+                     self.retire)
+
+    def _matches(self, tags: Mapping[str, Any]) -> bool:
+        """Whether the tags of a run, a logged model or an event say that it was made from the rows."""
+        marks = self.marks
+        units = {str(tags.get("lineage.result")), *re.split("[-:]", str(tags.get("amun.key", "")))}
+        if units & marks.units or tags.get("weights") in marks.weights:
+            return True
+        return not units & self._kept_units and any(
+            digest in known for name, known in (("adversarial", marks.sets), ("forget", marks.forgets))
+            for digest in str(tags.get(f"lineage.{name}", "")).split(", "))
+
+    @cached_property
+    def _kept_units(self) -> set[str]:
+        return {unit.digest for unit in self._trace().units if unit.weights in self.kept}
+
+    def _logged(self) -> Iterator[Found]:
+        hard = self._archive.is_hard
+        for entry in self._archive.found(self._matches):
+            if hard or not entry.deleted or entry.bytes > 0:
+                why = "its tags name these rows' sets or models" + (", deleted before" if entry.deleted else "")
+                yield Found(f"MLflow {entry.kind}", entry.id, entry.bytes, DELETE, why)
+
+    def _spooled(self) -> Iterator[Found]:
+        from amun_ray.tracking import Spool
+
+        for path in Spool(self.output / "mlflow_spool").waiting():
+            with suppress(OSError, ValueError):
+                event = json.loads((path / "event.json").read_text())
+                if self._matches({"amun.key": event["key"], **event["tags"]}):
+                    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                    yield Found("spool", path.name, size, DELETE, "an event that MLflow was not told of yet")
+
+    def _files(self) -> Iterator[Found]:
+        """What the search by content finds, in the store and in the folders of the output; and texts with names.
+        Of a file that belongs to a unit, the unit."""
+        wanted = copies.Forgotten(self.dataset, np.array(self.marks.rows, np.int64), self.marks.radius)
+        parts = {f"{unit.folder}/{name}" for unit in self._trace().units for name in unit.content.get("files", ())}
+        for name, size in self.store.sizes().items():
+            if name.endswith(copies.ENDINGS) and (why := self._copied(wanted, name, self.store.get(name))):
+                yield Found("store", name.rpartition("/")[0] if name in parts else name, size, DELETE, why)
+        for path in self._local_files():
+            if path.suffix.lower() in copies.ENDINGS and (why := self._copied(wanted, str(path), path.read_bytes())):
+                yield Found("file", str(path), path.stat().st_size, DELETE, why)
+            if path.suffix in TEXTS and (named := self._named(path)):
+                yield Found("file", str(path), path.stat().st_size, DELETE, f"names {named!r}")
+
+    def _local_files(self) -> list[Path]:
+        """The files that this program wrote beside the store: its folders, and the reports at the top of the output."""
+        inner = [self.output / name for name in SEARCHED[1:]]
+        return [path for path in [*(self.output / name for name in ("report.html", "table.md", "results.json")),
+                                  *(file for folder in inner if folder.is_dir() for file in sorted(folder.rglob("*")))]
+                if path.is_file()]
+
+    def _copied(self, wanted: copies.Forgotten, name: str, data: bytes | None) -> str | None:
+        if data is None:
+            return None
+        try:
+            count, found = wanted.copies(name, data)
+            self._seen.update(files=1, pictures=count)
+        except UserError as error:
+            self._faults.append(str(error))
+            return None
+        if not found:
+            return None
+        one = min(found, key=lambda copy: copy.l2)
+        return (f"{CONTENT}: {len(found)} pictures within {wanted.radius:.3g} of forgotten ones (row {one.row} at "
+                f"{one.l2:.3g}, {one.place})")
+
+    def _named(self, path: Path) -> str | None:
+        text = path.read_text(errors="replace")
+        return next((name for name in self.names if name in text), None)
+
+    def _delete(self, one: Found) -> None:
+        if one.room == "store":
+            delete_unit(self.store, one)
+        elif one.room == "spool":
+            from amun_ray.tracking import Spool
+
+            spool = Spool(self.output / "mlflow_spool")
+            for path in spool.waiting():
+                if path.name == one.name:
+                    spool.remove(path)
+        elif one.room == "file":
+            Path(one.name).unlink(missing_ok=True)
+        else:
+            self._archive.delete(one.room.removeprefix("MLflow "), one.name)
+
+    def _planned(self) -> list[Found]:
+        """What an interrupted purge still had to delete; nothing where there was none."""
+        if not self.path.exists():
+            return []
+        return [Found(*one) for one in json.loads(self.path.read_text())["items"]]
+
+    def _write(self, items: Sequence[Found], report: Mapping[str, Any] | None = None) -> None:
+        plan = {"request": self.request, "marks": self.marks.as_json(), "items": items, "report": report}
+        write_whole(self.path, json.dumps(plan, indent=1).encode())
+
+    def _report(self, items: Sequence[Found], after: Sequence[Found]) -> dict[str, Any]:
+        """JSON values: how much was deleted of what, what remembers the rows, what cannot be deleted, the search."""
+        rooms: dict[str, dict[str, int]] = {}
+        for one in items:
+            room = rooms.setdefault(one.room, {"count": 0, "bytes": 0})
+            room["count"], room["bytes"] = room["count"] + 1, room["bytes"] + one.bytes
+        return {"deleted": rooms, "kept": [[one.name, one.bytes, one.why] for one in after],
+                "limits": self.limits(), "search": {"radius": self.marks.radius, "sets": sorted(self.marks.sets),
+                                                    **self._seen, "found": 0}}
+
+
+def table(found: Sequence[Found]) -> str:
+    """The list as text: what is deleted, with size and why; below it what stays, by kind."""
+    gone = [one for one in found if one.action != NEEDED]
+    lines = [f"{len(gone)} to be deleted, {sum(one.bytes for one in gone):,} B:",
+             *(f"  {one.room:<14} {one.bytes:>12,} B  {one.name}: {one.why}"
+               + ("" if one.action == DELETE else f" ({one.action})") for one in gone)]
+    stays, sizes = Counter(), Counter()
+    for one in found:
+        if one.action == NEEDED:
+            kind = one.name.partition("/")[0], one.why
+            stays[kind], sizes[kind] = stays[kind] + 1, sizes[kind] + one.bytes
+    if stays:
+        lines += [f"{stays.total()} stay, needed to judge later requests; --retire deletes those that no later request "
+                  "starts from:", *(f"  {count:>4} {kind:<10} {sizes[kind, why]:>12,} B  {why}"
+                                    for (kind, why), count in stays.items())]
+    return "\n".join(lines)
