@@ -1,6 +1,7 @@
 """What a sweep will do, counted before any worker is asked for."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -26,6 +27,7 @@ from amun_ray.work.network import Network
 from amun_ray.work.units import ForgetCase, Workspace, rows_digest
 
 WARNING = "warning: "
+UNLIKE = 2  # times as many images, or as few, as the request: what a held-out set should not have
 ELSEWHERE = ("storage", "tracking", "resources")  # where it runs and where it writes: no result depends on these
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
@@ -137,8 +139,16 @@ class Plan:
         """What is probably a mistake in the data or the request, a line each, for the plan and the report."""
         found = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in self.sets.final)]
         if self.request is not None:
-            found.append(forgotten_near_copies(self.dataset, self.sets.final[0]))
+            found += [forgotten_near_copies(self.dataset, self.sets.final[0]), *self._unlike()]
         return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, found)]
+
+    def _unlike(self) -> Iterator[str]:
+        """A warning for each held-out set of groups that is far from as large as the request."""
+        for number, (rows, name) in enumerate(zip(self.sets.held_out, self.sets.groups, strict=False)):
+            if not 1 / UNLIKE <= len(rows) / len(self.sets.final[0]) <= UNLIKE:
+                yield (f"{WARNING}held-out set {number} ({name}) has {len(rows)} images, the request "
+                       f"{len(self.sets.final[0])}, and no others are nearer: settings that suit it may not suit the "
+                       "request")
 
     def store(self, output: Path) -> Store:
         """Where the finished work is: the storage of the config, or a folder of `output`."""

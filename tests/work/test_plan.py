@@ -167,6 +167,16 @@ def test_a_person_is_forgotten_and_another_one_is_searched_on(persons):
     assert made.identity != persons("[a]").identity
 
 
+def test_held_out_persons_of_another_size_are_warned_of(plan, tmp_path):
+    write(tmp_path / "train" / "a.parquet", IMAGES[:20], [*"aaaaaaaaaaaabbbbcccc"])
+    write(tmp_path / "train" / "b.parquet", IMAGES[20:30], [*"bbccccdddd"])
+    asked = "forget={column: person, values: [%s]}"
+    assert plan(asked % "a").warnings == []  # 8 of c for 12 of a
+    (warning,) = plan(asked % "a", "held_out.sets=3").warnings
+    assert warning == ("warning: held-out set 2 (person d) has 4 images, the request 12, and no others are nearer: "
+                       "settings that suit it may not suit the request")
+
+
 def test_persons_and_subsets(persons):
     with pytest.raises(UserError, match="^forget.values: row .* 'b', is not among the 12 of 30 training rows"):
         assert persons("[b]", "data.train_size=12").sets
