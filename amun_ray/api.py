@@ -15,6 +15,7 @@ from torch import nn
 
 from amun_ray import attacks, metrics, models
 from amun_ray.attacks import AdversarialRows, AttackSettings
+from amun_ray.base.files import expanded
 from amun_ray.base.names import allow as allow_code
 from amun_ray.base.seeds import derive, generator
 from amun_ray.config.file import load as load_config
@@ -70,7 +71,7 @@ def run(config: Sweep | str | Path = "default", output: str | Path | None = None
         chosen = config
     else:
         chosen = load_config(str(config), list(overrides))
-    rows = sweep.run(chosen, Path(output or Path("amun_output", chosen.name)))
+    rows = sweep.run(chosen, Path(expanded(str(output or Path("amun_output", chosen.name)))))
     flat = [_flat(row) for row in rows]
     return [{key: row.get(key) for key in dict.fromkeys(key for each in flat for key in each)} for row in flat]
 

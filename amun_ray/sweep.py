@@ -20,6 +20,7 @@ if (__name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(
 from amun_ray import data
 from amun_ray.base.blame import blaming
 from amun_ray.base.errors import UserError
+from amun_ray.base.files import expanded
 from amun_ray.base.interrupt import STOPPED, UNREAD, interruptible
 from amun_ray.base.log import Unread, complain, say, speaking
 from amun_ray.base.names import allowing
@@ -44,14 +45,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--allow-code", action="append", default=[], metavar="MODULE",
                         help="let the config name code of this module, as package.module:NAME; repeatable. "
                              "AMUN_ALLOW_CODE=MODULE,... in the environment does the same")
-    parser.add_argument("--output", type=Path, metavar="DIR",
+    parser.add_argument("--output", type=lambda given: Path(expanded(given)), metavar="DIR",
                         help="where results.json, the finished work and, unless the config names a server, the MLflow "
                              "database go (default: amun_output/NAME)")
     parser.add_argument("--dry-run", action="store_true",
                         help="check what needs no worker, print the plan, what is done of it and how long it takes")
     parser.add_argument("--calibrate", action="store_true",
-                        help="a dry run that first measures this machine with this config, a minute at most, and "
-                             "keeps what it found for later dry runs")
+                        help="a dry run that first measures this machine, a minute at most, and keeps that for later")
     parser.add_argument("--compare", action="append", default=[], metavar="TABLE",
                         help="print the results, of a finished sweep at once, beside a table of the paper: "
                              "paper_table1 (with D_R) or paper_table2 (only D_F); repeatable")

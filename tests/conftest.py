@@ -37,9 +37,10 @@ def capsys(capsys):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> "tuple[Sweep, Path]":
-    """tests/small_sweep.yaml, run from beginning to end as a user runs it; and its output folder."""
+    """tests/small_sweep.yaml, run from beginning to end as a user runs it; and its output folder, whose name has all
+    that means something else in a URI."""
     from sweeping import CONFIG, Sweep
-    output = tmp_path_factory.mktemp("undisturbed")
+    output = tmp_path_factory.mktemp("undisturbed") / "a b%20c?d#e~"
     return Sweep("--config", CONFIG, "--output", output).finish(), output
 
 

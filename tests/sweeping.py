@@ -156,7 +156,8 @@ def finished_in(store: Path) -> dict[str, int]:
 
 def uri(output: Path) -> str:
     """The MLflow database that a sweep has in its own folder."""
-    return f"sqlite:///{output}/mlflow.db"
+    from amun_ray.tracking import database_uri
+    return database_uri(output / "mlflow.db")
 
 
 def logged(output: Path) -> dict[str, list]:

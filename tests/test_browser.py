@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from serving import Server
+from sweeping import uri
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[test]'")
 PATIENCE_SECONDS = 240
@@ -39,7 +40,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pages(undisturbed) -> Iterator[str]:
     """The address of an MLflow server over the finished sweep."""
-    server = Server(f"sqlite:///{undisturbed[1] / 'mlflow.db'}", undisturbed[1] / "mlartifacts")
+    server = Server(uri(undisturbed[1]), undisturbed[1] / "mlartifacts")
     yield server.start().uri
     server.kill()
 
@@ -47,7 +48,7 @@ def pages(undisturbed) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def sweep_run(undisturbed) -> tuple[str, str]:
     """The ids of the experiment and of the run of the sweep."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{undisturbed[1] / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=uri(undisturbed[1]))
     experiment = client.get_experiment_by_name("small").experiment_id
     (run,) = client.search_runs([experiment], filter_string="tags.stage = 'sweep'")
     return experiment, run.info.run_id

@@ -1,12 +1,27 @@
-"""Files of the output folder, whole or not there; and files that are not what they are called."""
+"""Files of the output folder, whole or not there; files that are not what they are called; and `~` in a path."""
 
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
+AT_HOME = re.compile(r"(file:/{0,3}|sqlite:///|)(~[^/]*)(.*)", re.DOTALL)
+IN_URI = str.maketrans({mark: f"%{ord(mark):02X}" for mark in "%?#"})  # what would mean something else there
 PRETENDERS = {b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
               b"<!doctype": "a web page, not the file itself: the download failed, or asks for a login",
               b"<html": "a web page, not the file itself: the download failed, or asks for a login"}
+
+
+def expanded(place: str) -> str:
+    """A path, or a URI of a file or an SQLite database, with the home folder where it begins with `~` or `~NAME`.
+
+    The one place where a `~` of a user's is read; what follows no known name stays as it is.
+    """
+    found = AT_HOME.fullmatch(place)
+    if found is None or (home := os.path.expanduser(found[2])) == found[2]:
+        return place
+    scheme = found[1] and f"{found[1].rstrip('/')}//"
+    return f"{scheme}{'/' * scheme.startswith('sqlite')}{home.translate(IN_URI) if scheme else home}{found[3]}"
 
 
 def pretender(file: Path | BinaryIO) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import expanded
 from amun_ray.base.names import suggestion
 from amun_ray.config.schema import Sweep
 from amun_ray.config.yaml_text import BYTES, parse
@@ -27,7 +28,7 @@ PLAIN = {"a valid array": "a list", "a valid tuple": "a list", "an object": "a m
 def resolve(name: str) -> Path:
     """The file behind `--config NAME|PATH`: a path that exists, or a name in `tune_configs/`."""
     if name.endswith((".yaml", ".yml")) or os.sep in name:
-        path = Path(name)
+        path = Path(expanded(name))
         if not path.is_file():
             raise UserError(f"config {name!r}: no such file")
         return path

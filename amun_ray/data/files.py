@@ -14,6 +14,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
 from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import expanded
 
 ENDINGS = (".parquet", ".pq", ".parq")
 HIDDEN = (".", "_")  # what systems leave beside data: .DS_Store, ._a.parquet, _SUCCESS, _metadata
@@ -43,11 +44,11 @@ def locate(source: str | os.PathLike) -> tuple[fs.FileSystem, str]:
     Raises:
         UserError: a malformed URI, or one that nothing installed can open.
     """
-    source = os.fspath(source)
+    source = expanded(os.fspath(source))
     if "\0" in source:
         raise UserError(f"{source!r}: no path holds a NUL character")
     if "://" not in source:
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(source))
+        return fs.LocalFileSystem(), os.path.abspath(source)
     try:
         return fs.FileSystem.from_uri(source)
     except pa.ArrowInvalid:

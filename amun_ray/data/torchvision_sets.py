@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import expanded
 from amun_ray.data.dataset import Dataset, seeded_subset
 
 
@@ -61,7 +62,7 @@ def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, i
     """Both parts of the torchvision class `kind`, cut down to `sizes`, in one stack."""
     name = kind.lower()
     constructor = _torchvision_class(kind)
-    root = os.path.expanduser(root)
+    root = expanded(os.fspath(root))
     try:
         parts = [constructor(root, train=train, download=download) for train in (True, False)]
     except (OSError, RuntimeError) as error:  # no network or folder, and torchvision's "not found or corrupted"

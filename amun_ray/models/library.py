@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import expanded
 from amun_ray.base.names import suggestion
 
 ELSEWHERE = {"_name_or_path", "architectures", "dtype", "finetuning_task", "id2label", "image_size", "label2id",
@@ -109,7 +110,7 @@ def _timm_constants(name: str) -> Constants | None:
 
 
 def _check_huggingface(name: str) -> None:
-    path = Path(name).expanduser() / "config.json"
+    path = Path(expanded(name)) / "config.json"
     if not path.is_file():
         raise UserError(f"model 'huggingface:{name}': {path} is not there; name a folder that save_pretrained wrote")
     _module("transformers", "huggingface")
@@ -123,7 +124,7 @@ def _huggingface(name: str, *, channels: int, classes: int, size: int, **options
 
 def _described(folder: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The kind of network in a folder, and its settings there, with `options` over them."""
-    path = Path(folder).expanduser() / "config.json"
+    path = Path(expanded(folder)) / "config.json"
     settings = _json(path)
     if not isinstance(kind := settings.get("model_type"), str):
         raise UserError(f"{path}: has no model_type; name a folder that save_pretrained wrote")
@@ -209,7 +210,7 @@ def folder_constants(folder: str) -> Constants | None:
     Raises:
         UserError: one of these files cannot be read, or has no numbers there.
     """
-    path = Path(folder).expanduser() / "preprocessor_config.json"
+    path = Path(expanded(folder)) / "preprocessor_config.json"
     settings = _json(path) if path.is_file() else {}
     scale = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255
     mean, std = settings.get("image_mean"), settings.get("image_std")

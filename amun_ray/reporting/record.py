@@ -7,8 +7,17 @@ from typing import Any
 
 from amun_ray.metrics import GAP_TERMS
 from amun_ray.reporting.costs import SweepCosts
-from amun_ray.storage.store import Unit
-from amun_ray.tracking import Event, Tracker, model_files, registered_name, saved_model
+from amun_ray.storage.store import Unit, digest
+from amun_ray.tracking import (
+    OBJECTIVE,
+    REQUEST,
+    SCORE,
+    Event,
+    Tracker,
+    model_files,
+    registered_name,
+    saved_model,
+)
 from amun_ray.unlearn import Contender
 from amun_ray.work.changes import flat
 from amun_ray.work.trials import TERMS, Trial
@@ -91,12 +100,13 @@ class Record:
             metrics=metrics,
             files=model_files(self._description, self._weights(trial.unit, weights)) if weights else {})
 
-    def unlearned(self, made: Unlearned, scores: Mapping[str, float] | None, *, best: bool) -> str | None:
+    def unlearned(self, made: Unlearned, scores: Mapping[str, float] | None, *, chosen: Trial | None) -> str | None:
         """One final model: its scores after each epoch, every attack on it, and itself as an MLflow model.
 
         Args:
             scores: of the finished model; None for a run that failed.
-            best: whether it is the one with the least Avg. Gap of its method and access, which is registered.
+            chosen: the trial that its settings were found by, where it is the one of its method and access that is
+                registered.
         """
         run, metrics, model = made.run, [], {}
         if scores is not None:
@@ -110,9 +120,10 @@ class Record:
         return self._child(
             key=run.unit.digest, failed=scores is None,
             name=f"final {run.contender}, original {run.case.original}, {run.case.name}, run {run.number}",
-            tags=tags | {"run": run.number} | _reason(made.result) | _lineage(run.unit, [run.case]),
+            tags=tags | {"run": run.number} | _reason(made.result) | _lineage(run.unit, [run.case])
+            | (self._choice(chosen, run.case) if chosen else {}),
             params=_params(run.settings, run.unit), metrics=metrics, model=model,
-            registered=registered_name(self.tracker.experiment, *run.contender) if best else None)
+            registered=registered_name(self.tracker.experiment, *run.contender) if chosen else None)
 
     def files(self, files: Mapping[str, bytes]) -> None:
         """Artifacts of the sweep itself."""
@@ -135,6 +146,12 @@ class Record:
 
     def _add(self, **content: Any) -> None:
         self.tracker.log(Event(key=self.key, **content))
+
+    def _choice(self, trial: Trial, case: Case) -> dict[str, str]:
+        """What a model is the best of: the request, which is data, original and rows; and by which search."""
+        request = {"data": self.workspace.data_digest, **{key: case.lineage[key] for key in ("original", "forget")}}
+        return {REQUEST: digest(request)[:8], OBJECTIVE: self.workspace.sweep.search.objective,
+                SCORE: repr(trial.value)}
 
     @property
     def _description(self) -> dict[str, Any]:

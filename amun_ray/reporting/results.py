@@ -24,7 +24,7 @@ from amun_ray.work.audit import Audit
 from amun_ray.work.evidence import Models
 from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Trial
-from amun_ray.work.units import AdversarialSet, Unlearned
+from amun_ray.work.units import AdversarialSet, Hyperparameters, Unlearned
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,17 @@ class Results:
                        for model, case, score in zip(scratch, cases, scores, strict=True)]
             yield Row(method, None, None, scores, cases, _known(run_ids))
 
+    def _trial(self, contender: Contender, settings: Hyperparameters) -> Trial:
+        """The trial by which the search came to the settings of a contender."""
+        return min((trial for trial in self.trials if trial.contender == contender and trial.finished
+                    and trial.best == settings), key=lambda trial: trial.value)
+
     def _contenders(self, attacks: Audit) -> Iterator[Row]:
-        """One row for each (method, access): the scores of its runs, and where MLflow has them."""
+        """One row for each (method, access): the scores of its runs, and where MLflow has them.
+
+        The first sound run of a method is registered. The final scores choose nothing: whoever takes the best of
+        several runs by them reports how lucky it was.
+        """
         workspace = self.models.evidence.workspace
         groups: dict[Contender, list[Unlearned]] = {}
         for model in self.unlearned:
@@ -89,9 +98,10 @@ class Results:
             scores = {model.run.unit.digest: attacks.scores(
                 read_logits(workspace, model.run.unit, str(contender)), model.run.case.name)
                 for model in runs if "failed" not in model.result}
-            best = min(scores, key=lambda digest: scores[digest]["average_gap"], default=None)
+            first, trial = next(iter(scores), None), self._trial(contender, runs[0].run.settings)
             run_ids = [self.record.unlearned(model, scores.get(model.run.unit.digest),
-                                             best=model.run.unit.digest == best) for model in runs]
+                                             chosen=trial if model.run.unit.digest == first else None)
+                       for model in runs]
             yield Row(*contender, runs[0].run.settings, list(scores.values()),
                       [model.run.case.key for model in runs if model.run.unit.digest in scores], _known(run_ids),
                       failed=None if scores else runs[0].result["failed"])

@@ -35,7 +35,7 @@ from amun_ray.stages.search import best_settings, packed
 from amun_ray.storage.leases import announced, claim
 from amun_ray.storage.sharing import hold
 from amun_ray.storage.store import Store, digest
-from amun_ray.tracking import Tracker
+from amun_ray.tracking import ARTIFACTS, Tracker, database_uri
 from amun_ray.unlearn import Contender
 from amun_ray.work import accuracies
 from amun_ray.work.artifacts import read_logits
@@ -72,9 +72,9 @@ class Experiment:
         sweep, store = plan.sweep, plan.store(output)
         own = Store(str(output.absolute() / "store"), store.owner)  # the same, unless the config names a storage
         server = sweep.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None  # setup_node.sh sets it
-        track = partial(Tracker, server or f"sqlite:///{output.absolute() / 'mlflow.db'}",
+        track = partial(Tracker, server or database_uri(output.absolute() / "mlflow.db"),
                         sweep.tracking.experiment or sweep.name,
-                        None if server else (output.absolute() / "mlartifacts").as_uri(),
+                        None if server else (output.absolute() / ARTIFACTS).as_uri(),
                         spool=output.absolute() / "mlflow_spool", say=say)
         tracker = track() if server else None  # a server is asked before a folder is made
         _check_folder(output)

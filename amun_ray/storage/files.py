@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from amun_ray.base.errors import StorageError, UserError
+from amun_ray.base.files import expanded
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no renaming; an object appears whole
 FIRST_CONTACT_SECONDS = 15
@@ -43,6 +44,7 @@ class Files:
     """
 
     def __init__(self, uri: str, owner: str | None = None) -> None:
+        uri = expanded(uri)
         self.uri = uri if "://" in uri else os.path.abspath(uri)
         self.owner = owner or f"{here()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 

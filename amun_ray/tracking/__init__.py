@@ -2,9 +2,10 @@
 
 from amun_ray.tracking.contact import downloaded
 from amun_ray.tracking.event import Event, Spool
+from amun_ray.tracking.places import ARTIFACTS, database_uri, settle
 from amun_ray.tracking.purging import Archive, Logged
 from amun_ray.tracking.saved import load_model, model_files, saved_model
-from amun_ray.tracking.tracker import Tracker, registered_name
+from amun_ray.tracking.tracker import OBJECTIVE, REQUEST, SCORE, Tracker, registered_name
 
-__all__ = ["Archive", "Event", "Logged", "Spool", "Tracker", "downloaded", "load_model", "model_files",
-           "registered_name", "saved_model"]
+__all__ = ["ARTIFACTS", "OBJECTIVE", "REQUEST", "SCORE", "Archive", "Event", "Logged", "Spool", "Tracker", "database_uri",
+           "downloaded", "load_model", "model_files", "registered_name", "saved_model", "settle"]

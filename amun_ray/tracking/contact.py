@@ -12,6 +12,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from amun_ray.base.errors import UserError
+from amun_ray.base.files import expanded
+from amun_ray.tracking.places import database, readable, tidy
 
 FIRST_CONTACT_SECONDS, PATIENCE_SECONDS, RETRIES = 10, 30, 2
 MLFLOW_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # ImportError: no driver for a database
@@ -63,20 +65,22 @@ def downloaded(source: str, uri: str) -> Iterator[Path]:
     Raises:
         UserError: nothing answers at the tracking URI `uri`, or it has nothing there.
     """
-    database = uri.removeprefix("sqlite:///").partition("?")[0]
-    if uri.startswith("sqlite:///") and not Path(database).is_file():  # MLflow would make an empty one
+    path = database(expanded(uri))
+    if path is not None and not path.is_file():  # MLflow would make an empty one
         raise UserError(f"{source}: tracking.uri {uri!r}: no such database")
-    with (tempfile.TemporaryDirectory() as folder, default_server(uri),
-          environment({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})):
+    with (readable(expanded(uri)) as place, tempfile.TemporaryDirectory() as folder, default_server(place),
+          tidy(place), environment({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})):
         try:
             with impatient():
-                MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+                MlflowClient(tracking_uri=place).search_experiments(max_results=1)
         except MLFLOW_ERRORS as error:
             raise UserError(f"{source}: tracking.uri {uri!r}: MLflow cannot be used: {reason(error)}") from error
         try:
-            local = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=uri)
+            local = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=place)
         except MLFLOW_ERRORS as error:
             raise UserError(f"{source}: not found at tracking.uri {uri!r}: {reason(error)}") from error
+        if local is None:  # an artifact store that knows nothing of it
+            raise UserError(f"{source}: not found at tracking.uri {uri!r}")
         yield Path(local)
 
 

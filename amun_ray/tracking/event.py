@@ -25,7 +25,8 @@ class Event:
         metrics: (name, value, step).
         files: artifacts, path below the run -> content; one of the same path is replaced.
         model: the folder of an MLflow model, path -> content. Its scores are the run's metrics.
-        registered: name under which the model is registered, with the alias `best`.
+        registered: name under which the model is registered. Its tags say of which `request` it is and what the search
+            found, which decides on the alias `best`: see `Tracker._register`.
         status: FINISHED, FAILED, KILLED or RUNNING; None leaves it.
     """
 

@@ -19,6 +19,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 
 from amun_ray.base.errors import UserError
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, patient, reason
+from amun_ray.tracking.places import settle
 
 Matches = Callable[[Mapping[str, str]], bool]  # by the tags of a run or a logged model
 
@@ -44,6 +45,7 @@ class Archive:
     uri: str
 
     def __post_init__(self) -> None:
+        settle(self.uri)  # a copy's own files are deleted, not those of the folder that it was made of
         try:
             with impatient():
                 self._client.search_experiments(max_results=1)

@@ -11,7 +11,7 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,8 +20,10 @@ from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from amun_ray.base.errors import UserError
+from amun_ray.base.files import expanded
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
 from amun_ray.tracking.event import Event, Spool, write_files
+from amun_ray.tracking.places import settle, tidy
 
 for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.pyfunc",
               "mlflow.utils.environment"):
@@ -29,6 +31,7 @@ for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry",
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")  # nor are links between its lines
 
 KEY, ALIAS = "amun.key", "best"
+REQUEST, OBJECTIVE, SCORE = "request", "search.objective", "search.score"  # tags of what is registered
 BATCH = {"params": 100, "tags": 100, "metrics": 500}  # per request that every MLflow server takes
 PAUSE_SECONDS = 60  # how long MLflow is left alone after it did not answer
 FINAL = ("FINISHED", "FAILED")
@@ -42,6 +45,7 @@ class Tracker:
         """Connect, and create the experiment where there is none.
 
         Args:
+            uri: of a server or a database; one that was moved or copied is settled first (see `places`).
             artifacts: the folder for the files of a local database, as URI; a server has its own.
             spool: the folder for events that MLflow does not take; made when there is one.
             say: is told, in one line, when MLflow goes away and when it is back.
@@ -52,11 +56,13 @@ class Tracker:
         if urlsplit(uri).password and not uri.startswith("sqlite"):
             raise UserError("tracking.uri holds a password; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
                             "in the environment instead")
-        self.uri, self.experiment, self._spool, self._say = uri, experiment, Spool(spool), say
+        self.uri, self.experiment, self._spool, self._say = expanded(uri), experiment, Spool(spool), say
         self._away, self._ask_again = False, 0.0
+        if (moved := settle(self.uri)) is not None:
+            say(moved)
         try:
-            with impatient():
-                self._client = MlflowClient(tracking_uri=uri)
+            with impatient(), tidy(self.uri):
+                self._client = MlflowClient(tracking_uri=self.uri)
                 found = self._client.get_experiment_by_name(experiment)
                 self._id = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
         except MLFLOW_ERRORS as error:
@@ -144,7 +150,8 @@ class Tracker:
             run = found.info.run_id if found else self._create(event)
             self._fill(run, event, made=found is None)
         if event.registered is not None:
-            self._register(run, event.registered)
+            with tidy(self.uri):
+                self._register(run, event.registered, event.tags)
         return run
 
     def _find(self, event: Event) -> Run | None:
@@ -189,8 +196,12 @@ class Tracker:
         self._client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
         return model.model_id
 
-    def _register(self, run: str, name: str) -> None:
-        """The model of `run` as a version of `name`, if it is none yet; the alias `best` points there."""
+    def _register(self, run: str, name: str, tags: Mapping[str, str]) -> None:
+        """The model of `run` as a version of `name`, if it is none yet, and the aliases `best` and `best-REQUEST`.
+
+        An alias that points to another model moves only where `tags`, which the version gets too, say that the search
+        gave this one a lower score, by the same objective, for the same request.
+        """
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
@@ -200,12 +211,31 @@ class Tracker:
         if not versions:
             (model,) = self._models(run)
             with default_server(self.uri):  # where the registry of a local database looks the model up
-                versions = [self._client.create_model_version(name, f"models:/{model}", run, model_id=model)]
-        self._client.set_registered_model_alias(name, ALIAS, versions[0].version)
+                versions = [self._client.create_model_version(
+                    name, f"models:/{model}", run, model_id=model,
+                    tags={key: str(tags[key]) for key in (REQUEST, OBJECTIVE, SCORE) if key in tags})]
+        mine, held = versions[0], self._client.get_registered_model(name).aliases
+        for alias in (ALIAS, *([f"{ALIAS}-{mine.tags[REQUEST]}"] if REQUEST in mine.tags else [])):
+            other = self._client.get_model_version(name, held[alias]) if alias in held else None
+            stays = other and _why_stay(other.tags, mine.tags)
+            if not stays:
+                self._client.set_registered_model_alias(name, alias, mine.version)
+            elif other.version != mine.version:
+                self._say(f"MLflow: models:/{name}@{alias} stays version {other.version}, {stays}; the model of this "
+                          f"sweep is models:/{name}/{mine.version}")
 
     def _models(self, run: str) -> list[str]:
         found = self._client.search_logged_models([self._id], filter_string=f"source_run_id = '{run}'")
         return [model.model_id for model in found]
+
+
+def _why_stay(held: Mapping[str, str], new: Mapping[str, str]) -> str | None:
+    """Why an alias stays at a version with the tags `held` beside one with the tags `new`; None where it moves."""
+    if REQUEST not in new or new[REQUEST] != held.get(REQUEST):
+        return "which is of another request"
+    if new[OBJECTIVE] != held[OBJECTIVE]:
+        return "which was searched by another objective"
+    return None if float(new[SCORE]) < float(held[SCORE]) else "whose search score is no higher"
 
 
 def _tag(event: Event) -> str:

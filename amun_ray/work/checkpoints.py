@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from amun_ray.base.errors import UserError
+from amun_ray.base.files import expanded
 from amun_ray.config.fields import FOLDER, is_mlflow
 from amun_ray.models import checkpoint, library
 from amun_ray.models.foreign import Fitted, State, fit
@@ -53,10 +54,10 @@ def read_checkpoint(source: str, server: str | None, model: nn.Module,
     """
     source = source.removeprefix(FOLDER)
     place, mark, key = source.rpartition("#")
-    if not mark or (not is_mlflow(source) and Path(source).exists()):
+    if not mark or (not is_mlflow(source) and Path(expanded(source)).exists()):
         place, key = source, ""
     if not is_mlflow(place):
-        return _read(place, Path(place), key or None, model, head)
+        return _read(place, Path(expanded(place)), key or None, model, head)
     server = server or os.environ.get("MLFLOW_TRACKING_URI")
     if not server:
         raise UserError(f"{source}: no MLflow server is named; set tracking.uri, or MLFLOW_TRACKING_URI in the "

@@ -7,6 +7,7 @@ from torch import nn
 
 from amun_ray import models
 from amun_ray.base.errors import UserError
+from amun_ray.base.files import expanded
 from amun_ray.config.fields import FOLDER
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
@@ -75,7 +76,7 @@ def _brought(sweep: Sweep) -> tuple[library.Constants, str] | None:
     if found is None or not given:
         return None
     folders = [place.removeprefix(FOLDER).partition("#")[0] for place in given]
-    brought = {folder: constants for folder in folders if Path(folder).expanduser().is_dir()
+    brought = {folder: constants for folder in folders if Path(expanded(folder)).is_dir()
                and (constants := library.folder_constants(folder)) is not None}
     if len(set(brought.values())) > 1:
         raise UserError(f"data.normalize: {' and '.join(list(brought)[:2])} are for pixels normalised differently; say "

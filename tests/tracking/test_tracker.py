@@ -237,14 +237,40 @@ def test_a_model_that_was_logged_without_checksums_is_checked_by_its_digest(data
         load_model(run, uri=database)
 
 
-def test_the_best_model_is_registered_once_and_moves_with_the_alias(database, open_tracker, folder):
+def test_a_model_is_registered_once_and_best_moves_to_a_lower_search_score_of_the_same_request_alone(
+        database, open_tracker, folder, said):
     one, parent = open_tracker(database)
     client = MlflowClient(tracking_uri=database)
-    for number, version in ((0, "1"), (0, "1"), (1, "2"), (0, "1")):
-        run = one.log(child(parent, number, model=folder, registered="forgetful"))
-        best = client.get_model_version_by_alias("forgetful", "best")
-        assert (str(best.version), best.run_id) == (version, run)
-    assert len(client.search_model_versions("name = 'forgetful'")) == 2
+    stays = "MLflow: models:/forgetful@{} stays version {}, {}; the model of this sweep is models:/forgetful/{}".format
+    other, worse, differs = ("which is of another request", "whose search score is no higher",
+                             "which was searched by another objective")
+    for number, request, objective, score, best, lines in (
+            (0, "a1", "average_gap", 3.0, {"best": 1, "best-a1": 1}, []),
+            (0, "a1", "average_gap", 3.0, {"best": 1, "best-a1": 1}, []),
+            (1, "a1", "average_gap", 2.5, {"best": 2, "best-a1": 2}, []),
+            (0, "a1", "average_gap", 3.0, {"best": 2, "best-a1": 2},
+             [stays("best", 2, worse, 1), stays("best-a1", 2, worse, 1)]),
+            (2, "b2", "average_gap", 0.1, {"best": 2, "best-a1": 2, "best-b2": 3}, [stays("best", 2, other, 3)]),
+            (3, "a1", "proxy", 0.1, {"best": 2, "best-a1": 2, "best-b2": 3},
+             [stays("best", 2, differs, 4), stays("best-a1", 2, differs, 4)])):
+        tags = {"request": request, "search.objective": objective, "search.score": repr(score)}
+        one.log(child(parent, number, model=folder, registered="forgetful", tags=tags))
+        aliases = client.get_registered_model("forgetful").aliases
+        assert {alias: int(version) for alias, version in aliases.items()} == best
+        assert said == lines
+        said.clear()
+    assert len(client.search_model_versions("name = 'forgetful'")) == 4
+
+
+def test_best_stays_at_a_model_whose_request_nobody_knows(database, open_tracker, folder, said):
+    """As versions before this one have registered it."""
+    one, parent = open_tracker(database)
+    one.log(child(parent, 0, model=folder, registered="forgetful"))
+    tags = {"request": "a1", "search.objective": "proxy", "search.score": "0.0"}
+    one.log(child(parent, 1, model=folder, registered="forgetful", tags=tags))
+    aliases = MlflowClient(tracking_uri=database).get_registered_model("forgetful").aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {"best": 1, "best-a1": 2}
+    assert "stays version 1, which is of another request" in said[0]
 
 
 def test_names_that_a_registry_takes():

@@ -1,0 +1,158 @@
+"""Where a local database of MLflow's and the files it speaks of are, also after their folder was moved or copied.
+
+MLflow writes down where its files are with their whole path. In an output folder they are always beside the database,
+in `mlartifacts/`. So a database that names another folder of that name was moved or copied, and what it says is put
+right: for good where something is to be written, so that a copy never writes into the folder that it was made of, and
+in a copy of the database where something is only read, since the same folder may have another path on another host.
+"""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import IN_URI
+
+ARTIFACTS = "mlartifacts"
+LOCATIONS = {"experiments": ("artifact_location",), "runs": ("artifact_uri",),
+             "logged_models": ("artifact_location",), "model_versions": ("source", "storage_location")}
+SQLITE, WAIT_SECONDS = "sqlite:///", 30  # the latter for whoever else is writing to a database
+
+
+def database_uri(path: Path) -> str:
+    """The URI of an SQLite database, by which MLflow opens just this file.
+
+    Raises:
+        UserError: there is none: before version 2.1 SQLAlchemy has no way to write `?`.
+    """
+    for written in (str(path).translate(IN_URI), str(path)):  # before 2.1 a percent sign means itself
+        if make_url(SQLITE + written).database == str(path):
+            return SQLITE + written
+    raise UserError(f"{path}: SQLAlchemy 2.1 is needed for a database in a folder of that name; install it, or rename "
+                    "the folder")
+
+
+def database(uri: str) -> Path | None:
+    """The file of an SQLite database; None where `uri` names something else."""
+    if not uri.startswith(SQLITE):
+        return None
+    with suppress(ArgumentError):
+        return Path(found) if (found := make_url(uri).database) else None
+    return None
+
+
+def settle(uri: str) -> str | None:
+    """Let a database of MLflow's that was moved or copied with its artifacts speak of these; a line that says so.
+
+    Does nothing, and returns None, with any other.
+
+    Raises:
+        UserError: the artifacts are still elsewhere, or the database cannot be written to.
+    """
+    path = database(uri)
+    if path is None or not (old := _elsewhere(path)):
+        return None
+    here = path.absolute().parent / ARTIFACTS
+    if not here.is_dir() and (left := [folder for folder in map(_folder, old) if folder.is_dir()]):
+        raise UserError(f"{path}: a copy without its files: these are in {left[0]}, and there is no {here}. Copy them "
+                        f"here, too, or remove {path.name}: the sweep's command then logs all again from the store")
+    _rewrite(path, old, here)
+    return f"MLflow: {path} came here from {_folder(old[0]).parent}; it now speaks of the files in {here}"
+
+
+@contextmanager
+def readable(uri: str) -> Iterator[str]:
+    """The URI under which what `uri` names can be read; nothing is written to it.
+
+    A database that was moved or copied with its artifacts is read in a copy, which this process keeps.
+    """
+    path = database(uri)
+    if path is None or not (path.parent / ARTIFACTS).is_dir() or not (old := _elsewhere(path)):
+        yield uri
+        return
+    state = path.stat()
+    folder = _settled(path.absolute(), tuple(old), (state.st_mtime_ns, state.st_size))
+    yield database_uri(Path(folder.name, path.name))
+
+
+@contextmanager
+def tidy(uri: str) -> Iterator[None]:
+    """Remove the empty folder that MLflow makes while it opens a database whose URI has quoted characters: it takes the
+    quoted path for a path."""
+    path = database(uri)
+    made = Path(uri.removeprefix(SQLITE)).parent
+    mine = path is not None and path.parent != made and not made.exists()
+    try:
+        yield
+    finally:
+        if mine:
+            with suppress(OSError):
+                os.removedirs(made)
+
+
+@cache
+def _settled(path: Path, old: tuple[str, ...], state: tuple[int, int]) -> tempfile.TemporaryDirectory[str]:
+    """A folder with a settled copy of the database `path`, made once for each `state` of it."""
+    folder = tempfile.TemporaryDirectory(prefix="amun_mlflow_")
+    copy = Path(folder.name, path.name)
+    with _opened(path) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    _rewrite(copy, old, path.parent / ARTIFACTS)
+    return folder
+
+
+def _elsewhere(path: Path) -> list[str]:
+    """The folders `mlartifacts` of other places that the experiments of a database have, as URIs."""
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    with _opened(path) as opened:
+        if "experiments" not in _tables(opened):
+            return []
+        found = [place for (place,) in opened.execute("SELECT DISTINCT artifact_location FROM experiments")]
+    here = path.absolute().parent / ARTIFACTS
+    return [place for place in found if place and place.startswith("file:/") and place.endswith(f"/{ARTIFACTS}")
+            and not _same(_folder(place), here)]
+
+
+def _rewrite(path: Path, old: list[str] | tuple[str, ...], here: Path) -> None:
+    """All of it or nothing."""
+    with _opened(path) as opened:
+        opened.execute("BEGIN IMMEDIATE")
+        for table in LOCATIONS.keys() & _tables(opened):
+            known = {row[1] for row in opened.execute(f"PRAGMA table_info({table})")}
+            for column in known & set(LOCATIONS[table]):
+                opened.executemany(
+                    f"UPDATE {table} SET {column} = ?2 || substr({column}, length(?1) + 1) "
+                    f"WHERE {column} = ?1 OR substr({column}, 1, length(?1) + 1) = ?1 || '/'",
+                    [(place, here.as_uri()) for place in old])
+        opened.execute("COMMIT")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(sqlite3.connect(path, WAIT_SECONDS, isolation_level=None)) as opened:
+            yield opened
+    except sqlite3.Error as error:
+        raise UserError(f"{path}: MLflow cannot be used: {first_line(error)}") from error
+
+
+def _tables(opened: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _folder(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are one folder, under whatever names."""
+    return one == other or (one.is_dir() and other.is_dir() and one.samefile(other))
