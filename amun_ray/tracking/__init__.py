@@ -7,5 +7,5 @@ from amun_ray.tracking.purging import Archive, Logged
 from amun_ray.tracking.saved import load_model, model_files, saved_model
 from amun_ray.tracking.tracker import OBJECTIVE, REQUEST, SCORE, Tracker, registered_name
 
-__all__ = ["ARTIFACTS", "OBJECTIVE", "REQUEST", "SCORE", "Archive", "Event", "Logged", "Spool", "Tracker", "database_uri",
-           "downloaded", "load_model", "model_files", "registered_name", "saved_model", "settle"]
+__all__ = ["ARTIFACTS", "OBJECTIVE", "REQUEST", "SCORE", "Archive", "Event", "Logged", "Spool", "Tracker",
+           "database_uri", "downloaded", "load_model", "model_files", "registered_name", "saved_model", "settle"]
