@@ -1,6 +1,6 @@
 """What a request names - row numbers, classes, values of a column - as rows of the training set, each checked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -109,16 +109,18 @@ def by_class(dataset: Dataset, rows: np.ndarray) -> str:
                    for number in np.flatnonzero(counts)], CLASSES_SHOWN)
 
 
-def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Sequence[Value] | str) -> Request:
+def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Sequence[Value] | str, *,
+              subset: bool = False) -> Request:
     """The rows of the training files whose cell in `column` is one of `asked`; an empty cell is none of them.
 
     Args:
         values: that column, over all rows of the training files.
         asked: values of the column's own type, or the file that lists them, one a line or below the column's name.
+        subset: whether rows that `dataset` lacks were left out by choice, not since their images cannot be decoded.
 
     Raises:
         UserError: a column that holds neither integers, texts nor truth values; a value of another type, that is not
-            there, or is named twice; a row that data.train_size leaves out.
+            there, or is named twice; a row that a subset leaves out, or none that is used.
     """
     values, kind = _comparable(column, values)
     encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
@@ -128,29 +130,39 @@ def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Seq
     code_of = {one: code for code, one in enumerate(known)}
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     limit = BYTES_AT_LEAST + BYTES_PER_ROW * len(codes)
-    chosen = _read_values(asked, column, kind, limit) if isinstance(asked, str) else [
-        (one, "forget.values") for one in asked]
-    wanted: dict[Any, str] = {}
-    for one, place in chosen:
-        if type(one) is not kind:
-            raise UserError(f"{place}: {one!r} is {KINDS[type(one)]}, but column {column!r} holds {HOLDS[kind]}: "
-                            f"{some(known)}; {CURES[kind]}")
-        if one not in code_of:
-            raise UserError(f"{place}: column {column!r} does not hold {quoted(one)}"
-                            + (nearest(one, known) or f"; it holds {some(known)}"))
-        if one in wanted:
-            raise UserError(f"{place}: {quoted(one)} is named twice")
-        wanted[one] = place
+    wanted = _wanted(column, kind, code_of, _read_values(asked, column, kind, limit) if isinstance(asked, str) else [
+        (one, "forget.values") for one in asked])
     if not wanted:
         raise UserError(f"{asked}: no values; a forget set needs at least one")
     rows = np.flatnonzero(np.isin(codes, [code_of[one] for one in wanted]))
     taken = dataset.file_numbers[:dataset.train_size]
-    if (outside := rows[~np.isin(rows, taken)]).size:
+    used = np.isin(rows, taken)
+    if subset and not used.all():
+        outside = rows[~used]
         raise UserError(f"forget.values: row {outside[0]}, whose {column!r} is {quoted(known[codes[outside[0]]])}, "
                         f"is not among the {len(taken)} of {len(codes)} training rows that data.train_size takes, so "
                         "no model would learn it; leave train_size out, or the value")
-    return Request(f"{column} {listed([str(one) for one in wanted])}", rows,
+    if not used.any():
+        raise UserError(f"forget.values: none of the {len(rows)} images can be decoded, so that no model learns them")
+    undecodable = f" ({len(rows) - used.sum()} more cannot be decoded)" if not used.all() else ""
+    return Request(f"{column} {listed([str(one) for one in wanted])}{undecodable}", rows[used],
                    Groups(column, [str(one) for one in known], codes[taken]))
+
+
+def _wanted(column: str, kind: type, known: Mapping[Any, int], asked: Sequence[tuple[Any, str]]) -> list[Any]:
+    """The values asked for, each with its place; UserError for the first that the column does not hold."""
+    wanted: list[Any] = []
+    for one, place in asked:
+        if type(one) is not kind:
+            raise UserError(f"{place}: {one!r} is {KINDS[type(one)]}, but column {column!r} holds {HOLDS[kind]}: "
+                            f"{some([*known])}; {CURES[kind]}")
+        if one not in known:
+            raise UserError(f"{place}: column {column!r} does not hold {quoted(one)}"
+                            + (nearest(one, [*known]) or f"; it holds {some([*known])}"))
+        if one in wanted:
+            raise UserError(f"{place}: {quoted(one)} is named twice")
+        wanted.append(one)
+    return wanted
 
 
 def _comparable(column: str, values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, type]:

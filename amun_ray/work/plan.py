@@ -64,9 +64,9 @@ class Plan:
         if forget.column is None:
             return None
         if self.sweep.data.name != "parquet":
-            raise UserError(f"forget.column: {self.sweep.data.name} has no further columns; only parquet files have")
+            raise UserError(f"forget.column: only data.name: parquet has further columns, not {self.sweep.data.name}")
         return requests.of_values(dataset, forget.column, read_further(self.sweep.data.train, forget.column),
-                                  forget.values)
+                                  forget.values, subset=self.sweep.data.train_size is not None)
 
     @cached_property
     def sets(self) -> ForgetSets:

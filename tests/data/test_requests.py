@@ -1,6 +1,7 @@
 """Every way to say what must go comes to the rows that a human would count, or to one line that says why not."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -206,10 +207,21 @@ def test_a_row_that_a_subset_leaves_out_is_refused(bare):
     """As for row numbers: no model would learn it, and the user would believe it forgotten."""
     subset = replace(bare, file_rows=np.concatenate([np.arange(12), np.arange(3)]), file_train_size=14)
     column = pa.chunked_array([[*PERSONS, "eve", "bob"]])
-    assert of_values(subset, "person", column, ("ann",)).rows.tolist() == [0, 3, 6]
-    assert refused(of_values, subset, "person", column, ("ann", "eve")) == (
+    assert of_values(subset, "person", column, ("ann",), subset=True).rows.tolist() == [0, 3, 6]
+    assert refused(partial(of_values, subset=True), subset, "person", column, ("ann", "eve")) == (
         "forget.values: row 12, whose 'person' is 'eve', is not among the 12 of 14 training rows that data.train_size "
         "takes, so no model would learn it; leave train_size out, or the value")
+
+
+def test_images_that_cannot_be_decoded_are_said_and_left_out(bare):
+    """Who set on_error: skip knows that there are such images, and no model learns them."""
+    skipped = replace(bare, file_rows=np.concatenate([np.arange(12), np.arange(3)]), file_train_size=14)
+    column = pa.chunked_array([[*PERSONS, "eve", "zoe"]])
+    found = of_values(skipped, "person", column, ("ann", "eve"))
+    assert str(found) == "4 rows of person ann, eve (1 more cannot be decoded): 0, 3, 6, 11"
+    assert len(found.groups.of) == 12
+    assert refused(of_values, skipped, "person", column, ("zoe",)) == (
+        "forget.values: none of the 1 images can be decoded, so that no model learns them")
 
 
 @pytest.mark.parametrize(("pattern", "rows"), [
