@@ -33,6 +33,7 @@ from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.search import Search
 from amun_ray.config.sections import Attack, Final, Forget, HeldOut, References, Resources, Tracking, Unlearning
+from amun_ray.data.labels import MOST_CLASSES
 from amun_ray.metrics import RmiaSettings
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe, named
@@ -58,7 +59,7 @@ class Data(Strict):
     """Use a random subset of the training images, of this size."""
     test_size: PositiveInt | None = None
     """Use a random subset of the test images, of this size."""
-    classes: Annotated[int, Field(gt=0, le=100_000)] | None = None
+    classes: Annotated[int, Field(gt=0, le=MOST_CLASSES)] | None = None
     """Parquet only: the number of classes; the largest label + 1 if not given."""
     seed: int | None = None
     """Decides the random subsets."""

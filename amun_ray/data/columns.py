@@ -1,9 +1,10 @@
 """How columns of users' parquet files are found and read, with errors that name the file, the column and the row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from amun_ray.base.errors import UserError, first_line
@@ -12,6 +13,7 @@ from amun_ray.data.files import File
 
 NAMES_SHOWN = 8  # of a file's columns in a message
 VALUE_SHOWN = 60  # characters of a value in a message
+LONGEST = 256  # bytes of a text that is a label or a row number
 STEP = 1024  # rows among which the first bad one is looked for
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -37,20 +39,37 @@ def open_parquet(file: File) -> pq.ParquetFile:
         raise UserError(f"{file}: cannot be read as parquet: {first_line(error)}") from error
 
 
-def read_column(opened: pq.ParquetFile, file: File, column: str) -> pa.ChunkedArray:
-    """One whole column.
+def compact(opened: pq.ParquetFile, file: File, leaf: str) -> pq.ParquetFile:
+    """The same file, opened to read the texts or binaries at `leaf` as a dictionary: each value once, then numbers.
+
+    So what a file takes in memory follows its size; a few bytes may say a million times one of a megabyte.
+    """
+    return pq.ParquetFile(file.system.open_input_file(file.path), metadata=opened.metadata, read_dictionary=[leaf])
+
+
+def read_column(opened: pq.ParquetFile, file: File, column: str, what: str) -> pa.ChunkedArray:
+    """One whole column of numbers or short texts; `what` is what a message calls a value of it.
 
     Raises:
-        UserError: there is no such column, or several, or it cannot be decoded.
+        UserError: there is no such column, or several, or it cannot be decoded; a type that holds no numbers and no
+            texts, or a text of more than LONGEST bytes.
     """
     names = opened.schema_arrow.names
     if names.count(column) != 1:
         raise UserError(f"{file}: {'no' if column not in names else 'several'} columns called {column!r}; columns: "
                         f"{listed(names)}")
+    kind = opened.schema_arrow.field(column).type
+    _check_type(kind, file, what)
     try:
-        return opened.read(columns=[column]).column(column)
+        values = compact(opened, file, column).read(columns=[column]).column(column)
+        if not _holds(value_type(values), TEXTS):
+            return values
+        longest = max((pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in values.chunks), default=0)
+        if longest <= LONGEST:
+            return values.cast(pa.string())
     except BROKEN as error:
         raise UserError(f"{file}: column {column!r} cannot be read: {first_line(error)}") from error
+    raise UserError(f"{file}: column {column!r}: a text of {longest:,} bytes, but a {what} has at most {LONGEST}")
 
 
 def whole_numbers(column: pa.ChunkedArray, file: File, what: str) -> np.ndarray:
@@ -59,9 +78,7 @@ def whole_numbers(column: pa.ChunkedArray, file: File, what: str) -> np.ndarray:
     Raises:
         UserError: the first row that is empty or no integer, by its number from 0; a type that holds no numbers.
     """
-    kind = value_type(column)
-    if not any(holds(kind) for holds in (*NUMBERS, *TEXTS)):
-        raise UserError(f"{file}: {what}: integers are needed, found a column of {kind}")
+    _check_type(column.type, file, what)
     try:
         numbers = column.cast(pa.int64())
     except pa.ArrowException:
@@ -72,6 +89,16 @@ def whole_numbers(column: pa.ChunkedArray, file: File, what: str) -> np.ndarray:
         row = numbers.is_null().to_numpy().argmax()
         raise UserError(f"{file}: row {row}: {what} is missing")
     return numbers.to_numpy().astype(np.int64, copy=False)
+
+
+def _check_type(kind: pa.DataType, file: File, what: str) -> None:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not _holds(kind, (*NUMBERS, *TEXTS)):
+        raise UserError(f"{file}: {what}: integers are needed, found a column of {kind}")
+
+
+def _holds(kind: pa.DataType, kinds: Sequence[Callable[[pa.DataType], bool]]) -> bool:
+    return any(holds(kind) for holds in kinds)
 
 
 def first_offender(column: pa.ChunkedArray) -> tuple[int, object]:

@@ -104,7 +104,7 @@ def _read_parquet(path: str | os.PathLike, file: File, train_size: int) -> Cells
     _refuse_slices(path, (opened.schema_arrow.metadata or {}).get(b"pandas"))
     if count > train_size:  # before they are read: a few bytes may claim any number
         raise UserError(f"{path}: {count:,} rows, but the training set has {train_size:,}; no row is named twice")
-    found = read_column(opened, file, column)
+    found = read_column(opened, file, column, "row number")
     if pa.types.is_boolean(value_type(found)):
         raise UserError(f"{path}: column {column!r} is a mask; write the numbers of its rows: numpy.flatnonzero(mask)")
     rows = whole_numbers(found, file, "row number")

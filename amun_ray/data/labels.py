@@ -14,6 +14,7 @@ from amun_ray.data.columns import TEXTS, listed, quoted, value_type, whole_numbe
 from amun_ray.data.files import File
 
 CLASSES_SHOWN = 20
+MOST_CLASSES = 100_000  # that a config may say
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
@@ -97,9 +98,10 @@ def _implied(train: Sequence[Column], numbers: Sequence[np.ndarray]) -> tuple[in
     empty = classes - len(present)
     if 2 * empty > classes:
         at = next(file for file, labels in enumerate(numbers) if labels.size and labels.max() == present[-1])
+        meant = f", or say data.classes: {classes} if it is meant" if classes <= MOST_CLASSES else ""
         raise UserError(f"{train[at].file}: row {numbers[at].argmax()}: label {present[-1]} implies {classes:,} "
-                        f"classes, of which {empty:,} have no training image; number the labels from 0 without gaps, "
-                        f"remove such rows, or say data.classes: {classes} if it is meant")
+                        f"classes, of which {empty:,} have no training image; number the labels from 0 without gaps or "
+                        f"remove such rows{meant}")
     if not empty:
         return classes, []
     absent = np.setdiff1d(np.arange(classes), present)

@@ -1,5 +1,6 @@
 """Image classification data from parquet: a column of encoded images and a column of labels, streamed and decoded."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,13 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from amun_ray.base.errors import UserError, first_line
-from amun_ray.data.columns import BROKEN, listed, open_parquet, read_column
+from amun_ray.data.columns import BROKEN, compact, listed, open_parquet, read_column
 from amun_ray.data.dataset import Dataset, seeded_subset
 from amun_ray.data.files import File, Source, find_files
 from amun_ray.data.images import ImageStack
 from amun_ray.data.labels import Column, number_labels
 
-BATCH_ROWS = 1024  # encoded images held in memory at a time
+BATCH_ROWS, BATCH_BYTES = 1024, 2**26  # encoded images held in memory at a time
+BYTES_AT_LEAST, REPEATED = 2**30, 100  # of images that a file may stand for, and as a multiple of its size
 ROWS_AT_LEAST = 10**6  # a file of fewer bytes than rows holds no images, unless they are few
 FILES_SHOWN = 40  # lines of a plan
 
@@ -29,6 +31,17 @@ class Table(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The image files, BATCH_ROWS at a time, each batch a column of a dictionary, or of a struct of one.
+
+        One row group after another: pyarrow cannot put the dictionaries of two into one struct.
+        """
+        struct = pa.types.is_struct(self.opened.schema_arrow.field(self.image).type)
+        leaf = f"{self.image}.bytes" if struct else self.image
+        reader = compact(self.opened, self.file, leaf)
+        for group in range(reader.metadata.num_row_groups):
+            yield from reader.iter_batches(BATCH_ROWS, row_groups=[group], columns=[leaf], use_threads=False)
 
 
 def load_parquet(
@@ -117,7 +130,7 @@ def _open_file(file: File, image_column: str | None, label_column: str) -> Table
     image = _image_column(schema, file, image_column, columns)
     if label_column not in schema.names:
         raise UserError(f"{file}: no label column {label_column!r}; columns: {columns}")
-    return Table(file, opened, image, read_column(opened, file, label_column))
+    return Table(file, opened, image, read_column(opened, file, label_column, "label"))
 
 
 def _described(what: str, tables: list[Table], rows: np.ndarray, setting: str) -> list[str]:
@@ -182,14 +195,19 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
         return filled
     end = filled + len(rows)
     start = 0  # row of the file at which a batch begins
+    most = max(BYTES_AT_LEAST, REPEATED * table.file.system.get_file_info(table.file.path).size)
     try:
-        for batch in table.opened.iter_batches(BATCH_ROWS, columns=[table.image], use_threads=False):
+        for batch in table.batches():
             low, high = np.searchsorted(rows, (start, start + len(batch)))
-            chosen = rows[low:high]
-            if chosen.size:
-                encoded = _encoded(batch.column(0)).take(pa.array(chosen - start)).to_pylist()
-                stack.fill(filled, encoded, lambda position, chosen=chosen: f"{table.file}: row {chosen[position]}")
-                filled += len(chosen)
+            chosen, images = rows[low:high], _encoded(batch.column(0)).take(pa.array(rows[low:high] - start))
+            sizes = pc.binary_length(images.dictionary).take(images.indices).fill_null(0).to_numpy(zero_copy_only=False)
+            if (most := most - int(sizes.sum(dtype=np.int64))) < 0:
+                raise UserError(f"{table.file}: the images up to row {start + len(batch) - 1} are more than {REPEATED} "
+                                "times as large as the file; one of them must be there very often")
+            for part in np.split(np.arange(len(chosen)), _cuts(sizes)):
+                stack.fill(filled, images.take(pa.array(part)).cast(pa.large_binary()).to_pylist(),
+                           lambda position, chosen=chosen[part]: f"{table.file}: row {chosen[position]}")
+                filled += len(part)
             start += len(batch)
     except UserError:
         raise
@@ -200,8 +218,11 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
     return filled
 
 
-def _encoded(column: pa.Array) -> pa.Array:
-    """The image files of a column as large_binary, which every kernel takes; null where a struct is null."""
-    if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, column.type.get_field_index("bytes"))
-    return column.cast(pa.large_binary())
+def _cuts(sizes: np.ndarray) -> np.ndarray:
+    """Where images of `sizes` (n,) in bytes are divided, so that each part has BATCH_BYTES, or one image more."""
+    return np.flatnonzero(np.diff(np.cumsum(sizes, dtype=np.int64) // BATCH_BYTES)) + 1
+
+
+def _encoded(column: pa.Array) -> pa.DictionaryArray:
+    """The image files of a column, null where a struct is null."""
+    return pc.struct_field(column, 0) if pa.types.is_struct(column.type) else column

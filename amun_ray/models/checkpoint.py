@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from zipfile import ZipFile
@@ -162,7 +163,8 @@ def _read_torch(path: Path, source: str) -> object:
             raise UserError(f"{source}: a compressed archive, which torch.save does not write; unpack it")
         if start and start != ZIP and start[:1] != PICKLE:
             raise UserError(f"{source}: no torch file: it begins with {start!r}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of sparse tensors, which are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError as error:

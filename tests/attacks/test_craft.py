@@ -10,6 +10,7 @@ from torch import nn
 
 from amun_ray.attacks import ATTACKS, AdversarialRows, AttackSettings, Prepared, calibrate, craft, transfer
 from amun_ray.attacks.look import Capacity, Looker, flat
+from amun_ray.attacks.rows import AttackCost, report
 from amun_ray.attacks.slots import Found
 from amun_ray.attacks.verify import verify
 from amun_ray.base.status import Status
@@ -224,3 +225,26 @@ def test_joined_rows_report_as_one(net, images, labels):
     assert joined.cost == whole.cost
     assert joined.report() == pytest.approx(whole.report(), rel=1e-4)
     assert whole.report()["l2_p50"] == pytest.approx(np.median(whole.l2))
+
+
+def test_one_part_joins_to_itself(net, images, labels):
+    part = craft(net, images[:3], labels[:3], settings=AttackSettings(name="fgsm", eps_init=0.05))
+    joined = AdversarialRows.joined(iter([part]))
+    assert joined.cost == part.cost
+    for name, column in part.columns.items():
+        np.testing.assert_array_equal(joined.columns[name], column, err_msg=name)
+
+
+def test_a_report_in_numbers():
+    """Two flipped samples at distances 1 and 3, one that was wrong already and one that failed."""
+    status = np.array([Status.FLIPPED, Status.FAILED, Status.FLIPPED, Status.ALREADY_WRONG], np.int8)
+    columns = {"status": status, "eps": np.array([2, 99, 4, 0], np.float32), "l2": np.array([1, 99, 3, 0], np.float32)}
+    found = report(columns, AttackCost(samples=4, forward=10, backward=6, verification=8))
+    assert found == pytest.approx({
+        "flipped_percent": 50, "already_wrong_percent": 25, "failed_percent": 25,
+        "eps_mean": 3, "eps_p05": 2.1, "eps_p25": 2.5, "eps_p50": 3, "eps_p75": 3.5, "eps_p95": 3.9,
+        "l2_mean": 2, "l2_p05": 1.1, "l2_p25": 1.5, "l2_p50": 2, "l2_p75": 2.5, "l2_p95": 2.9,
+        "forward_per_sample": 2.5, "backward_per_sample": 1.5, "verification_per_sample": 2})
+    nothing = {name: column[1:2] for name, column in columns.items()}
+    assert report(nothing, AttackCost()) == {"flipped_percent": 0, "already_wrong_percent": 0, "failed_percent": 100}
+    assert report(nothing, AttackCost(samples=1, forward=3))["forward_per_sample"] == 3

@@ -1,4 +1,5 @@
 import struct
+import warnings
 import zipfile
 from argparse import Namespace
 
@@ -186,6 +187,12 @@ def test_a_compressed_archive_is_not_blown_up(tmp_path):
     assert read(tmp_path / "a.pt").keys() == {""}
     with pytest.raises(UserError, match="b.pt: a compressed archive, which torch.save does not write"):
         read(tmp_path / "b.pt")
+
+
+def test_torch_says_nothing_of_its_own_of_a_sparse_tensor(tmp_path):
+    torch.save({"a": torch.eye(2).to_sparse()}, tmp_path / "a.pt")
+    with warnings.catch_warnings(action="error"):
+        assert read(tmp_path / "a.pt")[""]["a"].is_sparse
 
 
 def test_every_state_dict_of_a_file_is_found_by_its_keys(tmp_path):

@@ -1,0 +1,81 @@
+"""One look at a model whose logits are known, in bfloat16 and in float32."""
+
+import pytest
+import torch
+from torch import nn
+
+from amun_ray.attacks.look import Capacity, Looker
+
+# Logits of the rows 0, 1, ... in bfloat16 and in float32; the label is 0 everywhere. Where the margin in bfloat16 is
+# less than 3 % of the spread, all of a row are those in float32. The spread of a row is about 1, its middle anything.
+ROUGH = torch.tensor([[9.00, 8.50, 8.00], [-9.00, -9.02, -10.00], [0.00, 0.50, -0.50], [5.00, 4.96, 4.00],
+                      [-0.40, -0.38, 0.60]])
+EXACT = ROUGH + torch.tensor([0.25, 0.75, 0.5])
+DOUBTFUL = torch.tensor([False, True, True, False, True])
+
+
+class Known(nn.Module):
+    """The number of a row is its first pixel, in tenths; a row of zeros is row 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []  # (bfloat16, numbers) of each pass
+
+    def forward(self, images):
+        numbers = (10 * images[:, 0, 0, 0]).round().long()
+        bfloat16 = torch.is_autocast_enabled("cpu")
+        self.seen.append((bfloat16, numbers.tolist()))
+        return (ROUGH if bfloat16 else EXACT)[numbers] + 0 * images.sum()
+
+
+def look(judged, *, capacity=8, numbers=(0, 1, 2, 3, 4), wants=False, **options):
+    """The look at rows of these numbers, its model and its looker."""
+    model = Known()
+    looker = Looker(model, (1, 1, 2), Capacity(capacity), bfloat16=True, **options)
+    rows = torch.tensor([[number / 10, 0.5] for number in numbers])
+    labels = torch.zeros(len(numbers), dtype=torch.int64)
+    seen = looker(rows, labels, torch.full((len(numbers),), wants), judged=judged)
+    return seen, model, looker
+
+
+def expected(logits):
+    """Prediction, margin of class 0, and spread of logits (N, 3)."""
+    return logits.argmax(1), logits[:, 0] - logits[:, 1:].amax(1), logits.amax(1) - logits.amin(1)
+
+
+JUDGED = [None, torch.tensor([True, True, False, True, True]), torch.zeros(5, dtype=torch.bool)]
+
+
+@pytest.mark.parametrize("judged", JUDGED)
+@pytest.mark.parametrize("wants", [False, True])
+def test_doubtful_rows_that_are_judged_are_read_again_in_float32(judged, wants):
+    again = DOUBTFUL if judged is None else DOUBTFUL & judged
+    seen, model, looker = look(judged, wants=wants)
+    wanted = expected(torch.where(again[:, None], EXACT, ROUGH))
+    for found, right in zip(seen, wanted, strict=False):
+        torch.testing.assert_close(found, right)
+    numbers = again.nonzero().squeeze(1).tolist()
+    assert model.seen == [(True, [0, 1, 2, 3, 4])] + [(False, numbers)] * bool(numbers)
+    assert (looker.forward, looker.backward) == (5 + len(numbers), 5 * wants)
+
+
+def test_at_one_fixed_shape_the_doubtful_rows_are_padded():
+    seen, model, looker = look(None, capacity=6, fixed=True)
+    torch.testing.assert_close(seen.margin, expected(torch.where(DOUBTFUL[:, None], EXACT, ROUGH))[1])
+    assert model.seen == [(True, [0, 1, 2, 3, 4, 0]), (False, [1, 2, 4, 0, 0, 0])]
+    assert (looker.forward, looker.backward) == (8, 5)
+
+
+@pytest.mark.parametrize("numbers", [(1,), (3,), (1, 1, 1)])
+def test_one_row_is_as_good_as_many(numbers):
+    seen, model, _ = look(None, numbers=numbers)
+    torch.testing.assert_close(seen.margin, expected((EXACT if numbers[0] == 1 else ROUGH)[list(numbers)])[1])
+    assert len(model.seen) == (2 if numbers[0] == 1 else 1)
+
+
+def test_rows_are_looked_at_in_parts_in_their_order():
+    seen, model, looker = look(None, capacity=2)
+    torch.testing.assert_close(seen.predicted, expected(torch.where(DOUBTFUL[:, None], EXACT, ROUGH))[0])
+    assert [numbers for bfloat16, numbers in model.seen if bfloat16] == [[0, 1], [2, 3], [4]]
+    assert [numbers for bfloat16, numbers in model.seen if not bfloat16] == [[1], [2], [4]]
+    assert looker.forward == 8
