@@ -173,7 +173,7 @@ class Sweep(Strict):
     """The methods to compare, each with its own settings or nothing."""
     unlearning: Unlearning = Unlearning()
     """What all unlearning runs share."""
-    search: Search = Search()
+    search: Annotated[Search, Field(validate_default=True)] = Search()
     """What is searched, how, and by what it is judged."""
     final: Final = Final()
     """The runs that the table counts."""
@@ -202,6 +202,12 @@ class Sweep(Strict):
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return made
+
+    @field_validator("search")
+    @classmethod
+    def _of_the_optimizer(cls, search: Search, info: ValidationInfo) -> Search:
+        unlearning = info.data.get("unlearning")
+        return search if unlearning is None else search.fitting(unlearning.optimizer)
 
     @field_validator("held_out")
     @classmethod

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from amun_ray.base.space import Axis, Choice, Range, Space, grid, grid_size
 from amun_ray.config.fields import MOST, Count, Schedules, Strict, listed
 
+LR = {"sgd": (1e-6, 1e-1), "adamw": (1e-6, 1e-3)}  # AdamW moves every weight by about the learning rate in each step
+
 
 class LogUniform(Strict):
     low: Annotated[float, Field(gt=0)] = 1e-6
@@ -79,6 +81,15 @@ class Search(Strict):
     """Trials at the same time; as many as the cluster holds if not given."""
     stop_early: bool = False
     """Stop a trial that is farther behind than any other has made up from there."""
+
+    def fitting(self, optimizer: str) -> "Search":
+        """The same, with learning rates that suit the optimiser where the file names none."""
+        given = {key: getattr(self.lr, key) for key in self.lr.model_fields_set}
+        lr = dict(zip(("low", "high"), LR[optimizer], strict=True)) | given
+        if lr["low"] > lr["high"]:
+            raise ValueError(f"lr.low <= lr.high must hold, which with {optimizer} are {LR[optimizer][0]:g} and "
+                             f"{LR[optimizer][1]:g} unless given, but got low={lr['low']:g}, high={lr['high']:g}")
+        return self.model_copy(update={"lr": LogUniform(**lr)})
 
     @property
     def terms(self) -> tuple[str, ...]:

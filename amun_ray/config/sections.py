@@ -82,10 +82,14 @@ class Unlearning(Strict):
 
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     """Samples in a step; one sample has no batch statistics."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """The optimiser; it also decides the range of learning rates where `search.lr` is not given."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay of SGD."""
+    """Weight decay."""
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    """The largest norm of the gradient of all weights together; 0 is no limit."""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     """Arithmetic of the passes; `auto` is bfloat16 on a GPU that has it, float32 on a CPU."""
 

@@ -35,6 +35,7 @@ from amun_ray.tracking.event import read_files
 
 MODEL, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "sha256"
 NEEDED = ("torch", "numpy", "safetensors", "mlflow")
+NETWORKS = ("torchvision", "timm", "transformers")  # needed by the networks whose names begin so
 DESCRIPTION = {"name": str, "options": dict, "channels": int, "classes": int, "size": int, "mean": list, "std": list}
 
 
@@ -52,7 +53,8 @@ def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int
         shape: (C, H, W) of an image.
     """
     files = {WEIGHTS: weights}
-    return _around(shape, description["classes"]) | {MODEL: _text(description, files)} | files
+    needed = (*NEEDED, *(library for library in NETWORKS if description["name"].startswith(f"{library}:")))
+    return _around(shape, description["classes"], needed) | {MODEL: _text(description, files)} | files
 
 
 def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes:
@@ -61,7 +63,7 @@ def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes
 
 
 @cache
-def _around(shape: tuple[int, int, int], classes: int) -> dict[str, bytes]:
+def _around(shape: tuple[int, int, int], classes: int, needed: tuple[str, ...]) -> dict[str, bytes]:
     """What is the same for all models of a sweep. The example is one even grey: no sample of anybody leaves with it."""
     signature = ModelSignature(Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
                                Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]))
@@ -69,7 +71,7 @@ def _around(shape: tuple[int, int, int], classes: int) -> dict[str, bytes]:
         path = Path(folder, "model")
         mlflow.pyfunc.save_model(
             path, loader_module=__name__, signature=signature, input_example=np.full((1, *shape), 0.5, np.float32),
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED])
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in needed])
         return read_files(path)
 
 

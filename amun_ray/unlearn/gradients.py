@@ -6,6 +6,7 @@ All run in eval mode, in float32 and on images that are not augmented, so that t
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amun_ray.base.tensors import evaluating
 from amun_ray.training.batches import in_order
@@ -53,7 +54,7 @@ def curvature(model: nn.Module, part: Part, vector: Vector, *, batch_size: int, 
     """H v for v = `vector`, H the Hessian of the mean cross-entropy over `part` plus weight_decay / 2 * |w|^2."""
     weights = trainable(model)
     total = {name: weight_decay * vector[name] for name in weights}
-    with evaluating(model):
+    with evaluating(model), sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention have no second derivative
         for images, labels in in_order(part, batch_size):
             loss = F.cross_entropy(model(images), labels, reduction="sum") / len(part.labels)
             slopes = dict(zip(weights, _grad(loss, weights, create_graph=True), strict=True))

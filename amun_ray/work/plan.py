@@ -228,9 +228,15 @@ class Plan:
             f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
             f"  search      {sum(trials)} trials ({contenders} methods and accesses x "
             f"{'-'.join(map(str, dict.fromkeys([min(trials), max(trials)])))}), {sweep.search.epochs} epochs on "
-            f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}; {each}",
+            f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}; {each}",
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}"])
+
+
+def _rates(sweep: Sweep) -> str:
+    """The range of learning rates, where it is not that of the paper's optimiser."""
+    low, high = sweep.search.lr.low, sweep.search.lr.high
+    return "" if sweep.unlearning.optimizer == "sgd" else f"; {sweep.unlearning.optimizer}, lr {low:g} to {high:g}"
 
 
 def given_points(sweep: Sweep, contender: Contender) -> list[dict[str, Any]]:

@@ -76,6 +76,29 @@ def test_a_minimal_config_gets_the_defaults_of_the_schema(mine):
     assert sweep.contenders == [("finetune", "retain"), ("amun", "retain"), ("amun", "forget_only")]
 
 
+def test_the_range_of_learning_rates_is_that_of_the_optimiser_unless_given(mine):
+    def rates(*overrides: str) -> tuple[float, float]:
+        lr = config_file.load(str(mine), list(overrides)).search.lr
+        return lr.low, lr.high
+
+    adamw = "unlearning.optimizer=adamw"
+    assert rates() == (1e-6, 1e-1)
+    assert rates(adamw) == rates(adamw, "search.trials=12") == (1e-6, 1e-3)
+    assert rates(adamw, "search.lr.low=1e-5") == (1e-5, 1e-3)
+    assert rates(adamw, "search.lr.high=0.5") == (1e-6, 0.5)
+    assert mistakes(mine, adamw, "search.lr.low=0.01") == [
+        "search: lr.low <= lr.high must hold, which with adamw are 1e-06 and 0.001 unless given, but got low=0.01, "
+        "high=0.001"]
+    assert mistakes(mine, "unlearning.optimizer=adam") == [
+        "unlearning.optimizer: must be 'sgd' or 'adamw', but got 'adam'"]
+
+
+def test_the_recipe_for_public_weights(mine):
+    recipe = config_file.load(str(mine), ["training={recipe: finetune, epochs: 3}"]).training
+    assert (recipe.optimizer, recipe.schedule, recipe.epochs) == ("adamw", "cosine", 3)
+    assert 0 < recipe.warm_up < recipe.epochs
+
+
 UNKNOWN_KEYS = [
     ("serch.trials=3", "serch: unknown key; did you mean 'search'?"),
     ("search.trails=3", "search.trails: unknown key; did you mean 'trials'?"),
