@@ -50,12 +50,12 @@ def confidence_picture(before: np.ndarray, after: np.ndarray, labels: np.ndarray
     Args:
         before, after: logits (N, classes) of the two models.
         labels: (N,) int64.
-        split: D_R, D_F and D_T.
+        split: D_R, D_F and what D_F is compared with.
     """
     shown = {}
     for title, logits in (("Before", before), ("After", after)):
         values = logit_scaled(logits, labels)
-        shown[title] = {name: values[getattr(split, name)] for name in ("retain", "forget", "test")}
+        shown[title] = {"retain": values[split.retain], "forget": values[split.forget], "test": values[split.unseen]}
     return plots.png(plots.confidence_histograms(shown))
 
 

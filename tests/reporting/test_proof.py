@@ -54,7 +54,7 @@ def picture():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 400)
     logits = rng.normal(size=(400, 10)) + 5 * np.eye(10)[labels]
-    return confidence_picture(logits, logits + 1, labels, Split.of(np.arange(20), train_size=300, size=400))
+    return confidence_picture(logits, logits + 1, labels, Split.of(np.arange(20), labels=labels, train_size=300))
 
 
 SAID = ("r1", "2026-01-02 03:04:01", "today.csv", "4: 1, 9: 1", "ab" * 32, "cd" * 32, "amun with D_R", "0.0123",
