@@ -2,6 +2,7 @@
 and what is not. Everything is said by the ledger; pictures and environment are what the step has left beside it.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from amun_ray.reporting.columns import ACCESS
 from amun_ray.reporting.document import Document, Picture, Section, Table
 from amun_ray.storage.store import digest
 
-FIGURE, NAMES = "confidence.png", ("proof.html", "proof.pdf")
+FIGURE, ENVIRONMENT, NAMES = "confidence.png", "environment.json", ("proof.html", "proof.pdf")
 SHOWN_ROWS = 30
 MEASURES = {  # term: (name, what a good value is where no model was retrained, what it says)
     "unlearn_accuracy": ("accuracy on the forgotten pictures", "as on unseen pictures, not 0",
@@ -50,22 +51,28 @@ def confidence_picture(before: np.ndarray, after: np.ndarray, labels: np.ndarray
     Args:
         before, after: logits (N, classes) of the two models.
         labels: (N,) int64.
-        split: D_R, D_F and D_T.
+        split: D_R, D_F and what D_F is compared with.
     """
     shown = {}
     for title, logits in (("Before", before), ("After", after)):
         values = logit_scaled(logits, labels)
-        shown[title] = {name: values[getattr(split, name)] for name in ("retain", "forget", "test")}
+        shown[title] = {"retain": values[split.retain], "forget": values[split.forget], "test": values[split.unseen]}
     return plots.png(plots.confidence_histograms(shown))
 
 
 def write_proof(history: History, request: str, folder: Path, environment: Mapping[str, str]) -> dict[str, bytes]:
     """Write the proof of a request, as it stands, into `folder / request`; returns its files by name.
 
-    The picture of `confidence_picture` is taken from there, where it is.
+    The picture of `confidence_picture` is taken from there, where it is; so is the environment of the step, where a
+    later call, such as that of a purge, has none.
     """
     place = folder / request
     place.mkdir(parents=True, exist_ok=True)
+    noted = place / ENVIRONMENT
+    if environment:
+        write_whole(noted, json.dumps(dict(environment)).encode())
+    elif noted.is_file():
+        environment = json.loads(noted.read_text())
     figure = place / FIGURE
     document = proof(history, request, figure.read_bytes() if figure.is_file() else None, environment)
     files = dict(zip(NAMES, (document.html(), document.pdf()), strict=True))

@@ -6,9 +6,11 @@ entries as deleted; only its operator, by `mlflow gc`, can remove them.
 Cost: a page of 1,000 runs or 100 logged models a request, over all experiments.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
@@ -19,6 +21,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 
 from amun_ray.base.errors import UserError
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, patient, reason
+from amun_ray.tracking.event import write_files
 from amun_ray.tracking.places import settle
 
 Matches = Callable[[Mapping[str, str]], bool]  # by the tags of a run or a logged model
@@ -98,6 +101,18 @@ class Archive:
         except MLFLOW_ERRORS as error:
             raise UserError(f"tracking.uri {self.uri!r}: {kind} {name} cannot be deleted: {reason(error)}; once it "
                             "can, the same command goes on") from error
+
+    def add(self, run: str, files: Mapping[str, bytes]) -> None:
+        """Log artifacts of a run, path below it -> content; one of the same path is replaced.
+
+        Raises:
+            UserError: MLflow does not answer, or refuses.
+        """
+        try:
+            with patient(), tempfile.TemporaryDirectory() as folder:
+                self._client.log_artifacts(run, str(write_files(Path(folder), files)))
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"tracking.uri {self.uri!r}: run {run} does not take files: {reason(error)}") from error
 
     def _entry(self, kind: str, name: str) -> tuple[str | None, Callable[[str], Any], str]:
         """Where the files of a run or a logged model are, what marks it as deleted, and the name of what removes it."""

@@ -145,6 +145,11 @@ class Trace:
     def units(self) -> list[Held]:
         return held(self.store)
 
+    @cached_property
+    def _trained(self) -> set[str | None]:
+        """The weights of all models that were trained from scratch: originals go where they are retired, not before."""
+        return {unit.weights for unit in self._of("models")}
+
     def found(self) -> list[Found]:
         """Everything in the store, sets of adversarial images last: they are how the rest is recognised."""
         self._learn_sets()
@@ -223,7 +228,8 @@ class Trace:
     def _remembers(self, unit: Held, why: str) -> Found:
         if unit.weights in self.kept:
             return self._item(unit, NEEDED, f"{why}; later requests start from it")
-        if unit.weights is not None and unit.weights in self.superseded:
+        if unit.weights is not None and unit.weights in self.superseded and (
+                self.retire or unit.weights not in self._trained):
             return self._item(unit, DELETE, f"{why}; no longer in production")
         action = NEEDED if not self.retire else STRIP if unit.kind == "trials" else DELETE
         return self._item(unit, action, why)

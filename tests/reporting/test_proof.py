@@ -54,7 +54,7 @@ def picture():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 400)
     logits = rng.normal(size=(400, 10)) + 5 * np.eye(10)[labels]
-    return confidence_picture(logits, logits + 1, labels, Split.of(np.arange(20), train_size=300, size=400))
+    return confidence_picture(logits, logits + 1, labels, Split.of(np.arange(20), labels=labels, train_size=300))
 
 
 SAID = ("r1", "2026-01-02 03:04:01", "today.csv", "4: 1, 9: 1", "ab" * 32, "cd" * 32, "amun with D_R", "0.0123",
@@ -120,3 +120,8 @@ def test_the_files_are_written_with_the_picture_that_lies_there(tmp_path, pictur
     assert {path.name for path in (tmp_path / "r1").iterdir()} == {FIGURE, *files}
     assert all((tmp_path / "r1" / name).read_bytes() == content for name, content in files.items())
     assert b"data:image/png" in files["proof.html"]
+
+
+def test_a_proof_that_is_written_again_knows_the_environment_of_its_step(tmp_path):
+    write_proof(history("finished"), "r1", tmp_path, {"device": "NVIDIA H100"})
+    assert b"NVIDIA H100" in write_proof(history(), "r1", tmp_path, {})["proof.html"]

@@ -210,6 +210,18 @@ def test_retired_models_go_but_for_those_that_later_requests_start_from(make, ou
     assert not [unit for unit in held(store) if unit.kind == "unlearned"]
 
 
+@pytest.mark.parametrize("retire", [False, True])
+def test_a_model_that_was_in_production_goes_but_an_original_only_where_it_is_retired(make, output, retire):
+    store = Store(str(output / "store"))
+    original = next(unit for unit in held(store) if (unit.content.get("result") or {}).get("name") == "original 0")
+    earlier = next(one for one in make().listed() if one.action == NEEDED and one.name.startswith("unlearned/"))
+    weights = next(unit.weights for unit in held(store) if unit.folder == earlier.name)
+    make(superseded=frozenset([original.weights, weights]), retire=retire).run()
+    left = {unit.folder for unit in held(store)}
+    assert earlier.name not in left
+    assert (original.folder in left) != retire
+
+
 @pytest.mark.parametrize("after", [0, 3, 9, 14, 18])
 def test_an_interrupted_purge_is_finished_by_the_next_and_comes_to_the_same(make, output, monkeypatch, after,
                                                                            uninterrupted):
