@@ -1,0 +1,251 @@
+"""Deletion in production: the model that serves forgets one request after another, and a ledger keeps the record.
+
+    python amun_ray/forget.py                                            the embedded default: three requests on digits
+    python amun_ray/forget.py --config mine.yaml --request rows.csv      what a finished sweep found, on today's request
+    python amun_ray/forget.py --config mine.yaml --due                   for cron: what is due, and nothing otherwise
+    python amun_ray/forget.py --config mine.yaml --status                what waits, what was done, what is due
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+if (__name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__))
+        and os.path.exists(os.path.join(sys.path[0], "__init__.py"))):  # as in sweep.py
+    del sys.path[0]
+
+from amun_ray import data, sweep
+from amun_ray.base.errors import UserError
+from amun_ray.base.files import write_whole
+from amun_ray.base.interrupt import STOPPED, UNREAD, interruptible
+from amun_ray.base.log import Unread, complain, say, speaking
+from amun_ray.base.names import allowing
+from amun_ray.config.file import load as load_config
+from amun_ray.config.schema import Sweep
+from amun_ray.data.splits import random_forget
+from amun_ray.ledger import History, Ledger
+from amun_ray.storage.store import Store
+from amun_ray.work.plan import Plan
+from amun_ray.work.production import (
+    Chosen,
+    check_project,
+    choose,
+    ids,
+    is_due,
+    keep_pictures,
+    named_rows,
+    project,
+    received,
+    same_request,
+    table,
+)
+
+SHOWN, SHARE = 3, 0.02  # requests of the embedded default, and how much of the training set each of them names
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; a mistake in it ends with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="amun-forget", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
+        epilog="The same command again goes on where it was stopped. docs/deletion.md has the whole. Exit codes: 0 "
+               "done, 1 the new model was refused, 2 a mistake in what was given, 130 stopped by Ctrl-C.")
+    parser.add_argument("--config", metavar="NAME|PATH", help="the config of a finished sweep (default: default)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", dest="overrides",
+                        help="change one setting of the config, as for the sweep; repeatable")
+    parser.add_argument("--allow-code", action="append", default=[], metavar="MODULE",
+                        help="let the config name code of this module, as for the sweep; repeatable")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the sweep's folder (default: amun_output/NAME)")
+    parser.add_argument("--by", default="", metavar="TEXT", help="who asked, for the ledger")
+    parser.add_argument("--method", metavar="METHOD[:ACCESS]",
+                        help="another row of the sweep's table than the one with the least Avg. Gap")
+    parser.add_argument("--promote", action="store_true",
+                        help="give an accepted model the alias; without a request, the one that waits for it")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--request", metavar="FILE",
+                      help="forget the rows that a file names: row numbers, or a YAML file as the section `forget`")
+    what.add_argument("--due", action="store_true", help="do what is due, and nothing otherwise")
+    what.add_argument("--status", action="store_true", help="show what waits, what was done, what is due")
+    what.add_argument("--verify", action="store_true", help="check that no entry was changed or removed")
+    options = parser.parse_args(arguments)
+    options.shown = options.config is None and not (options.request or options.due or options.status
+                                                    or options.verify or options.promote)
+    if options.config is not None and not (options.request or options.due or options.status or options.verify
+                                           or options.promote):
+        parser.error("say what to do: --request FILE, --due, --promote, --status or --verify")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = parse(arguments)
+    try:
+        with speaking(), interruptible(arguments), allowing(options.allow_code):
+            config = load_config(options.config or "default", options.overrides)
+            desk = Desk(config, (options.output or Path("amun_output", config.name)).absolute(), options)
+            return desk.serve()
+    except UserError as error:
+        complain(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        return STOPPED
+    except Unread:
+        return UNREAD
+
+
+@dataclass
+class Desk:
+    """Where requests come in: one config, its output folder and its ledger."""
+
+    config: Sweep
+    output: Path
+    options: argparse.Namespace
+
+    def serve(self) -> int:
+        """Do what the command line says; returns the exit code."""
+        options = self.options
+        if options.status or options.verify:
+            return self._tell()
+        if options.shown and table(self.plan, self.store, History(())) is None:
+            sweep.run(self.config, self.output)  # the default alone: its settings take two minutes to find
+        check_project(self.plan, self.ledger.history, self.store, self.ledger)
+        if options.shown:
+            return max(self._show())
+        wanted = [] if options.request is None else [self._receive(options.request)]
+        return self._work(wanted)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return sweep.planned(self.config, data.load)
+
+    @property
+    def store(self) -> Store:
+        return self.plan.store(self.output)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        uri = self.config.requests.ledger or f"sqlite:///{self.output / 'ledger.db'}"
+        return Ledger(uri, self.output / "ledger.anchor")
+
+    @property
+    def _name(self) -> str:
+        return self.config.requests.model or self.config.name
+
+    @property
+    def _chosen(self) -> Chosen:
+        rows = table(self.plan, self.store, self.ledger.history)
+        if rows is None:
+            raise UserError(f"no finished sweep of this config in {self.store.uri}: its settings are what a request is "
+                            f"met with. First: python amun_ray/sweep.py --config {self.options.config or 'default'} "
+                            f"--output {self.output}")
+        return choose(rows, self.options.method)
+
+    def _tell(self) -> int:
+        from amun_ray.reporting.standing import standing
+
+        history = self.ledger.history
+        if not history.entries:
+            raise UserError(f"no ledger at {self.ledger.uri}; it begins with the first --request")
+        if self.options.verify:
+            first, last = history.entries[0], history.entries[-1]
+            say(f"{len(history.entries)} entries, from {first.time} to {last.time}: none was changed or removed. The "
+                f"last digest: {last.digest}")
+        else:
+            address = f"models:/{self._name}@{self.config.requests.alias}"
+            say("\n".join(standing(history, self.config.requests.batch, address)))
+        return 0
+
+    def _receive(self, path: str) -> str:
+        """Write a request into the ledger; returns its id, also of one that is there already and under way."""
+        self._chosen  # noqa: B018  before anything is written: a request that cannot be met is not taken
+        rows = named_rows(self.plan, path)
+        while True:
+            history = self._opened()
+            same = same_request(history, ids(self.plan.dataset, rows))
+            if same is not None:
+                say(f"{path}: these rows are {same.id} already, which goes on ({same.state})")
+                return same.id
+            content = received(self.plan, history, rows, path, self.options.by)
+            entry = self.ledger.append("received", [history.next_id], content, expected=len(history.entries))
+            if entry is not None:
+                break
+        (request,) = entry.requests
+        if content["earlier"]:
+            say(f"{path}: {len(content['earlier'])} of {len(rows)} rows were asked for before, as "
+                f"{', '.join(dict.fromkeys(asked for _, asked in content['earlier']))}")
+        say(f"{request}: {len(content['rows'])} rows of {path}")
+        return request
+
+    def _opened(self) -> History:
+        """The history of a ledger that has begun; it begins here where it has not."""
+        history = self.ledger.history
+        if history.opened is None:
+            from amun_ray.stages.production import original_of
+
+            keep_pictures(self.plan, self.store)
+            loaded = {key: value for key, value in self.plan.identity.items() if key == "checkpoints"}
+            self.ledger.append("opened", (), {
+                "project": project(self.plan), "loaded": loaded, "registry": self._name,
+                "original": original_of(self.plan, self.output)}, expected=0)
+            history = self.ledger.history
+        return history
+
+    def _work(self, requests: list[str]) -> int:
+        """Do what is due, one step after another; then promote what was asked to be. Returns the exit code."""
+        wants, promote = self.config.requests, self.options.promote or self.config.requests.promote == "auto"
+        history = self.ledger.history
+        due = history.begun is not None or is_due(history.of("received"), wants.batch)
+        if not due and not (promote and history.of("accepted")):
+            waiting = history.of("received")
+            say(f"nothing is due: {len(waiting)} requests with {sum(len(one.rows) for one in waiting)} rows wait")
+            return 0
+        chosen = self._chosen
+        from amun_ray.reporting.standing import outcome
+        from amun_ray.stages.production import opened_production
+
+        code, problem = 0, None
+        with self.ledger.working(), opened_production(self.plan, self.output, self.ledger, self._name) as production:
+            try:
+                if promote:
+                    production.promote()
+                while (waiting := self._due()) is not None:
+                    finished = production.run(chosen, waiting, promote=promote)
+                    say("\n".join(outcome(finished)))
+                    code = max(code, int(not finished.content["accepted"]))
+            except UserError as error:  # it is said below: the sweep, in whose run this is logged, has not failed
+                problem = error
+        if problem is not None:
+            raise problem
+        return code
+
+    def _due(self) -> list[str] | None:
+        """The requests of the next step; None where nothing is due."""
+        history = self.ledger.history
+        if history.begun is not None:
+            return []
+        waiting = history.of("received")
+        return [asked.id for asked in waiting] if is_due(waiting, self.config.requests.batch) else None
+
+    def _show(self) -> list[int]:
+        """The requests of the embedded default, as files that a user could have written, one after another."""
+        folder, dataset = self.output / "requests", self.plan.dataset
+        folder.mkdir(exist_ok=True)
+        drawn = random_forget(dataset.train_size, SHOWN * int(SHARE * dataset.train_size), self.config.seed, "shown",
+                              exclude=dataset.train_rows[:0])
+        codes = []
+        for number, rows in enumerate([drawn[place::SHOWN] for place in range(SHOWN)], 1):
+            path = folder / f"request-{number}.csv"
+            lines = ["index", *map(str, dataset.file_numbers[rows])]
+            write_whole(path, "\n".join([*lines, ""]).encode())
+            try:
+                codes.append(self._work([self._receive(str(path))]))
+            except UserError as error:
+                say(str(error))
+                codes.append(0)
+        return codes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
