@@ -15,6 +15,7 @@ from typing import Any
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.log import say
+from amun_ray.config.production import Limits
 from amun_ray.ledger import Asked, Entry, History, Ledger, RowId
 from amun_ray.metrics import auc_interval, average_gap
 from amun_ray.models import checkpoint
@@ -58,11 +59,12 @@ class Production:
         if (waiting := history.of("accepted")) and self.registry.current() == _version(waiting[-1]):
             self.promote()  # it has the alias: a promotion that was interrupted
             history = self.ledger.history
+        current = self._current(history)  # before anything is begun: it may be missing
         begun = history.begun or self._begin(history, chosen, requests)
         history = self.ledger.history
         say(f"[step {begun.content['step']}] {', '.join(begun.requests)}: {begun.content['rows']['count']} rows, "
             f"{Contender(begun.content['settings']['method'], begun.content['settings']['access'])}")
-        finished = self.ledger.append("finished", begun.requests, self._outcome(history, begun))
+        finished = self.ledger.append("finished", begun.requests, self._outcome(history, begun, current))
         if promote and finished.content["accepted"]:
             self.promote()
         return finished
@@ -91,12 +93,11 @@ class Production:
             "adaptive": section.adaptive, "recheck": bool(section.recheck) and step % section.recheck == 0,
             "limits": section.limits.model_dump()})
 
-    def _outcome(self, history: History, begun: Entry) -> dict[str, Any]:
+    def _outcome(self, history: History, begun: Entry, current: Trained) -> dict[str, Any]:
         """What became of a step: the content of its `finished` entry."""
         content, plan = begun.content, self.experiment.plan
         named = {row for request in begun.requests for row in history.requests[request].rows}
         earlier = [row for row in history.asked if row not in named and self._before(history, begun, row)]
-        current = self._current(history)
         step = Step(f"request {' '.join(begun.requests)}", current, current if content["adaptive"] else self._original,
                     dataset_rows(plan.dataset, sorted(named)), dataset_rows(plan.dataset, earlier), content["recheck"])
         settings = dict(content["settings"])
@@ -117,10 +118,10 @@ class Production:
         if made.run.case.target is not None:
             scores["average_gap"] = average_gap(after, made.run.case.target)
             self._warn(scores["average_gap"], begun.content["expected_gap"])
-        reasons = judged(scores, self.experiment.plan.sweep.requests.limits)
+        reasons = judged(scores, Limits(**begun.content["limits"]))
         split = workspace.split(rows, evidence.labels)
         intervals = {term: list(auc_interval(scores[term], len(rows), len(others))) for term, others in
-                     (("forget_test_auc", split.test), ("forget_retain_auc", split.retain))}
+                     (("forget_test_auc", split.unseen), ("forget_retain_auc", split.retain))}
         run = log_model(self.experiment.record, key=f"{made.run.unit.digest}-{begun.content['step']}",
                         name=f"step {begun.content['step']}: {', '.join(begun.requests)}", unit=made.run.unit,
                         tags={"stage": "request", "requests": ", ".join(begun.requests), "ledger": begun.digest,
