@@ -38,6 +38,7 @@ from amun_ray.work.production import (
     keep_pictures,
     named_rows,
     project,
+    purge_of,
     received,
     same_request,
     table,
@@ -63,18 +64,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         help="another row of the sweep's table than the one with the least Avg. Gap")
     parser.add_argument("--promote", action="store_true",
                         help="give an accepted model the alias; without a request, the one that waits for it")
+    parser.add_argument("--dry-run", action="store_true", help="with --purge: list what would be deleted, and why")
+    parser.add_argument("--retire", action="store_true",
+                        help="with --purge: delete also the models that were trained on these rows")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--request", metavar="FILE",
                       help="forget the rows that a file names: row numbers, or a YAML file as the section `forget`")
     what.add_argument("--due", action="store_true", help="do what is due, and nothing otherwise")
     what.add_argument("--status", action="store_true", help="show what waits, what was done, what is due")
+    what.add_argument("--purge", metavar="REQUEST",
+                      help="delete what was made from the rows of a request that the model in production has forgotten")
     what.add_argument("--verify", action="store_true", help="check that no entry was changed or removed")
     options = parser.parse_args(arguments)
-    options.shown = options.config is None and not (options.request or options.due or options.status
-                                                    or options.verify or options.promote)
-    if options.config is not None and not (options.request or options.due or options.status or options.verify
-                                           or options.promote):
-        parser.error("say what to do: --request FILE, --due, --promote, --status or --verify")
+    options.shown = not any((options.request, options.due, options.status, options.verify, options.promote,
+                             options.purge))
+    if options.shown and options.config is not None:
+        parser.error("say what to do: --request FILE, --due, --promote, --status, --verify or --purge REQUEST")
+    if (options.dry_run or options.retire) and not options.purge:
+        parser.error("--dry-run and --retire belong to --purge REQUEST")
     return options
 
 
@@ -113,6 +120,8 @@ class Desk:
         check_project(self.plan, self.ledger.history, self.store, self.ledger)
         if options.shown:
             return max(self._show())
+        if options.purge:
+            return self._purge(options.purge)
         wanted = [] if options.request is None else [self._receive(options.request)]
         return self._work(wanted)
 
@@ -218,7 +227,33 @@ class Desk:
                 problem = error
         if problem is not None:
             raise problem
+        if wants.purge == "auto":
+            for asked in self.ledger.history.of("promoted"):
+                self._purge(asked.id)
         return code
+
+    def _purge(self, request: str) -> int:
+        """Delete what was made from the rows of a request, and note it; or only list it."""
+        from amun_ray.reporting.proof import write_proof
+        from amun_ray.stages.production import PROOFS
+        from amun_ray.work.purge import table as listing
+
+        with self.ledger.working():
+            history = self.ledger.history
+            purge = purge_of(self.plan, self.output, self._tracking, history, request, retire=self.options.retire)
+            found = purge.listed()
+            say(f"{request}: {listing(found)}")
+            if self.options.dry_run:
+                return 0
+            self.ledger.append("purged", [request], purge.run())
+            write_proof(self.ledger.history, request, self.output / PROOFS, {})
+        say("\n".join([f"{request} is purged: a second search finds nothing more", *purge.limits()]))
+        return 0
+
+    @property
+    def _tracking(self) -> str:
+        return (self.config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+                or f"sqlite:///{self.output / 'mlflow.db'}")
 
     def _due(self) -> list[str] | None:
         """The requests of the next step; None where nothing is due."""

@@ -18,12 +18,11 @@ def log_model(record: Record, *, key: str, name: str, unit: Unit, tags: Mapping[
         UserError: MLflow does not take it now. What it is to be told waits, but a registry does not.
     """
     workspace = record.workspace
-    description = workspace.sweep.model.model_dump() | workspace.model_shape
     weights = workspace.store.read(unit, WEIGHTS).to_pybytes()
     run = record.tracker.log(Event(
         key=key, parent=record.parent, name=name, tags=tags, params=params, status="FINISHED",
         metrics=[(term, value, 0) for term, value in metrics.items()],
-        model=saved_model(description, weights, workspace.shape)))
+        model=saved_model(workspace.network.description, weights, workspace.shape)))
     if run is None:
         raise UserError("MLflow does not answer, and no model can be registered; once it does, the same command goes "
                         "on")

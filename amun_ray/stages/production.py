@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from amun_ray.base.errors import UserError
+from amun_ray.base.files import write_whole
 from amun_ray.base.log import say
 from amun_ray.config.production import Limits
 from amun_ray.ledger import Asked, Entry, History, Ledger, RowId
 from amun_ray.metrics import auc_interval, average_gap
 from amun_ray.models import checkpoint
+from amun_ray.reporting.proof import FIGURE, confidence_picture, write_proof
 from amun_ray.reporting.steps import log_model
 from amun_ray.stages.experiment import Experiment
 from amun_ray.stages.steps import Step, Steps
@@ -33,6 +35,7 @@ from amun_ray.work.production import Chosen, dataset_rows, judged
 from amun_ray.work.trainings import wanted_trainings
 from amun_ray.work.units import Hyperparameters, Trained, Training, Unlearned
 
+PROOFS = "proofs"  # the folder, in that of the sweep, with a folder for each request
 AUC_TERMS = ("forget_test_auc", "forget_retain_auc")
 SEEN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", *AUC_TERMS)
 
@@ -65,9 +68,18 @@ class Production:
         say(f"[step {begun.content['step']}] {', '.join(begun.requests)}: {begun.content['rows']['count']} rows, "
             f"{Contender(begun.content['settings']['method'], begun.content['settings']['access'])}")
         finished = self.ledger.append("finished", begun.requests, self._outcome(history, begun, current))
+        self.prove(finished)
         if promote and finished.content["accepted"]:
             self.promote()
         return finished
+
+    def prove(self, last: Entry) -> None:
+        """Write the proof of each request that `last` is about, and attach it to the run of its model."""
+        for request in last.requests:
+            write_proof(self.ledger.history, request, self.proofs, self.experiment.record.environment)
+            made = self.ledger.history.requests[request].finished.content.get("model")
+            if made is not None:
+                self.registry.attach(made["run"], self.proofs / request)
 
     def promote(self) -> Entry | None:
         """Give the alias to the last accepted model; None where there is none that has not got it."""
@@ -79,8 +91,15 @@ class Production:
         made = finished.content["model"]
         self.registry.promote(made["version"])
         say(f"  {self.registry.address} is version {made['version']} now")
-        return self.ledger.append("promoted", finished.requests, {
+        promoted = self.ledger.append("promoted", finished.requests, {
             "version": made["version"], "before": finished.content["current"], "model": made["weights"]})
+        self.prove(promoted)
+        return promoted
+
+    @property
+    def proofs(self) -> Path:
+        """Where the proofs are, a folder for each request."""
+        return self.experiment.output / PROOFS
 
     def _begin(self, history: History, chosen: Chosen, requests: Sequence[str]) -> Entry:
         """Write down what is to be done, all of it, before anything is done."""
@@ -111,8 +130,8 @@ class Production:
     def _judge(self, history: History, begun: Entry, models: Models, made: Unlearned) -> dict[str, Any]:
         evidence, rows = models.evidence, made.run.case.rows
         workspace = evidence.workspace
-        after = evidence.scores(read_logits(workspace, made.run.unit, made.run.case.name), rows)
-        before = evidence.scores(read_logits(workspace, models.originals[0].unit, "the current model"), rows)
+        logits = [read_logits(workspace, unit, "the model") for unit in (models.originals[0].unit, made.run.unit)]
+        before, after = (evidence.scores(one, rows) for one in logits)
         scores = {term: after[term] for term in SEEN}
         scores["test_accuracy_lost"] = history.opened.content["original"]["test_accuracy"] - after["test_accuracy"]
         if made.run.case.target is not None:
@@ -122,9 +141,13 @@ class Production:
         split = workspace.split(rows, evidence.labels)
         intervals = {term: list(auc_interval(scores[term], len(rows), len(others))) for term, others in
                      (("forget_test_auc", split.unseen), ("forget_retain_auc", split.retain))}
+        for request in begun.requests:
+            (self.proofs / request).mkdir(parents=True, exist_ok=True)
+            write_whole(self.proofs / request / FIGURE, confidence_picture(*logits, evidence.labels, split))
         run = log_model(self.experiment.record, key=f"{made.run.unit.digest}-{begun.content['step']}",
                         name=f"step {begun.content['step']}: {', '.join(begun.requests)}", unit=made.run.unit,
                         tags={"stage": "request", "requests": ", ".join(begun.requests), "ledger": begun.digest,
+                              "weights": made.result["weights"], "lineage.result": made.run.unit.digest,
                               "method": made.run.contender.method, "access": made.run.contender.access,
                               **{f"lineage.{key}": str(value) for key, value in made.run.case.lineage.items()}},
                         params=begun.content["settings"], metrics=scores)
@@ -176,8 +199,9 @@ class Production:
 
     def _register_original(self) -> str:
         original = self._original
+        tags = {"stage": "request", "method": "original", "weights": original.weights}
         run = log_model(self.experiment.record, key=f"production-{original.unit.digest}", name="original in production",
-                        unit=original.unit, tags={"stage": "request", "method": "original"}, params={}, metrics={})
+                        unit=original.unit, tags=tags, params={}, metrics={})
         version = self.registry.register(run, {"weights": original.weights})
         self.registry.promote(version)
         say(f"  {self.registry.address} is version {version}, the original of the sweep")

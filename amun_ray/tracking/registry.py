@@ -6,6 +6,7 @@ Nothing of this waits in a spool: what a ledger says of the registry has happene
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -61,6 +62,11 @@ class Registry:
         """Point the alias to `version`."""
         with self._talking() as client:
             client.set_registered_model_alias(self.name, self.alias, version)
+
+    def attach(self, run: str, folder: Path) -> None:
+        """Add the files of `folder` to the artifacts of `run`, or replace them."""
+        with self._talking() as client:
+            client.log_artifacts(run, str(folder), "proof")
 
     @contextmanager
     def _talking(self) -> Iterator[MlflowClient]:

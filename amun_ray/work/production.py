@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from amun_ray.ledger.entries import picture_digest
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
 from amun_ray.work.plan import Plan
+from amun_ray.work.purge import Purge
 from amun_ray.work.units import Hyperparameters
 
+PURGES = "purges"  # the folder, in that of the sweep, with the plans of purges
 PICTURES = "pictures.json"  # the digest of every training picture when a ledger began
 
 
@@ -177,6 +180,36 @@ def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) ->
 def project(plan: Plan) -> dict[str, Any]:
     """What a ledger is bound to."""
     return {"name": plan.sweep.name, "model": plan.sweep.model.model_dump(), "dataset": plan.dataset.digest}
+
+
+def purge_of(plan: Plan, output: Path, tracking: str, history: History, request: str, *, retire: bool) -> Purge:
+    """What was made from the rows of a request that the model in production has forgotten, to be listed or deleted.
+
+    Args:
+        tracking: the URI of MLflow.
+        retire: as `Purge` has it.
+
+    Raises:
+        UserError: there is no such request, or no model in production has forgotten it.
+    """
+    asked = history.requests.get(request)
+    if asked is None:
+        raise UserError(f"--purge {request}: no such request; there are {', '.join(history.requests) or 'none'}")
+    if asked.promoted is None:
+        raise UserError(f"--purge {request}: it is {asked.state}; a request is purged when the model that forgot it is "
+                        "in production")
+    original = history.opened.content["original"]["weights"]
+    earlier = [entry.content["model"] for entry in history.entries[:asked.promoted.number] if entry.kind == "promoted"]
+    kept = {history.weights, *(one.finished.content["model"]["weights"] for one in history.of("accepted")),
+            *(() if plan.sweep.requests.adaptive else (original,))}
+    steps = [dataset_rows(plan.dataset, [row for one in history.requests.values() for row in one.rows
+                                         if one.received.number < entry.number])
+             for entry in history.entries if entry.kind == "begun"]
+    single = [dataset_rows(plan.dataset, one.rows) for one in history.requests.values()]
+    return Purge(request, plan.dataset, dataset_rows(plan.dataset, asked.rows), plan.store(output), output, tracking,
+                 output / PURGES, float(plan.sweep.attack.search.values.get("eps_init") or 0.0),
+                 known=[*plan.sets.final, *plan.sets.held_out, *single, *steps], kept=frozenset(kept),
+                 superseded=frozenset([original, *earlier]) - kept, retire=retire)
 
 
 def _moved(plan: Plan, dataset: str, store: Store) -> str:
