@@ -171,13 +171,14 @@ class Desk:
         self._chosen  # noqa: B018  before anything is written: a request that cannot be met is not taken
         rows = named_rows(self.plan, path)
         while True:
-            history = self._opened()
+            history = self.ledger.history
             same = same_request(history, ids(self.plan.dataset, rows))
             if same is not None:
                 say(f"{path}: these rows are {same.id} already, which goes on ({same.state})")
                 return same.id
             content = received(self.plan, history, rows, path, self.options.by)
-            entry = self.ledger.append("received", [history.next_id], content, expected=len(history.entries))
+            self._begin(history)
+            entry = self.ledger.append("received", [history.next_id], content, expected=len(history.entries) or 1)
             if entry is not None:
                 break
         (request,) = entry.requests
@@ -187,19 +188,17 @@ class Desk:
         say(f"{request}: {len(content['rows'])} rows of {path}")
         return request
 
-    def _opened(self) -> History:
-        """The history of a ledger that has begun; it begins here where it has not."""
-        history = self.ledger.history
+    def _begin(self, history: History) -> None:
+        """The first entry of a ledger, where there is none."""
         if history.opened is None:
             from amun_ray.stages.production import original_of
 
+            self.output.mkdir(parents=True, exist_ok=True)
             keep_pictures(self.plan, self.store)
             loaded = {key: value for key, value in self.plan.identity.items() if key == "checkpoints"}
             self.ledger.append("opened", (), {
                 "project": project(self.plan), "loaded": loaded, "registry": self._name,
                 "original": original_of(self.plan, self.output)}, expected=0)
-            history = self.ledger.history
-        return history
 
     def _work(self, requests: list[str]) -> int:
         """Do what is due, one step after another; then promote what was asked to be. Returns the exit code."""
