@@ -11,6 +11,7 @@ from sweeping import CONFIG, Sweep
 from amun_ray.ledger import Ledger
 
 LENIENT = ("--set", "requests.limits={test_accuracy_lost: 50, forget_test_auc: 100}", "--set", "requests.recheck=2")
+ON_REQUEST = pytest.mark.skipif(not os.environ.get("AMUN_ENDURANCE"), reason="minutes each; set AMUN_ENDURANCE=1")
 PASSING = {"time", "seconds", "run", "ledger", "before", "digest", "received"}  # what no two runs have in common
 
 
@@ -58,6 +59,7 @@ def alias(output: Path) -> str:
     return str(client.get_model_version_by_alias("small", "production").version)
 
 
+@ON_REQUEST
 def test_two_requests_one_after_another(output, tmp_path):
     """The whole life: received, met, promoted; a second one on the new model, rechecked; a third that is refused."""
     first = forget(output, "--request", request(tmp_path, 3, 5, 8, 9), "--by", "the person", "--promote").finish()
@@ -101,6 +103,7 @@ def test_two_requests_one_after_another(output, tmp_path):
     assert "none was changed or removed" in forget(output, "--verify").finish().text
 
 
+@ON_REQUEST
 def test_requests_wait_for_each_other_and_an_accepted_model_for_its_promotion(output, tmp_path):
     batch = ("--set", "requests.batch.rows=5")
     assert "nothing is due" in forget(output, *batch, "--request", request(tmp_path, 3, 5)).finish().text
@@ -156,10 +159,10 @@ def unlearned(output: Path) -> bool:
 SWEEPS_OWN = 2 * 2 * 3  # final sets, runs, methods with their accesses
 MOMENTS = {"received": has("received"), "begun": has("begun"), "unlearned": unlearned, "finished": has("finished"),
            "alias": lambda output: has("finished")(output) and alias(output) == "2"}
-EVERY = list(MOMENTS) if os.environ.get("AMUN_ENDURANCE") else ["begun"]
 
 
-@pytest.mark.parametrize("moment", EVERY)
+@ON_REQUEST
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_at_any_moment_ends_in_the_same_ledger_and_model(undisturbed, output, tmp_path, moment):
     wanted = tmp_path / "undisturbed"
     shutil.copytree(undisturbed[1], wanted)
