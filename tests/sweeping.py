@@ -24,6 +24,8 @@ STAGE = re.compile(r"\[(\d)/5 ")
 class Sweep:
     """`python amun_ray/sweep.py ...`: its output as it comes, and an end that takes its Ray with it."""
 
+    script = "sweep.py"
+
     def __init__(self, *arguments: str | Path, cwd: Path = REPOSITORY, **environment: str) -> None:
         self.lines: list[str] = []
         self.stages: dict[int, float] = {}  # number -> time at which it began
@@ -31,7 +33,7 @@ class Sweep:
         self._mark = f"AMUN_TEST_RUN={uuid.uuid4().hex}"  # inherited by every process of this run, and by no other
         name, _, value = self._mark.partition("=")
         self._process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "amun_ray" / "sweep.py"), *map(str, arguments)], cwd=cwd, text=True,
+            [sys.executable, str(REPOSITORY / "amun_ray" / self.script), *map(str, arguments)], cwd=cwd, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job has it ignored
             env=os.environ | {"RAY_ADDRESS": "local", name: value} | environment)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.base.names import suggestion
-from amun_ray.config.schema import Sweep
+from amun_ray.config.schema import Forget, Sweep
 from amun_ray.config.yaml_text import BYTES, parse
 
 INSTALLED = Path(__file__).resolve().parent.parent / "tune_configs"
@@ -61,6 +61,29 @@ def load(name: str, overrides: list[str] | None = None) -> Sweep:
         return Sweep.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise UserError(_message(path, overrides, error)) from error
+
+
+def load_request(name: str) -> Forget:
+    """What a file asks to be forgotten: a YAML file is the section `forget` of a config, any other `indices: FILE`.
+
+    Raises:
+        UserError: every mistake of the file, in one message.
+    """
+    path, content = Path(name), {"indices": name}
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            content = parse(_text(path))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    try:
+        forget = Forget.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        raise UserError(_message(path, [], error)) from error
+    if forget.fraction is not None:
+        raise UserError(f"{path}: fraction: draws rows at random; a request names those that it is about")
+    return forget
 
 
 def _text(path: Path) -> str:

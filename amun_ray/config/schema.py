@@ -31,6 +31,7 @@ from amun_ray.config.fields import (
 )
 from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
+from amun_ray.config.production import Requests
 from amun_ray.config.search import Search
 from amun_ray.config.sections import Attack, Final, Forget, HeldOut, References, Resources, Tracking, Unlearning
 from amun_ray.data.labels import MOST_CLASSES
@@ -181,6 +182,8 @@ class Sweep(Strict):
     """What one worker holds."""
     storage: StorageUri | None = None
     """A folder or URI that holds finished work, instead of the output folder."""
+    requests: Requests = Requests()
+    """Deletion in production."""
     tracking: Tracking = Tracking()
     """Where MLflow is and what it gets."""
 

@@ -64,24 +64,25 @@ class Ledger:
         return History(tuple(entries))
 
     def append(self, kind: str, requests: Sequence[str] = (), content: Mapping[str, Any] | None = None, *,
-               expected: int | None = None) -> Entry:
+               expected: int | None = None) -> Entry | None:
         """Add an entry with the time of now.
 
         Args:
             kind: one of KINDS; `content` as `entries` says.
-            expected: the number that it must get; UserError where another process was faster.
+            expected: the number that it must get; nothing is added, and None returned, where another process was
+                faster.
 
         Raises:
-            UserError: the clock is behind the last entry; another process has the lock for longer than a minute.
-            StorageError: the database takes no more: a full disk, a server that is away.
+            UserError: the clock is behind the last entry.
+            StorageError: the database takes no more: a full disk, a server that is away, another process that has
+                had its lock for a minute.
         """
         assert kind in KINDS, kind
         with self._talking("written"), self._inserting() as connection:
             last = self._last(connection)
             entry = Entry.after(last, kind, requests, self._now(last), json.loads(text(content or {})))
             if expected not in (None, entry.number):
-                raise UserError(f"{self._name}: another process has added to this ledger meanwhile; the same command "
-                                "goes on from there")
+                return None
             connection.execute(TABLE.insert().values(
                 {name: getattr(entry, name) for name in ("number", "kind", "time", "before", "digest")} |
                 {"requests": json.dumps(entry.requests), "content": text(entry.content)}))

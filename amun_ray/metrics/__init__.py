@@ -2,7 +2,7 @@
 
 from amun_ray.metrics import lira
 from amun_ray.metrics.accuracy import accuracy
-from amun_ray.metrics.auc import auc, roc, tpr_at_fpr
+from amun_ray.metrics.auc import auc, auc_interval, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
 from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
 from amun_ray.metrics.gap import GAP_TERMS, GAP_TERMS_MIS, average_gap, is_unchanged, keeps_accuracies, proxy
@@ -25,6 +25,7 @@ __all__ = [
     "Summary",
     "accuracy",
     "auc",
+    "auc_interval",
     "audit",
     "average_gap",
     "cases_needed",

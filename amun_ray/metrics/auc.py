@@ -32,6 +32,15 @@ def auc(positive: np.ndarray, negative: np.ndarray, *, constant: float | None = 
     return 100 * (below + not_above) / (2 * len(positive) * len(negative))
 
 
+def auc_interval(percent: float, positive: int, negative: int) -> tuple[float, float]:
+    """95 % interval of an AUC of `percent`, from the numbers of samples of both sides (Hanley and McNeil, 1982)."""
+    area = percent / 100
+    one, two = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = (area * (1 - area) + (positive - 1) * (one - area**2) + (negative - 1) * (two - area**2))
+    margin = 196 * float(np.sqrt(max(variance, 0.0) / (positive * negative)))
+    return max(0.0, percent - margin), min(100.0, percent + margin)
+
+
 def balanced(positive: np.ndarray, negative: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Both sides at the size of the smaller one: the larger side is drawn from without replacement."""
     size = min(len(positive), len(negative))

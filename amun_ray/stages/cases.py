@@ -48,6 +48,8 @@ def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: ray
                "references": evidence.digest}
     if split.forgotten_test.size:  # they are not scored as others are, and as they once were
         lineage["whole_classes"] = True
+    if workspace.gone:
+        lineage["gone"] = rows_digest(np.array(workspace.gone))
     if retrained:
         lineage["retrained"] = [model.weights for model in retrained]
     images, others = read_adversaries(workspace.store, made)

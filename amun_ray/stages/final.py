@@ -30,13 +30,18 @@ def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparam
     """
     runs = [Run.of(workspace, contender, settings, case, number) for contender, settings in best.items()
             for case in cases for number in range(workspace.sweep.final.runs)]
-    shared, task = ray.put(workspace), _unlearn.options(max_retries=3, **options)
-    new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),
-                       shown=("unlearning", "models"))
-    unlearned = [Unlearned(run, workspace.store.made(run.unit), run.unit.digest not in new) for run in runs]
+    unlearned = unlearned_models(workspace, runs, options)
     if all("failed" in model.result for model in unlearned):
         raise UserError(f"no final run succeeded: {unlearned[0].run.contender}: {unlearned[0].result['failed']}")
     return unlearned
+
+
+def unlearned_models(workspace: SharedWorkspace, runs: Sequence[Run], options: dict) -> list[Unlearned]:
+    """The models of `runs`, in their order; the result of a run that diverged says so."""
+    shared, task = ray.put(workspace), _unlearn.options(max_retries=3, **options)
+    new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),
+                       shown=("unlearning", "models"))
+    return [Unlearned(run, workspace.store.made(run.unit), run.unit.digest not in new) for run in runs]
 
 
 @ray.remote

@@ -28,7 +28,7 @@ from amun_ray.work.units import ForgetCase, Workspace, rows_digest
 
 WARNING = "warning: "
 UNLIKE = 2  # times as many images, or as few, as the request: what a held-out set should not have
-ELSEWHERE = ("storage", "tracking", "resources")  # where it runs and where it writes: no result depends on these
+ELSEWHERE = ("storage", "tracking", "resources", "requests")  # where it runs and writes: no result depends on these
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
               "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}

@@ -38,6 +38,7 @@ class Workspace:
     train_size: int
     network: Network
     start: str | None  # the digest of the weights at which every training begins; None: each draws its own
+    gone: tuple[int, ...] = field(default=(), kw_only=True)  # rows of earlier requests, which belong to D_R no more
 
     @classmethod
     def of(cls, sweep: Sweep, store: Store, dataset: Dataset, start: Checkpoint | None = None, *more: Any) -> Self:
@@ -59,7 +60,8 @@ class Workspace:
 
     def split(self, forget: np.ndarray, labels: np.ndarray) -> Split:
         """D_R, D_F and D_T for a forget set; `labels` (N,) of all samples."""
-        return Split.of(forget, labels=labels, train_size=self.train_size)
+        split = Split.of(forget, labels=labels, train_size=self.train_size)
+        return split._replace(retain=np.setdiff1d(split.retain, self.gone))
 
     def new_model(self, seed: int) -> nn.Module:
         """The sweep's network on the CPU, initialised from `seed`, normalisation in front."""

@@ -1,0 +1,239 @@
+"""One step of a model in production: the current model forgets one request, or several together, and is judged.
+
+Cost: see `steps`. Storage: beside that, weights and logits of the model before, as the registry has it.
+
+Everything is a unit of the store, so a step that was killed goes on where it was. The ledger says what was begun, with
+what, and what came of it; see `ledger.entries`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.files import write_whole
+from amun_ray.base.log import say
+from amun_ray.config.production import Limits
+from amun_ray.ledger import Asked, Entry, History, Ledger, RowId
+from amun_ray.metrics import auc_interval, average_gap
+from amun_ray.models import checkpoint
+from amun_ray.reporting.proof import FIGURE, confidence_picture, write_proof
+from amun_ray.reporting.steps import log_model
+from amun_ray.stages.experiment import Experiment
+from amun_ray.stages.steps import Step, Steps
+from amun_ray.storage.store import Unit, digest
+from amun_ray.tracking.registry import Registry
+from amun_ray.unlearn import Contender
+from amun_ray.work.artifacts import read_logits
+from amun_ray.work.checkpoints import read_checkpoint
+from amun_ray.work.evidence import Models
+from amun_ray.work.plan import Plan
+from amun_ray.work.production import Chosen, dataset_rows, judged
+from amun_ray.work.trainings import wanted_trainings
+from amun_ray.work.units import Hyperparameters, Trained, Training, Unlearned
+
+PROOFS = "proofs"  # the folder, in that of the sweep, with a folder for each request
+AUC_TERMS = ("forget_test_auc", "forget_retain_auc")
+SEEN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", *AUC_TERMS)
+
+
+@dataclass
+class Production:
+    """A ledger, and what its steps are made with."""
+
+    experiment: Experiment
+    ledger: Ledger
+    registry: Registry
+    _version: str | None = None  # the version that had the alias when the step began to work
+
+    @cached_property
+    def steps(self) -> Steps:
+        return Steps(self.experiment)
+
+    def run(self, chosen: Chosen, requests: Sequence[str], *, promote: bool) -> Entry:
+        """Begin a step for `requests`, unless one was begun, which goes first; finish it, and promote what it made.
+
+        Returns the entry that finishes it.
+        """
+        history = self.ledger.history
+        if (waiting := history.of("accepted")) and self.registry.current() == _version(waiting[-1]):
+            self.promote()  # it has the alias: a promotion that was interrupted
+            history = self.ledger.history
+        current = self._current(history)  # before anything is begun: it may be missing
+        begun = history.begun or self._begin(history, chosen, requests)
+        history = self.ledger.history
+        say(f"[step {begun.content['step']}] {', '.join(begun.requests)}: {begun.content['rows']['count']} rows, "
+            f"{Contender(begun.content['settings']['method'], begun.content['settings']['access'])}")
+        finished = self.ledger.append("finished", begun.requests, self._outcome(history, begun, current))
+        self.prove(finished)
+        if promote and finished.content["accepted"]:
+            self.promote()
+        return finished
+
+    def prove(self, last: Entry) -> None:
+        """Write the proof of each request that `last` is about, and attach it to the run of its model."""
+        for request in last.requests:
+            write_proof(self.ledger.history, request, self.proofs, self.experiment.record.environment)
+            made = self.ledger.history.requests[request].finished.content.get("model")
+            if made is not None:
+                self.registry.attach(made["run"], self.proofs / request)
+
+    def promote(self) -> Entry | None:
+        """Give the alias to the last accepted model; None where there is none that has not got it."""
+        history = self.ledger.history
+        waiting = history.of("accepted")
+        if not waiting:
+            return None
+        finished = waiting[-1].finished
+        made = finished.content["model"]
+        self.registry.promote(made["version"])
+        say(f"  {self.registry.address} is version {made['version']} now")
+        promoted = self.ledger.append("promoted", finished.requests, {
+            "version": made["version"], "before": finished.content["current"], "model": made["weights"]})
+        self.prove(promoted)
+        return promoted
+
+    @property
+    def proofs(self) -> Path:
+        """Where the proofs are, a folder for each request."""
+        return self.experiment.output / PROOFS
+
+    def _begin(self, history: History, chosen: Chosen, requests: Sequence[str]) -> Entry:
+        """Write down what is to be done, all of it, before anything is done."""
+        asked = [*history.of("accepted"), *(history.requests[request] for request in requests)]
+        rows = [row for each in dict.fromkeys(one.id for one in asked) for row in history.requests[each].rows]
+        section, step = self.experiment.plan.sweep.requests, history.step + 1
+        return self.ledger.append("begun", list(dict.fromkeys(one.id for one in asked)), {
+            "step": step, "rows": _said(rows), "gone": _said([row for row in history.asked if row not in rows]),
+            "model": history.weights, "settings": chosen.as_json(), "expected_gap": dict(chosen.gap),
+            "adaptive": section.adaptive, "recheck": bool(section.recheck) and step % section.recheck == 0,
+            "limits": section.limits.model_dump()})
+
+    def _outcome(self, history: History, begun: Entry, current: Trained) -> dict[str, Any]:
+        """What became of a step: the content of its `finished` entry."""
+        content, plan = begun.content, self.experiment.plan
+        named = {row for request in begun.requests for row in history.requests[request].rows}
+        earlier = [row for row in history.asked if row not in named and self._before(history, begun, row)]
+        step = Step(f"request {' '.join(begun.requests)}", current, current if content["adaptive"] else self._original,
+                    dataset_rows(plan.dataset, sorted(named)), dataset_rows(plan.dataset, earlier), content["recheck"])
+        settings = dict(content["settings"])
+        contender = Contender(settings.pop("method"), settings.pop("access"))
+        models, unlearned = self.steps.take(step, contender, Hyperparameters(**settings))
+        if (failed := unlearned.result.get("failed")) is not None:
+            return {"accepted": False, "reasons": [failed], "evidence": {}, "intervals": {}, "failed": failed,
+                    "current": self._version}
+        return self._judge(history, begun, models, unlearned)
+
+    def _judge(self, history: History, begun: Entry, models: Models, made: Unlearned) -> dict[str, Any]:
+        evidence, rows = models.evidence, made.run.case.rows
+        workspace = evidence.workspace
+        logits = [read_logits(workspace, unit, "the model") for unit in (models.originals[0].unit, made.run.unit)]
+        before, after = (evidence.scores(one, rows) for one in logits)
+        scores = {term: after[term] for term in SEEN}
+        scores["test_accuracy_lost"] = history.opened.content["original"]["test_accuracy"] - after["test_accuracy"]
+        if made.run.case.target is not None:
+            scores["average_gap"] = average_gap(after, made.run.case.target)
+            self._warn(scores["average_gap"], begun.content["expected_gap"])
+        reasons = judged(scores, Limits(**begun.content["limits"]))
+        split = workspace.split(rows, evidence.labels)
+        intervals = {term: list(auc_interval(scores[term], len(rows), len(others))) for term, others in
+                     (("forget_test_auc", split.unseen), ("forget_retain_auc", split.retain))}
+        for request in begun.requests:
+            (self.proofs / request).mkdir(parents=True, exist_ok=True)
+            write_whole(self.proofs / request / FIGURE, confidence_picture(*logits, evidence.labels, split))
+        run = log_model(self.experiment.record, key=f"{made.run.unit.digest}-{begun.content['step']}",
+                        name=f"step {begun.content['step']}: {', '.join(begun.requests)}", unit=made.run.unit,
+                        tags={"stage": "request", "requests": ", ".join(begun.requests), "ledger": begun.digest,
+                              "weights": made.result["weights"], "lineage.result": made.run.unit.digest,
+                              "method": made.run.contender.method, "access": made.run.contender.access,
+                              **{f"lineage.{key}": str(value) for key, value in made.run.case.lineage.items()}},
+                        params=begun.content["settings"], metrics=scores)
+        weights = made.result["weights"]
+        version = self.registry.register(run, {"weights": weights, "accepted": str(not reasons)})
+        return {"accepted": not reasons, "reasons": reasons, "evidence": scores, "intervals": intervals,
+                "before": {term: before[term] for term in SEEN}, "target": made.run.case.target,
+                "limits": begun.content["limits"], "current": self._version, "seconds": made.result["seconds"],
+                "model": {"weights": weights, "unit": made.run.unit.folder, "version": version, "run": run}}
+
+    @staticmethod
+    def _before(history: History, begun: Entry, row: RowId) -> bool:
+        """Whether a row was asked for before a step was begun: what comes later is no part of it."""
+        return history.requests[history.asked[row]].received.number < begun.number
+
+    @staticmethod
+    def _warn(gap: float, expected: dict[str, float]) -> None:
+        most = expected["mean"] + 2 * expected["std"]
+        if gap > most:
+            say(f"  warning: Avg. Gap is {gap:.2f}, the sweep found {expected['mean']:.2f} ± {expected['std']:.2f}: "
+                "the settings no longer hold; search again")
+
+    @property
+    def _original(self) -> Trained:
+        """The first original of the ledger."""
+        kept = self.ledger.history.opened.content["original"]
+        return Trained("original", Unit(kept["unit"]["kind"], kept["unit"]["inputs"]), kept["weights"], 0.0)
+
+    def _current(self, history: History) -> Trained:
+        """The model in production, by the alias; of a ledger that begins, the first original, which gets the alias.
+
+        Raises:
+            UserError: there is no alias any more, or it points to a model that is not the ledger's last.
+        """
+        version = self.registry.current()
+        if version is None and history.promoted is None:
+            version = self._register_original()
+        if version is None:
+            raise UserError(f"{self.registry.address}: no version has this alias any more; give it to version "
+                            f"{history.promoted.content['version']}, which the ledger says is in production")
+        place = f"models:/{self.registry.name}/{version}"
+        found = read_checkpoint(place, self.registry.uri, self.experiment.workspace.new_model(0))
+        if (weights := checkpoint.digest(found.state)) != history.weights:
+            raise UserError(f"{self.registry.address}: version {version} has the weights {weights[:12]}, and the "
+                            f"ledger says that {history.weights[:12]} is in production; give the alias back to it")
+        self._version = version
+        rows = self.experiment.plan.dataset.train_rows
+        return replace(self.steps.trained(Training("current model", rows, 0, checkpoint=found)), weights=weights)
+
+    def _register_original(self) -> str:
+        original = self._original
+        tags = {"stage": "request", "method": "original", "weights": original.weights}
+        run = log_model(self.experiment.record, key=f"production-{original.unit.digest}", name="original in production",
+                        unit=original.unit, tags=tags, params={}, metrics={})
+        version = self.registry.register(run, {"weights": original.weights})
+        self.registry.promote(version)
+        say(f"  {self.registry.address} is version {version}, the original of the sweep")
+        return version
+
+
+def _version(asked: Asked) -> str:
+    return asked.finished.content["model"]["version"]
+
+
+def _said(rows: Sequence[RowId]) -> dict[str, Any]:
+    """A set of rows in few words: how many, and the digest of their ids."""
+    return {"count": len(rows), "digest": digest([list(row) for row in sorted(rows)])}
+
+
+def original_of(plan: Plan, output: Path) -> dict[str, Any] | None:
+    """What a ledger notes of the sweep's first original; None where the store has none."""
+    store = plan.store(output)
+    workspace = plan.workspace(store)
+    unit = wanted_trainings(workspace, plan).originals[0].unit(workspace)
+    result = store.result(unit)
+    if result is None:
+        return None
+    test = plan.dataset.test_rows
+    right = read_logits(workspace, unit, "original 0")[test].argmax(1) == plan.dataset.labels[test]
+    return {"weights": result["weights"], "unit": {"kind": unit.kind, "inputs": unit.inputs},
+            "test_accuracy": float(100 * right.mean())}
+
+
+@contextmanager
+def opened_production(plan: Plan, output: Path, ledger: Ledger, name: str) -> Iterator[Production]:
+    """A production on the Ray, the store and the MLflow of the sweep, for as long as the context lasts."""
+    with Experiment.open(plan, output) as experiment:
+        registry = Registry(experiment.record.tracker.uri, name, plan.sweep.requests.alias)
+        yield Production(experiment, ledger, registry)

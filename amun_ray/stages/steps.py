@@ -1,0 +1,93 @@
+"""One model that forgets some rows, from the model before it: what a step in production and a study of many share.
+
+Cost: one adversarial set of the rows, one unlearning run, and where it is asked for one training without all rows so
+far; the sweep's reference bank is read, not made again. Storage: the adversarial set (`4 C H W` bytes per row), and
+weights and logits (`N x classes` float32) of the new model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.stages.adversaries import adversarial_sets
+from amun_ray.stages.cases import open_cases
+from amun_ray.stages.experiment import Experiment
+from amun_ray.stages.final import unlearned_models
+from amun_ray.stages.originals import train_models
+from amun_ray.unlearn import Contender
+from amun_ray.work.artifacts import read_logits
+from amun_ray.work.evidence import Evidence, Models
+from amun_ray.work.trainings import Wanted, retrained_trainings, wanted_trainings
+from amun_ray.work.units import ForgetCase, Hyperparameters, Run, Target, Trained, Training, Unlearned
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What is to be forgotten, by which model: `rows` now, `gone` before (dataset rows, int64).
+
+    Adversarial images are found on `base`: `current` (AMUN-A), or the first original (AMUN).
+    """
+
+    name: str
+    current: Trained
+    base: Trained
+    rows: np.ndarray
+    gone: np.ndarray
+    recheck: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Makes steps on the Ray, the store and the references of a sweep."""
+
+    experiment: Experiment
+
+    def take(self, step: Step, contender: Contender, settings: Hyperparameters) -> tuple[Models, Unlearned]:
+        """The new model of a step, or `failed` in its result; and what it is judged by."""
+        workspace, options = self.workspace(step.gone), self.experiment.options
+        models = self._models(workspace, step)
+        targets = [Target(step.base, step.name, step.rows)]
+        (made,) = adversarial_sets(workspace, targets, options, self.experiment.workers)
+        (case,) = open_cases(models, {(0, step.name): made}, [ForgetCase(0, step.name, step.rows)])
+        (unlearned,) = unlearned_models(workspace, [Run.of(workspace, contender, settings, case, 0)], options)
+        return models, unlearned
+
+    def scores(self, model: Trained, rows: np.ndarray, gone: np.ndarray) -> dict[str, float]:
+        """Every score of a model, in percent, for the forget set `rows`, with D_R without `gone`."""
+        workspace = self.workspace(gone)
+        evidence = replace(self.evidence, workspace=workspace)
+        return evidence.scores(read_logits(workspace, model.unit, model.name), rows)
+
+    def workspace(self, gone: Sequence[int] | np.ndarray) -> SharedWorkspace:
+        """That of the sweep, without the rows `gone`."""
+        return replace(self.experiment.workspace, gone=tuple(map(int, gone)))
+
+    def trained(self, training: Training) -> Trained:
+        """One model trained, or loaded, unless the store has it."""
+        (made,) = train_models(self.experiment.workspace, [training], self.experiment.options, lambda _: None)
+        return made
+
+    def retrained(self, name: str, rows: np.ndarray) -> Trained:
+        """A model that never saw `rows`."""
+        return self.trained(retrained_trainings(self.experiment.workspace, name, rows, 1)[0])
+
+    @cached_property
+    def wanted(self) -> Wanted:
+        return wanted_trainings(self.experiment.workspace, self.experiment.plan)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The sweep's reference bank."""
+        references = train_models(self.experiment.workspace, self.wanted.references, self.experiment.options,
+                                  lambda _: None)
+        return Evidence.of(self.experiment.workspace, self.experiment.plan.dataset.labels, references,
+                           self.wanted.halves)
+
+    def _models(self, workspace: SharedWorkspace, step: Step) -> Models:
+        retrained = {}
+        if step.recheck:
+            retrained = {step.name: [self.retrained(step.name, np.union1d(step.rows, step.gone))]}
+        return Models([step.current], retrained, [], self.wanted.halves, replace(self.evidence, workspace=workspace))

@@ -1,0 +1,227 @@
+"""What a request in production is: which rows it names, whether it can be met, with which settings, and how the model
+that met it is judged. No Ray, no MLflow.
+
+Cost: the digest of every requested picture; of every training picture once for a ledger, to tell which rows moved.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amun_ray.base.errors import UserError
+from amun_ray.config.file import load_request
+from amun_ray.config.production import Batch, Limits
+from amun_ray.data.dataset import Dataset
+from amun_ray.ledger import Asked, History, Ledger, RowId, row_ids
+from amun_ray.ledger.entries import picture_digest
+from amun_ray.storage.store import Store, Unit
+from amun_ray.unlearn import Contender
+from amun_ray.work.plan import Plan
+from amun_ray.work.purge import Purge
+from amun_ray.work.units import Hyperparameters
+
+PURGES = "purges"  # the folder, in that of the sweep, with the plans of purges
+PICTURES = "pictures.json"  # the digest of every training picture when a ledger began
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A row of the sweep's table: what a request is met with, and how near it came to retrained models there."""
+
+    contender: Contender
+    settings: Hyperparameters
+    gap: Mapping[str, float]  # mean, std, n
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.contender._asdict(), **self.settings._asdict()}
+
+
+def table(plan: Plan, store: Store, history: History) -> list[dict[str, Any]] | None:
+    """The rows of the finished sweep of this config, as in results.json; None where there is none.
+
+    An original that came by the alias of a registry is the one that the ledger began with, whatever has it now.
+    """
+    first = {} if history.opened is None else history.opened.content["loaded"]
+    found = store.result(Unit("tables", plan.identity | first)) if store.exists() else None
+    return found and found["rows"]
+
+
+def choose(rows: Sequence[Mapping[str, Any]], wanted: str | None) -> Chosen:
+    """The row with the least Avg. Gap, or that of `wanted`: METHOD, or METHOD:ACCESS (`retain` or `forget_only`).
+
+    Raises:
+        UserError: the sweep has no such row, or no setting of it worked.
+    """
+    known = {f"{row['method']}:{row['access']}": row for row in rows if row["access"] and "failed" not in row}
+    method, _, access = (wanted or "").partition(":")
+    fitting = [row for row in known.values() if not wanted or (row["method"] == method
+                                                              and access in ("", row["access"]))]
+    if not fitting:
+        raise UserError(f"--method {wanted}: no row of the sweep's table; its rows: {', '.join(known)}")
+    best = min(fitting, key=lambda row: row["average_gap"]["mean"])
+    return Chosen(Contender(best["method"], best["access"]),
+                  Hyperparameters(best["lr"], best["schedule"], best["epochs"], best["settings"]), best["average_gap"])
+
+
+def named_rows(plan: Plan, path: str) -> np.ndarray:
+    """(count,) int64, rising: the dataset rows that the file `path` names.
+
+    Raises:
+        UserError: as `load_request` and `Plan.request`.
+    """
+    forget = load_request(path)
+    request = replace(plan, sweep=plan.sweep.model_copy(update={"forget": forget})).request
+    return np.searchsorted(plan.dataset.file_numbers[:plan.dataset.train_size], request.rows)
+
+
+def ids(dataset: Dataset, rows: np.ndarray) -> list[RowId]:
+    """The stable ids of dataset rows."""
+    return row_ids(dataset.pixels, rows, dataset.file_numbers)
+
+
+def dataset_rows(dataset: Dataset, named: Sequence[RowId]) -> np.ndarray:
+    """(count,) int64, rising: the dataset rows of stable ids."""
+    numbers = np.sort(np.array([row for row, _ in named], np.int64))
+    return np.searchsorted(dataset.file_numbers[:dataset.train_size], numbers)
+
+
+def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: str) -> dict[str, Any]:
+    """The content of a `received` entry for those of the dataset rows `rows` that nobody has asked for before.
+
+    Raises:
+        UserError: all of them were asked for before, they are all that is left of a class, or more than half of D_R.
+    """
+    named = dict(zip(ids(plan.dataset, rows), rows, strict=True))
+    earlier = {row: request for row, request in history.asked.items()
+               if row in named and history.requests[request].state != "refused"}
+    new = np.array([place for row, place in named.items() if row not in earlier], np.int64)
+    if not len(new):
+        said = ", ".join(f"{len(asked.rows)} rows as {asked.id} ({asked.state})"
+                         for asked in map(history.requests.__getitem__, dict.fromkeys(earlier.values())))
+        raise UserError(f"{source}: every row was asked for before: {said}; there is nothing left to forget")
+    gone = dataset_rows(plan.dataset, list(history.asked))
+    _check_room(plan.dataset, new, gone, source)
+    counts = Counter(plan.dataset.labels[new].tolist())
+    return {"rows": [list(row) for row in ids(plan.dataset, new)], "by": by, "source": source,
+            "labels": {str(label): count for label, count in sorted(counts.items())},
+            "earlier": [[row.row, request] for row, request in earlier.items()]}
+
+
+def _check_room(dataset: Dataset, new: np.ndarray, gone: np.ndarray, source: str) -> None:
+    left = np.setdiff1d(dataset.train_rows, gone)
+    if 2 * len(new) > len(left):
+        raise UserError(f"{source}: {len(new)} rows are more than half of the {len(left)} that are left to train on; "
+                        "train a new model without them")
+    kept = np.bincount(dataset.labels[np.setdiff1d(left, new)], minlength=dataset.classes)
+    for label in np.unique(dataset.labels[new]):
+        if not kept[label]:
+            raise UserError(f"{source}: these are all training images of class {label} that are left; a whole class is "
+                            "forgotten by a sweep of its own, which judges it otherwise")
+
+
+def same_request(history: History, rows: Sequence[RowId]) -> Asked | None:
+    """The request that is under way and names exactly these rows: the same command goes on with it."""
+    return next((asked for asked in history.of("received", "begun", "accepted") if set(asked.rows) == set(rows)), None)
+
+
+def is_due(waiting: Sequence[Asked], batch: Batch, now: datetime | None = None) -> bool:
+    """Whether the requests that wait are enough, or have waited long enough."""
+    if not waiting:
+        return False
+    oldest = min(datetime.fromisoformat(asked.received.time) for asked in waiting)
+    days = ((now or datetime.now(UTC)) - oldest).total_seconds() / 86400
+    return sum(len(asked.rows) for asked in waiting) >= batch.rows or (batch.days is not None and days >= batch.days)
+
+
+def judged(evidence: Mapping[str, float], limits: Limits) -> list[str]:
+    """Why a model is refused, a line for each limit that it breaks; empty where it is accepted."""
+    found = []
+    for name, limit in limits.model_dump().items():
+        if limit is not None and name in evidence and evidence[name] > limit:
+            found.append(f"{name} is {evidence[name]:.2f}, above the limit of {limit:g}")
+    return found
+
+
+def keep_pictures(plan: Plan, store: Store) -> None:
+    """Note the digest of every training picture, so that it can be told later which rows moved."""
+    unit = Unit("pictures", {"dataset": plan.dataset.digest})
+    if not store.has(unit):
+        numbers = plan.dataset.file_numbers
+        found = {str(numbers[row]): picture_digest(plan.dataset.pixels[row]) for row in plan.dataset.train_rows}
+        store.write(unit, PICTURES, json.dumps(found).encode())
+        store.finish(unit, {"rows": len(found)}, [PICTURES])
+
+
+def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) -> None:
+    """That the ledger is of this project: its name, network and data.
+
+    Raises:
+        UserError: it is of another one; or the data changed, with the rows that moved.
+    """
+    if history.opened is None:
+        return
+    place = f"ledger {ledger.uri}"
+    theirs, mine = history.opened.content["project"], project(plan)
+    for key in ("name", "model"):
+        if theirs[key] != mine[key]:
+            raise UserError(f"{place}: of another project: its {key} is {theirs[key]}, this config has {mine[key]}")
+    if theirs["dataset"] != mine["dataset"]:
+        raise UserError(f"{place}: the data are not those that it began with: "
+                        f"{_moved(plan, theirs['dataset'], store)}; "
+                        "bring back the files as they were, or begin anew with another --output")
+
+
+def project(plan: Plan) -> dict[str, Any]:
+    """What a ledger is bound to."""
+    return {"name": plan.sweep.name, "model": plan.sweep.model.model_dump(), "dataset": plan.dataset.digest}
+
+
+def purge_of(plan: Plan, output: Path, tracking: str, history: History, request: str, *, retire: bool) -> Purge:
+    """What was made from the rows of a request that the model in production has forgotten, to be listed or deleted.
+
+    Args:
+        tracking: the URI of MLflow.
+        retire: as `Purge` has it.
+
+    Raises:
+        UserError: there is no such request, or no model in production has forgotten it.
+    """
+    asked = history.requests.get(request)
+    if asked is None:
+        raise UserError(f"--purge {request}: no such request; there are {', '.join(history.requests) or 'none'}")
+    if asked.promoted is None:
+        raise UserError(f"--purge {request}: it is {asked.state}; a request is purged when the model that forgot it is "
+                        "in production")
+    original = history.opened.content["original"]["weights"]
+    earlier = [entry.content["model"] for entry in history.entries[:asked.promoted.number] if entry.kind == "promoted"]
+    kept = {history.weights, *(one.finished.content["model"]["weights"] for one in history.of("accepted")),
+            *(() if plan.sweep.requests.adaptive else (original,))}
+    steps = [dataset_rows(plan.dataset, [row for one in history.requests.values() for row in one.rows
+                                         if one.received.number < entry.number])
+             for entry in history.entries if entry.kind == "begun"]
+    single = [dataset_rows(plan.dataset, one.rows) for one in history.requests.values()]
+    return Purge(request, plan.dataset, dataset_rows(plan.dataset, asked.rows), plan.store(output), output, tracking,
+                 output / PURGES, float(plan.sweep.attack.search.values.get("eps_init") or 0.0),
+                 known=[*plan.sets.final, *plan.sets.held_out, *single, *steps], kept=frozenset(kept),
+                 superseded=frozenset([original, *earlier]) - kept, retire=retire)
+
+
+def _moved(plan: Plan, dataset: str, store: Store) -> str:
+    """Which training rows are not where they were, the first of them by number."""
+    unit = Unit("pictures", {"dataset": dataset})
+    if not store.is_sound(unit):
+        return "which rows moved is not known, since the store lost its note of them"
+    before = {int(row): picture for row, picture in json.loads(store.read(unit, PICTURES).to_pybytes()).items()}
+    now = dict(ids(plan.dataset, plan.dataset.train_rows))
+    places = {picture: row for row, picture in now.items()}
+    moved = [(row, places.get(picture)) for row, picture in before.items() if now.get(row) != picture]
+    if not moved:
+        return "training pictures are where they were, labels, test pictures or further rows are not"
+    said = [f"row {row} is gone" if place is None else f"row {row} is now row {place}" for row, place in moved[:5]]
+    return f"{len(moved)} training rows moved or changed: {', '.join(said)}{', ...' if len(moved) > 5 else ''}"

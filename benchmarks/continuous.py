@@ -1,0 +1,136 @@
+"""One request after another, with the settings of a finished sweep and no new search (Figure 2 of the AMUN paper).
+
+    python amun_ray/sweep.py --config continuous
+    python benchmarks/continuous.py --config continuous [--requests 25 --share 0.004] [--json FILE] [--picture FILE]
+
+Every method and access of the sweep goes through the same requests, each on the model that it made before. Methods that
+use adversarial images do so twice: found on the current model (AMUN-A), and on the first original (AMUN). A model is
+judged on all rows forgotten so far, beside a model that is retrained without them.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import claims  # noqa: F401  (first: it puts the package on the path)
+import numpy as np
+
+from amun_ray import data
+from amun_ray.base.errors import UserError
+from amun_ray.base.log import say, speaking
+from amun_ray.config.file import load
+from amun_ray.data.splits import random_forget
+from amun_ray.ledger import History
+from amun_ray.metrics import average_gap
+from amun_ray.plots import png
+from amun_ray.plots.style import panels
+from amun_ray.reporting.tables import grid
+from amun_ray.stages.experiment import Experiment
+from amun_ray.stages.steps import Step, Steps
+from amun_ray.work.plan import Plan
+from amun_ray.work.production import Chosen, choose, table
+from amun_ray.work.units import Trained
+
+SHOWN = {"difference": "FR AUC - FT AUC", "average_gap": "Avg. Gap", "test_accuracy": "Test"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="continuous")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--requests", type=int, default=5)
+    parser.add_argument("--share", type=float, default=0.02, help="of the training set, in each request")
+    parser.add_argument("--methods", nargs="*", help="METHOD:ACCESS; every row of the sweep's table if not given")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    config = load(options.config)
+    plan = Plan(config, data.load(config.data.name, **config.data.settings))
+    output = (options.output or Path("amun_output", config.name)).absolute()
+    rows = table(plan, plan.store(output), History(()))
+    if rows is None:
+        raise UserError(f"no finished sweep; first: python amun_ray/sweep.py --config {options.config}")
+    names = options.methods or [f"{row['method']}:{row['access']}" for row in rows
+                                if row["access"] and "failed" not in row]
+    with speaking(), Experiment.open(plan, output) as experiment:
+        study = Study(Steps(experiment), requests(plan, options.requests, options.share))
+        found = {"retrain": study.retrained, "original": study.original}
+        for name in names:
+            found |= study.chains(choose(rows, name))
+            say(name)
+    for term, title in SHOWN.items():
+        head = [title, *(str(number) for number in range(1, options.requests + 1))]
+        print(grid(head, [[name, *(f"{one[term]:.2f}" for one in line)] for name, line in found.items()]), end="\n\n")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+    if options.picture:
+        options.picture.write_bytes(picture(found))
+
+
+def requests(plan: Plan, count: int, share: float) -> list[np.ndarray]:
+    """Disjoint random sets of training rows, none of which the search has seen."""
+    size, train = round(share * plan.dataset.train_size), plan.dataset.train_size
+    seen = np.unique(np.concatenate(plan.sets.held_out))
+    rows = random_forget(train, count * size, plan.sweep.seed, "continuous", exclude=seen)
+    mixed = np.random.default_rng(plan.sweep.seed).permutation(rows)
+    return [np.sort(mixed[start:start + size]) for start in range(0, len(mixed), size)]
+
+
+class Study:
+    """The same requests, one after another, by one method after another."""
+
+    def __init__(self, steps: Steps, asked: list[np.ndarray]) -> None:
+        self.steps, self.asked = steps, asked
+        self.first = steps.trained(steps.wanted.originals[0])
+        self.retrained = [self._scores(steps.retrained(f"{number} requests", rows), rows)
+                          for number, rows in enumerate(self._so_far(), 1)]
+        self.original = [self._judged(self.first, rows, number) for number, rows in enumerate(self._so_far())]
+
+    def chains(self, chosen: Chosen) -> dict[str, list[dict[str, float]]]:
+        """The scores after each request; twice, adaptive and not, where the method uses adversarial images."""
+        name = str(chosen.contender)
+        if not chosen.contender.method.startswith("amun"):
+            return {name: list(self._chain(chosen, adaptive=True))}
+        return {f"{name}{' adaptive' * adaptive}": list(self._chain(chosen, adaptive=adaptive))
+                for adaptive in (True, False)}
+
+    def _chain(self, chosen: Chosen, *, adaptive: bool) -> Iterator[dict[str, float]]:
+        current, gone = self.first, np.empty(0, np.int64)
+        for number, rows in enumerate(self.asked):
+            step = Step(f"request {number}", current, current if adaptive else self.first, rows, gone)
+            _, made = self.steps.take(step, chosen.contender, chosen.settings)
+            if "failed" in made.result:
+                return
+            current = Trained(step.name, made.run.unit, made.result["weights"], 0.0)
+            gone = np.union1d(gone, rows)
+            yield self._judged(current, gone, number)
+
+    def _so_far(self) -> list[np.ndarray]:
+        return [np.sort(np.concatenate(self.asked[:count])) for count in range(1, len(self.asked) + 1)]
+
+    def _judged(self, model: Trained, rows: np.ndarray, number: int) -> dict[str, float]:
+        scores = self._scores(model, rows)
+        return scores | {"average_gap": average_gap(scores, self.retrained[number])}
+
+    def _scores(self, model: Trained, rows: np.ndarray) -> dict[str, float]:
+        scores = self.steps.scores(model, rows, np.empty(0, np.int64))
+        return scores | {"difference": scores["forget_retain_auc"] - scores["forget_test_auc"], "average_gap": 0.0}
+
+
+def picture(found: dict[str, list[dict[str, Any]]]) -> bytes:
+    """A panel for each measure, a line for each method over the requests."""
+    figure, axes = panels(len(SHOWN), width=4.2, height=4.6)
+    for axis, (term, title) in zip(axes, SHOWN.items(), strict=True):
+        for name, line in found.items():
+            style = {"color": "black", "linestyle": "--"} if name == "retrain" else {}
+            axis.plot(range(1, len(line) + 1), [one[term] for one in line], label=name, marker=".", **style)
+        axis.set_title(title)
+        axis.set_xlabel("request")
+    axes[-1].legend(fontsize=7, loc="best")
+    return png(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""`amun-forget` as a user runs it: requests on a finished sweep, mistakes in one line, kills that change nothing."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from sweeping import CONFIG, Sweep
+
+from amun_ray.ledger import Ledger
+
+LENIENT = ("--set", "requests.limits={test_accuracy_lost: 50, forget_test_auc: 100}", "--set", "requests.recheck=2")
+ON_REQUEST = pytest.mark.skipif(not os.environ.get("AMUN_ENDURANCE"), reason="minutes each; set AMUN_ENDURANCE=1")
+PASSING = {"time", "seconds", "run", "ledger", "before", "digest", "received"}  # what no two runs have in common
+
+
+class Forget(Sweep):
+    """`python amun_ray/forget.py ...`, with the config of the small sweep unless another is given."""
+
+    script = "forget.py"
+
+
+def request(folder: Path, *rows: int) -> Path:
+    path = folder / f"rows-{'-'.join(map(str, rows))}.csv"
+    path.write_text("\n".join(["index", *map(str, rows), ""]))
+    return path
+
+
+def forget(output: Path, *arguments: str | Path) -> Forget:
+    return Forget("--config", CONFIG, "--output", output, *LENIENT, *arguments)
+
+
+@pytest.fixture
+def output(undisturbed, tmp_path):
+    """The folder of a finished sweep, to be changed."""
+    copy = tmp_path / "output"
+    shutil.copytree(undisturbed[1], copy)
+    return copy
+
+
+def entries(output: Path) -> list:
+    return list(Ledger(f"sqlite:///{output / 'ledger.db'}", output / "ledger.anchor").history.entries)
+
+
+def told(output: Path) -> list:
+    """What the ledger says, without what differs between two runs."""
+    def kept(value):
+        if isinstance(value, dict):
+            return {key: kept(one) for key, one in value.items() if key not in PASSING or isinstance(one, dict)}
+        return value
+    return [(entry.kind, entry.requests, json.dumps(kept(dict(entry.content)), sort_keys=True))
+            for entry in entries(output)]
+
+
+def alias(output: Path) -> str:
+    from mlflow import MlflowClient
+    client = MlflowClient(tracking_uri=f"sqlite:///{output / 'mlflow.db'}")
+    return str(client.get_model_version_by_alias("small", "production").version)
+
+
+@ON_REQUEST
+def test_two_requests_one_after_another(output, tmp_path):
+    """The whole life: received, met, promoted; a second one on the new model, rechecked; a third that is refused."""
+    first = forget(output, "--request", request(tmp_path, 3, 5, 8, 9), "--by", "the person", "--promote").finish()
+    assert [(entry.kind, entry.requests) for entry in entries(output)] == [
+        ("opened", ()), ("received", ("r1",)), ("begun", ("r1",)), ("finished", ("r1",)), ("promoted", ("r1",))]
+    opened, received, begun, finished, promoted = (entry.content for entry in entries(output))
+    assert [row for row, _ in received["rows"]] == [3, 5, 8, 9]
+    assert received["by"] == "the person"
+    assert begun["gone"]["count"] == 0
+    assert begun["model"] == opened["original"]["weights"]
+    assert finished["accepted"]
+    assert promoted["model"] == finished["model"]["weights"] != opened["original"]["weights"]
+    assert (promoted["before"], promoted["version"]) == ("1", "2") == (finished["current"], alias(output))
+    assert "accepted: version 2" in first.text
+
+    from amun_ray.models import checkpoint
+    from amun_ray.tracking import load_model
+    served = load_model("models:/small@production", uri=f"sqlite:///{output / 'mlflow.db'}")
+    assert checkpoint.digest(served) == promoted["model"]
+
+    again = forget(output, "--request", request(tmp_path, 3, 5, 8, 9)).finish(2)
+    assert "every row was asked for before: 4 rows as r1 (promoted); there is nothing left to forget" in again.text
+    assert len(entries(output)) == 5
+
+    second = forget(output, "--request", request(tmp_path, 9, 20, 21, 22), "--promote").finish()
+    assert "1 of 4 rows were asked for before, as r1" in second.text
+    begun, finished, promoted = (entry.content for entry in entries(output)[-3:])
+    assert (begun["step"], begun["gone"]["count"], begun["rows"]["count"], begun["recheck"]) == (2, 4, 3, True)
+    assert begun["model"] == entries(output)[4].content["model"]
+    assert finished["evidence"]["average_gap"] >= 0
+    assert (promoted["before"], promoted["version"]) == ("2", "3")
+
+    third = forget(output, "--request", request(tmp_path, 40, 41), "--promote",
+                   "--set", "requests.limits.forget_test_auc=0").finish(1)
+    assert "refused: forget_test_auc is" in third.text
+    assert alias(output) == "3"
+    status = forget(output, "--status").finish().text
+    assert "models:/small@production, version 3" in status
+    assert [line.split("|")[5].strip() for line in status.splitlines() if line.startswith("| r")] == [
+        "promoted", "promoted", "refused"]
+    assert "none was changed or removed" in forget(output, "--verify").finish().text
+
+
+@ON_REQUEST
+def test_requests_wait_for_each_other_and_an_accepted_model_for_its_promotion(output, tmp_path):
+    batch = ("--set", "requests.batch.rows=5")
+    assert "nothing is due" in forget(output, *batch, "--request", request(tmp_path, 3, 5)).finish().text
+    assert "nothing is due" in forget(output, *batch, "--due").finish().text
+    assert [entry.kind for entry in entries(output)] == ["opened", "received"]
+    forget(output, *batch, "--request", request(tmp_path, 8, 9, 10)).finish()
+    assert entries(output)[-1].requests == ("r1", "r2")
+    assert [entry.kind for entry in entries(output)] == ["opened", "received", "received", "begun", "finished"]
+    assert alias(output) == "1"
+    forget(output, *batch, "--promote").finish()
+    assert entries(output)[-1].kind == "promoted"
+    assert alias(output) == "2"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--request", "none.csv"], "none.csv: "),
+    (["--request", "{folder}/far.csv"], "beyond the training set"),
+    (["--request", "{folder}/near.csv", "--method", "salun"], "--method salun: no row of the sweep's table"),
+    (["--request", "{folder}/half.csv"], "more than half of the 300"),
+    (["--request", "{folder}/near.csv", "--set", "search.trials=4"], "no finished sweep of this config"),
+    (["--request", "{folder}/near.csv", "--set", "requests.ledger=mysql://host/name"], "must be sqlite:///PATH or"),
+    (["--status"], "no ledger at"),
+    (["--verify"], "no ledger at"),
+])
+def test_a_mistake_is_one_line_and_leaves_nothing(undisturbed, tmp_path, arguments, message):
+    for name, rows in (("far", [3, 5000]), ("near", [3]), ("half", range(160))):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["index", *map(str, rows), ""]))
+    before = sorted(undisturbed[1].rglob("*"))
+    found = forget(undisturbed[1], *(one.format(folder=tmp_path) for one in arguments)).finish(2)
+    (line,) = [line for line in found.lines if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in found.text
+    assert sorted(undisturbed[1].rglob("*")) == before
+
+
+def killed(output: Path, moment, *arguments: str | Path) -> None:
+    """Kill the driver as soon as `moment(output)` is true."""
+    running = forget(output, *arguments).when(lambda: moment(output))
+    running._process.kill()
+    running._process.wait()
+    running._clean()
+
+
+def has(kind: str):
+    return lambda output: any(entry.kind == kind for entry in entries(output))
+
+
+def unlearned(output: Path) -> bool:
+    """Whether the step's own model is there: the sweep has made eight."""
+    return len(list((output / "store" / "unlearned").glob("*/unit.json"))) > SWEEPS_OWN
+
+
+SWEEPS_OWN = 2 * 2 * 3  # final sets, runs, methods with their accesses
+MOMENTS = {"received": has("received"), "begun": has("begun"), "unlearned": unlearned, "finished": has("finished"),
+           "alias": lambda output: has("finished")(output) and alias(output) == "2"}
+
+
+@ON_REQUEST
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_at_any_moment_ends_in_the_same_ledger_and_model(undisturbed, output, tmp_path, moment):
+    wanted = tmp_path / "undisturbed"
+    shutil.copytree(undisturbed[1], wanted)
+    command = ("--request", request(tmp_path, 3, 5, 8, 9), "--promote")
+    forget(wanted, *command).finish()
+    killed(output, MOMENTS[moment], *command)
+    forget(output, *command).finish()
+    assert told(output) == told(wanted)
+    assert alias(output) == alias(wanted) == "2"
