@@ -53,7 +53,7 @@ def read_column(opened: pq.ParquetFile, file: File, column: str) -> pa.ChunkedAr
         raise UserError(f"{file}: column {column!r} cannot be read: {first_line(error)}") from error
 
 
-def whole_numbers(column: pa.ChunkedArray, file: File, what: str) -> np.ndarray:
+def whole_numbers(column: pa.ChunkedArray, file: object, what: str) -> np.ndarray:
     """(N,) int64: the values of a column of integers, or of other numbers and texts that all stand for integers.
 
     Raises:

@@ -57,7 +57,7 @@ def text_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, s
             yield number, line.strip()
 
 
-def csv_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, list[str]]]:
+def csv_lines(path: str | os.PathLike[str], content: bytes) -> Iterator[tuple[int, list[str]]]:
     """`(number of the line, from 1, and its cells without the space around them)` of every line that is not blank.
 
     Separators are commas, semicolons or tabs, whichever is in the first line; empty cells at its end are dropped.
@@ -95,7 +95,7 @@ def csv_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, li
                         f"{first_line(error)}") from None
 
 
-def _text(path: str | os.PathLike, content: bytes) -> str:
+def _text(path: str | os.PathLike[str], content: bytes) -> str:
     try:
         text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -105,7 +105,7 @@ def _text(path: str | os.PathLike, content: bytes) -> str:
     return text
 
 
-def _short_lines(path: str | os.PathLike, text: str) -> Iterator[str]:
+def _short_lines(path: str | os.PathLike[str], text: str) -> Iterator[str]:
     stream = io.StringIO(text, newline="")
     for number in range(1, len(text) + 2):
         line = stream.readline(LONGEST + 1)
@@ -116,7 +116,7 @@ def _short_lines(path: str | os.PathLike, text: str) -> Iterator[str]:
         yield line
 
 
-def _separator(path: str | os.PathLike, number: int, line: str) -> str:
+def _separator(path: str | os.PathLike[str], number: int, line: str) -> str:
     """The separator of a first line, a comma where it has none."""
     found = [separator for separator in SEPARATORS if _cells(line, separator) > 1]
     if len(found) > 1:

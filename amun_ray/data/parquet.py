@@ -61,8 +61,8 @@ def load_parquet(
     notes: list[str] = []
     tables = {part: _open(source, image_column, label_column, notes)
               for part, source in (("train", train), ("test", test))}
-    columns = [[Column(table.file, table.labels) for table in tables[part]] for part in tables]
-    numbered = number_labels(*columns, classes)
+    columns = {part: [Column(table.file, table.labels) for table in tables[part]] for part in tables}
+    numbered = number_labels(columns["train"], columns["test"], classes)
     available = {part: sum(map(len, tables[part])) for part in tables}
     rows = {part: seeded_subset(available[part], size, f"{part}_size", seed)
             for part, size in (("train", train_size), ("test", test_size))}
@@ -188,7 +188,7 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
             chosen = rows[low:high]
             if chosen.size:
                 encoded = _encoded(batch.column(0)).take(pa.array(chosen - start)).to_pylist()
-                stack.fill(filled, encoded, lambda position, chosen=chosen: f"{table.file}: row {chosen[position]}")
+                stack.fill(filled, encoded, [f"{table.file}: row {row}" for row in chosen].__getitem__)
                 filled += len(chosen)
             start += len(batch)
     except UserError:
