@@ -7,6 +7,7 @@ for every model, and for a reference model alone, its logits on all samples: `N 
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
 
@@ -21,7 +22,7 @@ from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
 from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
 
-def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict,
+def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict[str, Any],
                  over: Callable[[Training], None]) -> list[Trained]:
     """Train what the store does not hold yet, as Ray tasks; the result is in the order of `trainings`.
 

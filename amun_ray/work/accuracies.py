@@ -62,8 +62,9 @@ def sampled(plan: Plan) -> Iterator[str]:
             yield from describe(plan, training, logits, SAMPLE)
 
 
-def loaded(plan: Plan, training: Training) -> nn.Sequential:
+def loaded(plan: Plan, training: Training) -> nn.Module:
     """The network with the weights of a checkpoint, on the CPU."""
+    assert training.checkpoint is not None, "it is loaded"
     network = plan.new_model()
     network.load_state_dict(training.checkpoint.state)
     return network

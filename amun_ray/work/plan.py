@@ -77,6 +77,7 @@ class Plan:
         """
         forget, held_out, seed, dataset = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed, self.dataset
         if self.request is None:
+            assert forget.fraction is not None, "the config has one of the two"
             return random_forget_sets(dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,
                                       seed=seed)
         rows = np.searchsorted(dataset.file_numbers[:dataset.train_size], self.request.rows)
@@ -157,9 +158,10 @@ class Plan:
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """The originals that are loaded, not trained; UserError as `read_checkpoint`."""
-        sources = self.sweep.originals.checkpoints
-        model = self.new_model() if sources else None
-        return [read_checkpoint(source, self.sweep.tracking.uri, model) for source in sources or ()]
+        if not (sources := self.sweep.originals.checkpoints):
+            return []
+        model = self.new_model()
+        return [read_checkpoint(source, self.sweep.tracking.uri, model) for source in sources]
 
     @cached_property
     def start(self) -> Checkpoint | None:
