@@ -66,7 +66,8 @@ class Spool:
     def read(path: Path) -> Event:
         """The event of a folder of `waiting`."""
         content: dict[str, Any] = json.loads((path / "event.json").read_text())
-        return Event(**content, **{part: read_files(path / part) for part in CONTENT})
+        content |= {part: read_files(path / part) for part in CONTENT}
+        return Event(**content)
 
     def remove(self, path: Path) -> None:
         """Drop an event that was sent; the spool itself goes with the last one."""
