@@ -23,7 +23,7 @@ FOREIGN = {b"PK\x03\x04": "a zip archive or an Excel workbook; save its one colu
            b"\x80\x04": "a pickle; save it as csv", b"\x80\x05": "a pickle; save it as csv"}
 
 
-def file_content(path: str | os.PathLike, limit: int) -> bytes:
+def file_content(path: str | os.PathLike[str], limit: int) -> bytes:
     """The first `limit` + 1 bytes of a file, unpacked where it is gzipped; of a parquet file no more than its head.
 
     Raises:
@@ -46,7 +46,7 @@ def file_content(path: str | os.PathLike, limit: int) -> bytes:
     return content
 
 
-def text_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, str]]:
+def text_lines(path: str | os.PathLike[str], content: bytes) -> Iterator[tuple[int, str]]:
     """`(number of the line, from 1, and its text without the space around it)` of every line that is not blank.
 
     Raises:

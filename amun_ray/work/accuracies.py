@@ -91,7 +91,7 @@ def _doubt(known: float, labels: np.ndarray) -> str | None:
 
 
 def _cure(plan: Plan, training: Training, seen: np.ndarray, labels: np.ndarray) -> str:
-    """What would mend it, where that can be tried; else what to look at. `seen` are logits of D_R, (n, classes)."""
+    """What would fix it, where that can be tried; else what to look at. `seen` are logits of D_R, (n, classes)."""
     if training.checkpoint is None:
         return "too few epochs, or a learning rate that does not fit? see training"
     now, by_name = _normalised(plan, training)
