@@ -103,7 +103,8 @@ def _without_head(prefix: str, wanted: State, found: State,
     names = [name for name in wanted if f"{prefix}{name}" in head]
     if all(name in found and found[name].shape == wanted[name].shape for name in names):
         names = []
-    return names, *({name: tensor for name, tensor in state.items() if name not in names} for state in (wanted, found))
+    left = [{name: tensor for name, tensor in state.items() if name not in names} for state in (wanted, found)]
+    return names, left[0], left[1]
 
 
 def _targets(model: nn.Module, state: State) -> list[tuple[str, State]]:

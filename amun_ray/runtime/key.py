@@ -47,6 +47,6 @@ def share_key(store: Store) -> Store:
     if key is None:
         return store
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    holder = ray.remote(_Holder).options(num_cpus=0, scheduling_strategy=beside).remote()
+    holder: Any = ray.remote(_Holder).options(num_cpus=0, scheduling_strategy=beside).remote()
     ray.get(holder.take.remote(key))
     return Store(store.uri, store.owner, SharedKey(holder, key))
