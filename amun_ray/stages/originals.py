@@ -47,11 +47,12 @@ def _train(workspace: SharedWorkspace, training: Training, unit: Unit) -> bool:
 def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> None:
     """Train or load one model, predict every sample with it, and store both."""
     here, started = bench(workspace), time.monotonic()
-    loaded = training.checkpoint is not None
-    model = (workspace.new_model(training.seed) if loaded else workspace.beginner(training.seed)).to(here.device)
+    loaded = training.checkpoint
+    model = workspace.beginner(training.seed) if loaded is None else workspace.new_model(training.seed)
+    model.to(here.device)
     try:
-        if loaded:
-            model.load_state_dict(training.checkpoint.state)
+        if loaded is not None:
+            model.load_state_dict(loaded.state)
         else:
             for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
                          augmentation=workspace.sweep.data.augmentation,

@@ -173,7 +173,7 @@ class Tracker:
         """Everything but the registration; the status last, so that a finished child is whole."""
         model = self._log_model(run, event) if event.model else None
         now = int(time.time() * 1000)
-        content: dict[str, list[Any]] = {
+        content: dict[str, Any] = {
             "params": [Param(key, str(value)) for key, value in event.params.items()] if made else [],
             "tags": [RunTag(key, str(value)) for key, value in event.tags.items()],
             "metrics": [Metric(name, float(value), now, step, model_id=model) for name, value, step in event.metrics]}

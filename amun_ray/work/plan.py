@@ -65,8 +65,11 @@ class Plan:
             return None
         if self.sweep.data.name != "parquet":
             raise UserError(f"forget.column: only data.name: parquet has further columns, not {self.sweep.data.name}")
-        return requests.of_values(dataset, forget.column, read_further(self.sweep.data.train, forget.column),
-                                  forget.values, subset=self.sweep.data.train_size is not None)
+        train, values = self.sweep.data.train, forget.values
+        assert train is not None, "parquet has it"
+        assert values is not None, "a column has them"
+        return requests.of_values(dataset, forget.column, read_further(train, forget.column), values,
+                                  subset=self.sweep.data.train_size is not None)
 
     @cached_property
     def sets(self) -> ForgetSets:
@@ -166,8 +169,9 @@ class Plan:
     @cached_property
     def start(self) -> Checkpoint | None:
         """The weights at which every training begins; UserError as `read_checkpoint`."""
-        source = self.sweep.model.weights
-        return source and read_checkpoint(source, self.sweep.tracking.uri, self.new_model(), self.network.head)
+        if not (source := self.sweep.model.weights):
+            return None
+        return read_checkpoint(source, self.sweep.tracking.uri, self.new_model(), self.network.head)
 
     @cached_property
     def network(self) -> Network:

@@ -190,7 +190,7 @@ class AdversarialSet:
 
     unit: Unit
     shards: int
-    report: dict
+    report: dict[str, Any]
     seconds: float = field(default=0.0, compare=False)
     reused: bool = field(default=False, compare=False)
 
