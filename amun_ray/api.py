@@ -101,7 +101,7 @@ def train(data: Dataset, model: str = "small_cnn", *, forget: Collection[int] = 
         The model in eval mode: (N, C, H, W) float32 in [0, 1] -> logits (N, classes).
     """
     rows = np.setdiff1d(data.train_rows, check_rows(forget, data.train_size)) if len(forget) else data.train_rows
-    return _trained(data, rows, model, seed, options, augmentation, recipe)
+    return _trained(_network(data, model, seed, options), data, rows, seed, augmentation, recipe)
 
 
 def reference_confidence(data: Dataset, model: str = "small_cnn", *, count: int = 8, seed: int = 0,
@@ -112,8 +112,10 @@ def reference_confidence(data: Dataset, model: str = "small_cnn", *, count: int 
     Arguments as in `train`; `count` is even, at least 4.
     """
     halves = reference_halves(len(data), count, seed)
-    logits = [_logits(_trained(data, np.flatnonzero(half), model, derive(seed, "reference", number), options,
-                               augmentation, recipe), data) for number, half in enumerate(halves)]
+    logits = []
+    for half, own in zip(halves, (derive(seed, "reference", number) for number in range(count)), strict=True):
+        network = _network(data, model, own, options)
+        logits.append(_logits(_trained(network, data, np.flatnonzero(half), own, augmentation, recipe), data))
     return metrics.reference_mean(logits, data.labels, members=halves)
 
 
@@ -159,17 +161,22 @@ def plot_confidence(by_title: Mapping[str, nn.Module], data: Dataset, forget: Co
                                               for title, each in values.items()})))
 
 
-def _trained(data: Dataset, rows: np.ndarray, model: str, seed: int, options: Mapping[str, Any] | None,
-             augmentation: Augmentation | None, recipe: Mapping[str, Any]) -> nn.Module:
+def _network(data: Dataset, model: str, seed: int, options: Mapping[str, Any] | None) -> nn.Module:
     mean, std = data.statistics
+    return models.build(model, channels=data.channels, classes=data.classes, size=data.size, mean=mean, std=std,
+                        seed=seed, options=options)
+
+
+def _trained(network: nn.Module, data: Dataset, rows: np.ndarray, seed: int, augmentation: Augmentation | None,
+             recipe: Mapping[str, Any]) -> nn.Module:
+    """`network`, trained on `rows` of `data`, in eval mode."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    made = models.build(model, channels=data.channels, classes=data.classes, size=data.size, mean=mean, std=std,
-                        seed=seed, options=options).to(device)
+    network.to(device)
     part = place(data.pixels[rows], data.labels[rows], augment=True, device=device)
-    for _ in fit(made, [part], recipe=Recipe(**(vars(RECIPES["fast"]) | recipe)),
+    for _ in fit(network, [part], recipe=Recipe(**{**vars(RECIPES["fast"]), **recipe}),
                  augmentation=augmentation or Augmentation(), generator=generator(seed, "order")):
         pass
-    return made.eval()
+    return network.eval()
 
 
 def _logits(model: nn.Module, data: Dataset) -> np.ndarray:

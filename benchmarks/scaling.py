@@ -123,7 +123,7 @@ def workers(workspace: SharedWorkspace, shards: list[Shard], actors: int) -> Ite
         for _ in queue.run(todo, lambda actor, shard: actor.work.remote(craft_shard, shard, state)):
             pass
 
-    with ActorQueue(lambda: Crafter.options(num_cpus=1).remote(shared), actors, most=actors) as queue:
+    with ActorQueue(lambda: ray.remote(Crafter).options(num_cpus=1).remote(shared), actors, most=actors) as queue:
         work(shards[:2 * actors])
         yield lambda: work(shards)
 

@@ -17,6 +17,14 @@ from threading import Thread
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "tests" / "small_sweep.yaml"
+MINE = """
+name: mine
+data: {name: digits, train_size: 300}
+model: {name: small_cnn, options: {width: 8}}
+training: {epochs: 2, lr: 0.1}
+forget: {fraction: 0.1}
+methods: {finetune: , amun: }
+"""  # a config of a user's own
 PATIENCE = 600  # seconds after which a run that does not end is a failure
 STAGE = re.compile(r"\[(\d)/5 ")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from sweeping import MINE
 
 from amun_ray import sweep
 from amun_ray.base.errors import UserError
@@ -19,19 +20,10 @@ from amun_ray.storage.store import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = [sys.executable, str(REPOSITORY / "amun_ray" / "sweep.py")]
-CONFIG = """
-name: mine
-data: {name: digits, train_size: 300}
-model: {name: small_cnn, options: {width: 8}}
-training: {epochs: 2, lr: 0.1}
-forget: {fraction: 0.1}
-methods: {finetune: , amun: }
-"""
-
 
 @pytest.fixture
 def config(tmp_path) -> Path:
-    (tmp_path / "mine.yaml").write_text(CONFIG)
+    (tmp_path / "mine.yaml").write_text(MINE)
     return tmp_path / "mine.yaml"
 
 

@@ -59,6 +59,32 @@ def test_no_file_shadows_a_module_that_somebody_else_imports():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_stay_readable(path):
-    lines = path.read_text().count("\n")
-    assert lines <= (120 if path.name == "sweep.py" and path.parent == PACKAGE else 300)
+def test_files_and_functions_stay_readable(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= (120 if path.name == "sweep.py" and path.parent == PACKAGE else 300)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert code_lines(node, lines) <= 40, f"{path}: {node.name} is too long"
+            assert parameters(node) <= (8 if is_documented(node) else 6), f"{path}: {node.name} has too many parameters"
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> int:
+    """Lines of a function that are neither empty, comment nor docstring."""
+    body = [number for number in range(function.lineno, function.end_lineno + 1)
+            if lines[number - 1].strip() and not lines[number - 1].strip().startswith("#")]
+    if ast.get_docstring(function) is None:
+        return len(body)
+    text = range(function.body[0].lineno, function.body[0].end_lineno + 1)
+    return len([number for number in body if number not in text])
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """All but `self`, `cls` and `**recipe`, which is another object's fields."""
+    named = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+    return len([name for name in named if name not in ("self", "cls")]) + (function.args.vararg is not None)
+
+
+def is_documented(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether this is public, with a docstring; a constructor has its class's."""
+    public = not function.name.startswith("_") and ast.get_docstring(function) is not None
+    return public or function.name == "__init__"

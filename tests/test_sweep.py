@@ -14,6 +14,7 @@ import pytest
 import ray
 import torch
 from PIL import Image
+from sweeping import MINE
 
 from amun_ray import models
 from amun_ray.base.errors import UserError
@@ -28,20 +29,11 @@ from amun_ray.work import calibrate
 REPOSITORY = Path(__file__).resolve().parent.parent
 OWN_DATA = ("cifar10_small", "cifar10_small_methods", "protocol_small")  # of files that are not everywhere
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "tune_configs").glob("*.yaml") if path.stem not in OWN_DATA)
-CONFIG = """
-name: mine
-data: {name: digits, train_size: 300}
-model: {name: small_cnn, options: {width: 8}}
-training: {epochs: 2, lr: 0.1}
-forget: {fraction: 0.1}
-methods: {finetune: , amun: }
-"""
-
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """A folder with `mine.yaml`, where the command is given; no test of this file may come to start Ray."""
-    (tmp_path / "mine.yaml").write_text(CONFIG)
+    (tmp_path / "mine.yaml").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("the mistake was not found before Ray was started"))
     return tmp_path

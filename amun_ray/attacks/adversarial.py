@@ -1,13 +1,13 @@
 """The attacks as plain functions of a batch: what they return, and how one is run on a model as it is."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from amun_ray.attacks.checks import check_batch, check_settings
 from amun_ray.attacks.frozen import frozen
-from amun_ray.attacks.look import Capacity, Looker, flat, unflat
+from amun_ray.attacks.look import Capacity, Looker, flat, shape_of, unflat
 from amun_ray.attacks.slots import Attack, run
 from amun_ray.base.errors import UserError
 from amun_ray.base.tensors import l2
@@ -24,7 +24,7 @@ class Adversarial(NamedTuple):
     found: Tensor  # (N,) bool, is it wrong now; where False the image is the last, failed, attempt
 
 
-def attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Adversarial:
+def attacked(attack: Attack[Any], model: nn.Module, images: Tensor, labels: Tensor) -> Adversarial:
     """Run `attack` on a batch, on a frozen copy of `model` in float32, all rows together.
 
     Args:
@@ -37,7 +37,7 @@ def attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -
     check_settings(vars(attack))
     model = frozen(model)
     check_batch(model, images, labels)
-    look = Looker(model, tuple(images.shape[1:]), Capacity(CHUNK))
+    look = Looker(model, shape_of(images), Capacity(CHUNK))
     found = run(attack, look, flat(images), labels, slots=len(images))
     best = unflat(found.best, look.shape).contiguous()
     never = torch.zeros_like(found.flipped)

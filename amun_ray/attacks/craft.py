@@ -2,6 +2,7 @@
 model, or what was made of one beforehand, once, however many batches follow: `Prepared`."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from amun_ray.attacks.checks import check_batch
 from amun_ray.attacks.frozen import folded, frozen
-from amun_ray.attacks.look import Capacity, Looker, flat, unflat
+from amun_ray.attacks.look import Capacity, Looker, flat, shape_of, unflat
 from amun_ray.attacks.rows import AdversarialRows, AttackCost
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.attacks.slots import Found, run
@@ -42,9 +43,9 @@ class Prepared:
         self.original = frozen(model)
         self.capacity = capacity or Capacity(settings.batch_size)
         self.compiled = settings.compile
-        self._fast: nn.Module | None = None
+        self._fast: Callable[[Tensor], Tensor] | None = None
 
-    def fast(self, example: Tensor) -> nn.Module:
+    def fast(self, example: Tensor) -> Callable[[Tensor], Tensor]:
         """The copy to search on, made at the first call with one or a few images (N, C, H, W) in [0, 1]."""
         if self._fast is None:
             self._fast = folded(self.original, example)
@@ -160,5 +161,5 @@ def _shrunk(look: Looker, clean: Tensor, found: Found, labels: Tensor, settings:
 def _looker(ready: Prepared, images: Tensor, settings: AttackSettings) -> Looker:
     """What the search asks: the folded copy, at the precision and in the form that the settings name."""
     precision = settings.precision if settings.row.bfloat16 or settings.precision != "auto" else "float32"
-    return Looker(ready.fast(images[:1]), tuple(images.shape[1:]), ready.capacity, fixed=ready.compiled,
+    return Looker(ready.fast(images[:1]), shape_of(images), ready.capacity, fixed=ready.compiled,
                   bfloat16=uses_bfloat16(precision, images.device, on_cpu=True))

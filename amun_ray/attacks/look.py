@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from amun_ray.base.errors import UserError
 
@@ -36,6 +36,12 @@ class Look(NamedTuple):
 def flat(images: Tensor) -> Tensor:
     """Images (N, C, H, W) as rows (N, H * W * C)."""
     return images.permute(0, 2, 3, 1).reshape(len(images), -1)
+
+
+def shape_of(images: Tensor) -> tuple[int, int, int]:
+    """(C, H, W) of images (N, C, H, W)."""
+    _, channels, height, width = images.shape
+    return channels, height, width
 
 
 def unflat(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -85,7 +91,7 @@ class Looker:
     Out of memory on the GPU halves the capacity, as often as it takes, and goes on; one warning says so.
     """
 
-    model: nn.Module
+    model: Callable[[Tensor], Tensor]
     shape: tuple[int, int, int]  # C, H, W
     capacity: Capacity
     bfloat16: bool = False

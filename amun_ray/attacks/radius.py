@@ -48,6 +48,7 @@ class RadiusSearch:
     def begin(self, clean: Tensor, label: Tensor) -> RadiusRows:
         rows = RadiusRows.fresh(clean, label, moves=torch.zeros_like(label), doubled=torch.zeros_like(label),
                                 clean_gradient=torch.zeros_like(clean if self.start == "clean" else clean[:, :0]))
+        assert self.eps_init is not None, "it is calibrated before"
         rows.eps += self.eps_init
         return rows
 

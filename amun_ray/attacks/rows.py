@@ -19,7 +19,7 @@ class AttackCost(NamedTuple):
     backward: int = 0  # backward passes of the search
     verification: int = 0  # forward passes of the original model, to verify rows and fix them
 
-    def __add__(self, other: "AttackCost") -> "AttackCost":
+    def __add__(self, other: "AttackCost") -> "AttackCost":  # type: ignore[override]  # the sum, not a longer tuple
         return AttackCost(*(a + b for a, b in zip(self, other, strict=True)))
 
 

@@ -73,7 +73,7 @@ class AttackSettings:
         own = {name: getattr(self, name) for name in self.row.settings}
         return {name: self.row.settings[name] if value is None else value for name, value in own.items()}
 
-    def attack(self) -> Attack:
+    def attack(self) -> Attack[Any]:
         """The attack itself; `eps_init` must be known by now."""
         values = self.values
         values.pop("shrink", None)

@@ -1,7 +1,7 @@
 """Runs an attack over any number of images in a batch that stays full: who is done leaves, the next one enters."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,15 +50,20 @@ class Rows:
             getattr(self, name)[places] = column
 
 
-class Attack(Protocol):
+R = TypeVar("R", bound=Rows)
+
+
+class Attack(Protocol[R]):
     """An attack as a pure function of the rows of a batch: what it does to one never depends on another."""
 
-    objective: str  # a row of look.OBJECTIVES
+    @property
+    def objective(self) -> str:
+        """A row of look.OBJECTIVES."""
 
-    def begin(self, clean: Tensor, label: Tensor) -> Rows:
+    def begin(self, clean: Tensor, label: Tensor) -> R:
         """The columns of fresh images: `clean` (N, D), `label` (N,)."""
 
-    def advance(self, rows: Rows, look: Look) -> Tensor:
+    def advance(self, rows: R, look: Look) -> Tensor:
         """Take in a look at `rows.point`, in place; (N,) bool: which rows are done."""
 
 
@@ -72,7 +77,7 @@ class Found(NamedTuple):
     clean_margin: Tensor  # (N,) float32, share of the spread of the logits
 
 
-def run(attack: Attack, look: Looker, clean: Tensor, label: Tensor, *, slots: int) -> Found:
+def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots: int) -> Found:
     """Attack every row of `clean` (N, D) with at most `slots` of them in the batch at a time."""
     count, entered = len(clean), min(slots, len(clean))
     found = Found(torch.empty_like(clean), torch.empty_like(label, dtype=torch.bool), clean.new_empty(count),

@@ -18,7 +18,7 @@ from amun_ray.attacks.slots import Attack
 class AttackRow:
     """What an attack is made of; its defaults are those of the class that `make` calls."""
 
-    make: Callable[..., Attack]  # called with its settings, by name
+    make: Callable[..., Attack[Any]]  # called with its settings, by name
     names: tuple[str, ...]  # of the settings that a user may choose
     shrinks: bool = False  # whether its flips are moved back by `shrink` bisections, none unless told
     smallest: float | None = None  # the radius from which it is calibrated, pixel units; None: it is not
@@ -28,7 +28,7 @@ class AttackRow:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """The settings it has, with their defaults; eps_init None: calibrate it."""
-        made = self.make.func if isinstance(self.make, partial) else self.make
+        made: Any = self.make.func if isinstance(self.make, partial) else self.make
         defaults = {field.name: field.default for field in fields(made)}
         return {name: defaults[name] for name in self.names} | ({"shrink": 0} if self.shrinks else {})
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from amun_ray.attacks.checks import check_batch, check_model
 from amun_ray.attacks.craft import Prepared, craft, prepared
 from amun_ray.attacks.frozen import frozen
-from amun_ray.attacks.look import Look, Looker, flat
+from amun_ray.attacks.look import Look, Looker, flat, shape_of
 from amun_ray.attacks.rows import AdversarialRows, AttackCost
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.base.status import Status
@@ -27,7 +27,7 @@ def transfer(source: nn.Module | Prepared, target: nn.Module, images: Tensor, la
     check_batch(ready.original, images, labels)
     check_model(target, images, labels, name="target")
     rows = craft(ready, images, labels, settings=settings, indices=indices)
-    look = Looker(target, tuple(images.shape[1:]), ready.capacity, contiguous=True)
+    look = Looker(target, shape_of(images), ready.capacity, contiguous=True)
     carried = torch.from_numpy(rows.image).to(images.device)
     before, after = _say(look, images, labels), _say(look, carried, labels)
     already = before.predicted != labels

@@ -69,12 +69,11 @@ def verify(original: Looker, clean: Tensor, label: Tensor, found: Found, *, kapp
         best[already] = clean[already]
     seen = original(best, label, nothing)
     said, good = seen.predicted.clone(), flips(seen, label, kappa) | already
-    for fix in (*(lambda rows, push=push: _pushed(clean[rows], best[rows], push) for push in PUSHES),
-                 lambda rows: again(clean[rows], label[rows])):
+    for push in (*PUSHES, None):
         rows = (found.flipped & ~good).nonzero().squeeze(1)
         if len(rows) == 0:
             break
-        tried = fix(rows)
+        tried = again(clean[rows], label[rows]) if push is None else _pushed(clean[rows], best[rows], push)
         seen = original(tried, label[rows], nothing[rows])
         fixed = flips(seen, label[rows], kappa)
         best[rows[fixed]], said[rows[fixed]] = tried[fixed], seen.predicted[fixed]

@@ -1,6 +1,7 @@
 """What a device is called, and in which precision it works."""
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool
         return precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities: Callable[[], dict[str, bool]] = getattr(torch.cpu, "get_capabilities", dict)
     return on_cpu and device.type == "cpu" and capabilities().get("avx512_bf16", False)
 
 

@@ -10,15 +10,15 @@ from tqdm import tqdm
 from amun_ray.base.log import say
 
 
-class Progress(tqdm):
+class Progress(tqdm):  # type: ignore[type-arg]  # it has no [] when it runs
     """A bar that also counts, where none is drawn, and knows what was at hand already."""
 
     done = 0
     stored = 0
 
-    def update(self, n: float = 1) -> bool | None:
-        self.done += n
-        return super().update(n)
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        self.update(count)
 
 
 @contextmanager

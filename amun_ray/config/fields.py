@@ -29,13 +29,13 @@ def text(pattern: str, rule: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def not_empty(value: Collection) -> Collection:
+def not_empty(value: Collection[Any]) -> Collection[Any]:
     if not value:
         raise ValueError("at least one is needed, but it is empty")
     return value
 
 
-def distinct(value: tuple) -> tuple:
+def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(value)) < len(value):
         raise ValueError(f"each may be given once, but got {', '.join(map(str, value))}")
     return value

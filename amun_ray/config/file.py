@@ -4,7 +4,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -131,7 +131,7 @@ def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
             yield key, f"{key}: {problem}" if key else problem
 
 
-def _problems(item: dict[str, Any], key: str) -> list[str]:
+def _problems(item: Mapping[str, Any], key: str) -> list[str]:
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _siblings(item["loc"])
         near = suggestion(key.rpartition(".")[2], known)

@@ -37,6 +37,7 @@ def method_problems(name: str, chosen: Method | None) -> list[tuple[tuple[str, .
     except UserError as error:
         return [((), str(error))]
     chosen = chosen or Method()
+    problems: list[tuple[tuple[str, ...], str]]
     problems = [(("access",), f"{name} does not exist with {access!r}, only with {', '.join(sorted(row.access))}")
                 for access in chosen.access or () if access not in row.access]
     asked = [access for access in chosen.access or accesses(name) if access in row.access] or accesses(name)

@@ -191,7 +191,8 @@ class Sweep(Strict):
     @classmethod
     def _known(cls, content: Any, check: Callable[[Any], Any]) -> dict[str, Method | None]:
         """What does not fit the row of a method's name is said beside what is wrong inside the entries themselves."""
-        errors, made = [], {}
+        errors: list[Any] = []
+        made: dict[str, Method | None] = {}
         try:
             made = check(content)
         except ValidationError as error:
@@ -261,6 +262,7 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _points_inside(self) -> "Sweep":
+        errors: list[Any]
         errors = [{"type": "value_error", "loc": place, "input": None, "ctx": {"error": problem}}
                   for contender in self.contenders
                   for place, problem in self.search.point_problems(

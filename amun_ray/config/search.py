@@ -123,6 +123,7 @@ class Search(Strict):
         """(key, what is wrong there) of every known-good point that is outside the space of the method `name`, or
         stands there twice, and of a grid that is too large; `points` are the method's own. Of the settings that are
         `searched` for it, those that are not in `space` count with another access, and are left out with this one."""
+        placed: list[tuple[tuple[str | int, ...], Point]]
         placed = [(("search", "points", number), point) for number, point in enumerate(self.points)]
         placed += [(("methods", name, "points", number), point) for number, point in enumerate(points)]
         seen: set[frozenset[tuple[str, Any]]] = set()

@@ -72,7 +72,7 @@ def read_column(opened: pq.ParquetFile, file: File, column: str, what: str) -> p
     raise UserError(f"{file}: column {column!r}: a text of {longest:,} bytes, but a {what} has at most {LONGEST}")
 
 
-def whole_numbers(column: pa.ChunkedArray, file: File, what: str) -> np.ndarray:
+def whole_numbers(column: pa.ChunkedArray, file: object, what: str) -> np.ndarray:
     """(N,) int64: the values of a column of integers, or of other numbers and texts that all stand for integers.
 
     Raises:

@@ -23,7 +23,7 @@ FOREIGN = {b"PK\x03\x04": "a zip archive or an Excel workbook; save its one colu
            b"\x80\x04": "a pickle; save it as csv", b"\x80\x05": "a pickle; save it as csv"}
 
 
-def file_content(path: str | os.PathLike, limit: int) -> bytes:
+def file_content(path: str | os.PathLike[str], limit: int) -> bytes:
     """The first `limit` + 1 bytes of a file, unpacked where it is gzipped; of a parquet file no more than its head.
 
     Raises:
@@ -46,7 +46,7 @@ def file_content(path: str | os.PathLike, limit: int) -> bytes:
     return content
 
 
-def text_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, str]]:
+def text_lines(path: str | os.PathLike[str], content: bytes) -> Iterator[tuple[int, str]]:
     """`(number of the line, from 1, and its text without the space around it)` of every line that is not blank.
 
     Raises:
@@ -57,7 +57,7 @@ def text_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, s
             yield number, line.strip()
 
 
-def csv_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, list[str]]]:
+def csv_lines(path: str | os.PathLike[str], content: bytes) -> Iterator[tuple[int, list[str]]]:
     """`(number of the line, from 1, and its cells without the space around them)` of every line that is not blank.
 
     Separators are commas, semicolons or tabs, whichever is in the first line; empty cells at its end are dropped.
@@ -95,7 +95,7 @@ def csv_lines(path: str | os.PathLike, content: bytes) -> Iterator[tuple[int, li
                         f"{first_line(error)}") from None
 
 
-def _text(path: str | os.PathLike, content: bytes) -> str:
+def _text(path: str | os.PathLike[str], content: bytes) -> str:
     try:
         text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -105,7 +105,7 @@ def _text(path: str | os.PathLike, content: bytes) -> str:
     return text
 
 
-def _short_lines(path: str | os.PathLike, text: str) -> Iterator[str]:
+def _short_lines(path: str | os.PathLike[str], text: str) -> Iterator[str]:
     stream = io.StringIO(text, newline="")
     for number in range(1, len(text) + 2):
         line = stream.readline(LONGEST + 1)
@@ -116,7 +116,7 @@ def _short_lines(path: str | os.PathLike, text: str) -> Iterator[str]:
         yield line
 
 
-def _separator(path: str | os.PathLike, number: int, line: str) -> str:
+def _separator(path: str | os.PathLike[str], number: int, line: str) -> str:
     """The separator of a first line, a comma where it has none."""
     found = [separator for separator in SEPARATORS if _cells(line, separator) > 1]
     if len(found) > 1:

@@ -105,8 +105,8 @@ class Dataset:
     def digest(self) -> str:
         """sha256 (hex) of pixels, labels, train_size and classes; equal contents under two names agree."""
         content = hashlib.sha256(repr((self.pixels.shape, self.train_size, self.classes)).encode())
-        content.update(np.ascontiguousarray(self.pixels))
-        content.update(np.ascontiguousarray(self.labels))
+        content.update(np.ascontiguousarray(self.pixels).data)
+        content.update(np.ascontiguousarray(self.labels).data)
         return content.hexdigest()
 
     @cached_property
@@ -120,8 +120,8 @@ class Dataset:
     def first_alike(self) -> np.ndarray:
         """(N,) int64: the first row with the same pixels as each row; the row itself where it is the first."""
         first: dict[bytes, int] = {}
-        return np.array([first.setdefault(hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest(), row)
-                         for row, image in enumerate(self.pixels)], np.int64)
+        return np.array([first.setdefault(hashlib.blake2b(image.data, digest_size=16).digest(), row)
+                         for row, image in enumerate(np.ascontiguousarray(self.pixels))], np.int64)
 
     @cached_property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -23,7 +23,7 @@ SHARD = re.compile(r"(?P<kind>.*?)-(?P<number>\d+)-of-(?P<total>\d+)(?P<ending>.
 SPLITS = {**dict.fromkeys(("train", "training"), "train"), **dict.fromkeys(("test", "testing", "eval"), "test"),
           **dict.fromkeys(("val", "valid", "validation", "dev"), "validation")}
 
-Source = str | os.PathLike | Sequence[str | os.PathLike]
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class File(NamedTuple):
@@ -38,7 +38,7 @@ class File(NamedTuple):
         return self.path.removeprefix(here) if isinstance(self.system, fs.LocalFileSystem) else self.path
 
 
-def locate(source: str | os.PathLike) -> tuple[fs.FileSystem, str]:
+def locate(source: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     """The file system of a local path or a URI (file://, s3://, gs://, or any that fsspec knows) and the path on it.
 
     Raises:
@@ -74,7 +74,7 @@ def find_files(source: Source) -> tuple[list[File], list[str]]:
         UserError: nothing is there; a link that leads nowhere; a numbered shard is missing; a folder or glob holds
             several splits (train, test, ...); two files hold the same bytes.
     """
-    listed = [source] if isinstance(source, str | os.PathLike) else list(source)
+    listed = [source] if isinstance(source, str | os.PathLike[str]) else list(source)
     if not listed:
         raise UserError("the list of data files is empty")
     files: list[File] = []
@@ -99,7 +99,7 @@ def find_files(source: Source) -> tuple[list[File], list[str]]:
     return files, notes
 
 
-def _within(source: str | os.PathLike, system: fs.FileSystem, path: str, *, folder: bool) -> list[str]:
+def _within(source: str | os.PathLike[str], system: fs.FileSystem, path: str, *, folder: bool) -> list[str]:
     """The data files of a folder or a glob in natural order; UserError where they are no whole set of one split."""
     if not folder and not PATTERN.search(path):
         gone = os.path.islink(path) and f"a link to {os.readlink(path)}, which is not there"
@@ -142,7 +142,7 @@ def _matching(system: fs.FileSystem, pattern: str) -> list[str]:
     return ArrowFSWrapper(system).glob(pattern)
 
 
-def _order(source: str | os.PathLike, paths: Sequence[str]) -> list[str]:
+def _order(source: str | os.PathLike[str], paths: Sequence[str]) -> list[str]:
     """A note where the natural order of names is not their order as text."""
     for first, as_text in zip(paths, sorted(paths), strict=True):
         if first != as_text:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from amun_ray.base.errors import UserError, first_line
 
@@ -47,7 +47,7 @@ class ImageStack:
     def __init__(self, count: int, name: str) -> None:
         self.count = count
         self.name = name
-        self.pixels: np.ndarray | None = None
+        self.pixels = np.empty((0, 1, 0, 0), np.uint8)  # until the first image is seen
         self.size: tuple[int, int] | None = None  # (width, height) of the first image
         self._pool = ThreadPoolExecutor(_threads())
 
@@ -74,11 +74,11 @@ class ImageStack:
         for images in self._pool.map(lambda span: [_open(encoded[i], where(i)) for i in span], spans):
             opened += images
         for position, image in enumerate(opened):
-            self.size = self.size or image.size
-            if image.size != self.size:
+            self.size = size = self.size or image.size
+            if image.size != size:
                 raise UserError(f"{where(position)}: image of {_text(image.size)} pixels, but the first one has "
-                                f"{_text(self.size)}; all images must have one size")
-        self._make_room(coloured=any(one.image.mode not in EIGHT_BIT_GREY for one in opened))
+                                f"{_text(size)}; all images must have one size")
+        self._make_room(*opened[0].size, coloured=any(one.image.mode not in EIGHT_BIT_GREY for one in opened))
         pixels = self.pixels
 
         def decode(span: range) -> None:
@@ -87,16 +87,15 @@ class ImageStack:
 
         list(self._pool.map(decode, spans))
 
-    def _make_room(self, *, coloured: bool) -> None:
+    def _make_room(self, width: int, height: int, *, coloured: bool) -> None:
         """Allocate the array, or widen a grey one, once the first coloured image is seen."""
-        width, height = self.size
         channels = 3 if coloured else 1
         needed, there = self.count * channels * height * width, _memory()
         if needed > there:
-            raise UserError(f"{self.name}: {self.count:,} images of {_text(self.size)} pixels need "
+            raise UserError(f"{self.name}: {self.count:,} images of {width} x {height} pixels need "
                             f"{needed / 2**30:,.1f} GiB, and this machine has {there / 2**30:,.1f}; take some of them "
                             "(train_size, test_size)")
-        if self.pixels is None:
+        if not self.pixels.size:
             self.pixels = np.empty((self.count, channels, height, width), np.uint8)
         elif self.pixels.shape[1] < channels:
             self.pixels = np.repeat(self.pixels, channels, axis=1)
@@ -158,7 +157,7 @@ def _range(image: Image.Image, where: str) -> tuple[float, float]:
 
 def _undecodable(error: Exception, where: str) -> UserError:
     known = f"not an image of a format that is read ({', '.join(FORMATS)})"
-    why = known if isinstance(error, Image.UnidentifiedImageError) else first_line(error)
+    why = known if isinstance(error, UnidentifiedImageError) else first_line(error)
     return UserError(f"{where}: the image cannot be decoded: {why}")
 
 

@@ -38,7 +38,7 @@ class Cells(NamedTuple):
     places: list[str]
 
 
-def read_indices(path: str | os.PathLike, train_size: int, taken: np.ndarray | None = None) -> IndexList:
+def read_indices(path: str | os.PathLike[str], train_size: int, taken: np.ndarray | None = None) -> IndexList:
     """The training rows that a request file names.
 
     Args:
@@ -61,7 +61,7 @@ def read_indices(path: str | os.PathLike, train_size: int, taken: np.ndarray | N
     return IndexList(os.fspath(path), cells.column, np.sort(cells.rows))
 
 
-def _check_rows(path: str | os.PathLike, cells: Cells, train_size: int, taken: np.ndarray | None) -> None:
+def _check_rows(path: str | os.PathLike[str], cells: Cells, train_size: int, taken: np.ndarray | None) -> None:
     """UserError for the first row number that is none, or that stands there for the second time."""
     rows = cells.rows
     wrong = np.ones(len(rows), bool)
@@ -83,7 +83,7 @@ def _check_rows(path: str | os.PathLike, cells: Cells, train_size: int, taken: n
     raise UserError(f"{place}: row number {row} is named twice, first in {cells.places[np.argmax(rows == row)]}")
 
 
-def _read(path: str | os.PathLike, train_size: int) -> Cells:
+def _read(path: str | os.PathLike[str], train_size: int) -> Cells:
     """The row numbers of a file, which is told by its first bytes, whatever its name is."""
     limit = BYTES_AT_LEAST + BYTES_PER_ROW * train_size
     content = file_content(path, limit)
@@ -96,7 +96,7 @@ def _read(path: str | os.PathLike, train_size: int) -> Cells:
     return read(path, content, train_size)
 
 
-def _read_parquet(path: str | os.PathLike, file: File, train_size: int) -> Cells:
+def _read_parquet(path: str | os.PathLike[str], file: File, train_size: int) -> Cells:
     """The row numbers of a parquet file."""
     opened = open_parquet(file)
     names, count = opened.schema_arrow.names, opened.metadata.num_rows
@@ -111,7 +111,7 @@ def _read_parquet(path: str | os.PathLike, file: File, train_size: int) -> Cells
     return Cells(column, rows, [f"row {row}" for row in range(len(rows))])
 
 
-def _refuse_slices(path: str | os.PathLike, pandas: bytes | None) -> None:
+def _refuse_slices(path: str | os.PathLike[str], pandas: bytes | None) -> None:
     """UserError where pandas kept the row numbers of a slice beside the column: either may be meant."""
     try:
         kept = json.loads(pandas or b"{}")["index_columns"]
@@ -125,7 +125,7 @@ def _refuse_slices(path: str | os.PathLike, pandas: bytes | None) -> None:
                             "`pandas.DataFrame({'index': rows}).to_parquet(path)`")
 
 
-def _read_array(path: str | os.PathLike, content: bytes, train_size: int) -> Cells:
+def _read_array(path: str | os.PathLike[str], content: bytes, train_size: int) -> Cells:
     """The row numbers of a .npy file."""
     try:
         stream = io.BytesIO(content)
@@ -144,7 +144,7 @@ def _read_array(path: str | os.PathLike, content: bytes, train_size: int) -> Cel
     return Cells(None, rows, [f"element {number}" for number in range(len(rows))])
 
 
-def _read_text(path: str | os.PathLike, content: bytes, train_size: int) -> Cells:
+def _read_text(path: str | os.PathLike[str], content: bytes, train_size: int) -> Cells:
     """The row numbers of a csv or text file; no more lines than can be right are read."""
     lines = csv_lines(path, content)
     start, first = next(lines, (0, []))

@@ -46,7 +46,7 @@ def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int 
             row are named); labels that leave most of the classes implied by the largest one without an image.
     """
     names = _names(train)
-    notes = []
+    notes: list[str] = []
     if names is None:
         numbers = [[whole_numbers(column.values, column.file, "label") for column in part] for part in (train, test)]
         if classes is None:
@@ -60,7 +60,7 @@ def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int 
         if outside.size:
             raise UserError(f"{column.file}: row {outside[0]}: label {labels[outside[0]]} is outside the classes "
                             f"0..{classes - 1}")
-    return Labels(*numbers, classes, notes, tuple(names or ()))
+    return Labels(numbers[0], numbers[1], classes, notes, tuple(names or ()))
 
 
 def _names(train: Sequence[Column]) -> list[str] | None:

@@ -74,8 +74,8 @@ def load_parquet(
     notes: list[str] = []
     tables = {part: _open(source, image_column, label_column, notes)
               for part, source in (("train", train), ("test", test))}
-    columns = [[Column(table.file, table.labels) for table in tables[part]] for part in tables]
-    numbered = number_labels(*columns, classes)
+    columns = {part: [Column(table.file, table.labels) for table in tables[part]] for part in tables}
+    numbered = number_labels(columns["train"], columns["test"], classes)
     available = {part: sum(map(len, tables[part])) for part in tables}
     rows = {part: seeded_subset(available[part], size, f"{part}_size", seed)
             for part, size in (("train", train_size), ("test", test_size))}
@@ -206,7 +206,7 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
                                 "times as large as the file; one of them must be there very often")
             for part in np.split(np.arange(len(chosen)), _cuts(sizes)):
                 stack.fill(filled, images.take(pa.array(part)).cast(pa.large_binary()).to_pylist(),
-                           lambda position, chosen=chosen[part]: f"{table.file}: row {chosen[position]}")
+                           [f"{table.file}: row {row}" for row in chosen[part]].__getitem__)
                 filled += len(part)
             start += len(batch)
     except UserError:

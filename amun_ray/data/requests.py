@@ -106,7 +106,7 @@ def by_class(dataset: Dataset, rows: np.ndarray) -> str:
     labels = dataset.labels[:dataset.train_size]
     counts, sizes = (np.bincount(some, minlength=dataset.classes) for some in (labels[rows], labels))
     return listed([f"{class_title(dataset, number)}: {counts[number]} of {sizes[number]}"
-                   for number in np.flatnonzero(counts)], CLASSES_SHOWN)
+                   for number in np.flatnonzero(counts).tolist()], CLASSES_SHOWN)
 
 
 def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Sequence[Value] | str, *,

@@ -115,7 +115,7 @@ def content_digest(rows: Mapping[str, np.ndarray], metadata: Mapping[str, str]) 
     for name in COLUMNS:
         column = rows[name]
         content.update(f"{name} {column.dtype.str} {column.shape}".encode())
-        content.update(np.ascontiguousarray(column))
+        content.update(np.ascontiguousarray(column).data)
     return content.hexdigest()
 
 

@@ -1,6 +1,8 @@
 """CIFAR-10 and CIFAR-100 by name, through torchvision, downloaded where there is a network."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from amun_ray.data.dataset import Dataset, seeded_subset
 
 
 def load_cifar10(
-    *, root: str | os.PathLike, download: bool = True, train_size: int | None = None, test_size: int | None = None,
+    *, root: str | os.PathLike[str], download: bool = True, train_size: int | None = None, test_size: int | None = None,
     seed: int = 0,
 ) -> Dataset:
     """CIFAR-10 (Krizhevsky, 2009): pixels (60000, 3, 32, 32), 50,000 rows for training, 10 classes.
@@ -29,7 +31,7 @@ def load_cifar10(
 
 
 def load_cifar100(
-    *, root: str | os.PathLike, download: bool = True, train_size: int | None = None, test_size: int | None = None,
+    *, root: str | os.PathLike[str], download: bool = True, train_size: int | None = None, test_size: int | None = None,
     seed: int = 0,
 ) -> Dataset:
     """CIFAR-100 (Krizhevsky, 2009): as `load_cifar10`, with 100 classes (the fine labels)."""
@@ -58,7 +60,7 @@ def outline(
                    file_rows=np.concatenate(rows), file_train_size=train)
 
 
-def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, int | None], seed: int) -> Dataset:
+def _load(kind: str, root: str | os.PathLike[str], download: bool, sizes: dict[str, int | None], seed: int) -> Dataset:
     """Both parts of the torchvision class `kind`, cut down to `sizes`, in one stack."""
     name = kind.lower()
     constructor = _torchvision_class(kind)
@@ -80,7 +82,7 @@ def _load(kind: str, root: str | os.PathLike, download: bool, sizes: dict[str, i
                    class_names=tuple(parts[0].classes))
 
 
-def _torchvision_class(kind: str):
+def _torchvision_class(kind: str) -> Callable[..., Any]:
     """The class `kind` of torchvision.datasets; imported here, because other datasets do not need torchvision."""
     try:
         from torchvision import datasets

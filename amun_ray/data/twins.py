@@ -83,8 +83,9 @@ def _thumbnails(pixels: np.ndarray) -> tuple[Tensor, Tensor]:
     weights = torch.tensor(LUMA if images.shape[1] == len(LUMA) else [1 / images.shape[1]] * images.shape[1])
     grey = torch.einsum("nchw,c->nhw", images, weights)[:, None]
     found = []
+    height, width = grey.shape[2:]
     for side in (THUMBNAIL, COARSE):
-        size = [min(side, length) for length in grey.shape[2:]]
+        size = min(side, height), min(side, width)
         small = torch.nn.functional.adaptive_avg_pool2d(grey, size).flatten(1)
         small = small - small.mean(1, keepdim=True)
         found.append(small / small.norm(dim=1, keepdim=True).clamp_min(1e-3))

@@ -178,7 +178,7 @@ class Ledger:
         row = connection.execute(TABLE.select().order_by(TABLE.c.number.desc()).limit(1)).first()
         return None if row is None else self._entry(row)
 
-    def _entry(self, row: sql.Row) -> Entry:
+    def _entry(self, row: "sql.Row[*tuple[Any, ...]]") -> Entry:
         try:
             return Entry(row.number, row.kind, tuple(json.loads(row.requests)), row.time, json.loads(row.content),
                          row.before, row.digest)

@@ -81,7 +81,7 @@ def row_ids(pixels: np.ndarray, rows: np.ndarray, file_numbers: np.ndarray) -> l
 def picture_digest(pixels: np.ndarray) -> str:
     """sha256 (hex) of a picture (C, H, W) uint8: its shape, then its pixels in C order."""
     content = hashlib.sha256(repr(pixels.shape).encode())
-    content.update(np.ascontiguousarray(pixels))
+    content.update(np.ascontiguousarray(pixels).data)
     return content.hexdigest()
 
 

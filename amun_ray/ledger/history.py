@@ -89,7 +89,10 @@ class History:
     @property
     def weights(self) -> str:
         """The digest of the weights that are in production: of the last promotion, or the original."""
-        return self.promoted.content["model"] if self.promoted else self.opened.content["original"]["weights"]
+        if self.promoted is not None:
+            return self.promoted.content["model"]
+        assert self.opened is not None, "a ledger begins with its original"
+        return self.opened.content["original"]["weights"]
 
     @cached_property
     def asked(self) -> dict[RowId, str]:

@@ -111,7 +111,7 @@ def _by_block(function: Rowwise, logits: np.ndarray, labels: np.ndarray) -> np.n
     with np.errstate(invalid="ignore", over="ignore"):  # counted instead, over all blocks
         for start in range(0, len(logits), rows):
             block = logits[start : start + rows].astype(np.float64)
-            broken += np.count_nonzero(~np.isfinite(block).all(axis=1))
+            broken += int(np.count_nonzero(~np.isfinite(block).all(axis=1)))
             true = (np.arange(len(block)), labels[start : start + rows])
             values[start : start + rows] = function(block, true)
     if broken:

@@ -29,12 +29,12 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int | None = None, 
     device = next((tensor.device for tensor in model.parameters()), images.device)
     batch_size = (128 if device.type == "cpu" else 1024) if batch_size is None else batch_size
     _check(images, batch_size, precision)
-    logits, start = None, 0
+    logits, start = images.new_empty(0), 0
     with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         for batch in images.split(batch_size):
             batch = batch.to(device, non_blocking=True, memory_format=torch.channels_last)
             found = model(to_unit(batch) if batch.dtype == torch.uint8 else batch.float())
-            if logits is None:  # one place for all: kept one by one, they would lie between the batches' own memory,
+            if start == 0:  # one place for all: kept one by one, they would lie between the batches' own memory,
                 # and on a CPU no gap that is left would hold the next batch
                 logits = found.new_empty((len(images), *found.shape[1:]), dtype=torch.float32)
             logits[start:start + len(batch)] = found

@@ -121,7 +121,8 @@ class _Unfilled(TorchFunctionMode):
         self._name, self._bytes = name, 0
         self._memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
         given, name = [*args, *(kwargs or {}).values()], getattr(function, "__name__", "")
         if function in (torch.empty, torch.zeros, torch.ones, torch.randn):
             shape = args if isinstance(args[0], int) else args[0]

@@ -50,11 +50,11 @@ def digest(model: nn.Module | State) -> str:
     content = hashlib.sha256()
     for name, tensor in sorted(_state(model).items()):
         content.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return content.hexdigest()
 
 
-def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata of a safetensors file.
 
     Raises:
@@ -92,7 +92,7 @@ def find(folder: Path, source: str) -> Path:
                     "`model.state_dict()` beside them as a safetensors file")
 
 
-def read(path: str | os.PathLike, source: str | None = None) -> dict[str, State]:
+def read(path: str | os.PathLike[str], source: str | None = None) -> dict[str, State]:
     """Every state dict of a safetensors or a torch file, by the keys that lead to it, with points between; the key of a
     file that is one itself is empty.
 
@@ -124,7 +124,7 @@ def _state_dicts(found: object, key: str, depth: int) -> Iterator[tuple[str, Sta
             yield from _state_dicts(value, f"{key}.{name}" if key else name, depth - 1)
 
 
-def load_into(model: nn.Module, path: str | os.PathLike, source: str | None = None) -> None:
+def load_into(model: nn.Module, path: str | os.PathLike[str], source: str | None = None) -> None:
     """Put the weights of a file into `model`, in place: see `read` and `foreign.fit`.
 
     Raises:

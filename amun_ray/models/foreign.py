@@ -103,7 +103,8 @@ def _without_head(prefix: str, wanted: State, found: State,
     names = [name for name in wanted if f"{prefix}{name}" in head]
     if all(name in found and found[name].shape == wanted[name].shape for name in names):
         names = []
-    return names, *({name: tensor for name, tensor in state.items() if name not in names} for state in (wanted, found))
+    left = [{name: tensor for name, tensor in state.items() if name not in names} for state in (wanted, found)]
+    return names, left[0], left[1]
 
 
 def _targets(model: nn.Module, state: State) -> list[tuple[str, State]]:
@@ -111,7 +112,7 @@ def _targets(model: nn.Module, state: State) -> list[tuple[str, State]]:
     inner = getattr(model, "net", None)
     if not isinstance(inner, nn.Module):
         return [("", model.state_dict())]
-    targets = [("net.", inner.state_dict()), ("", model.state_dict())]
+    targets: list[tuple[str, State]] = [("net.", inner.state_dict()), ("", model.state_dict())]
     return targets[::-1] if any(name.startswith(("net.", "normalize.")) for name in state) else targets
 
 
@@ -150,7 +151,7 @@ def _part(states: Mapping[str, State], key: str, source: str) -> State:
     raise UserError(f"{source}#{key}: the file has no such key, but {_listed(known)}")
 
 
-def _parts(states: Mapping[str, State]) -> dict[str, State]:
+def _parts(states: Mapping[str, State]) -> Mapping[str, State]:
     """The state dicts in `states` by what their names begin with, where that differs."""
     parts: dict[str, dict[str, Tensor]] = {}
     for place, state in states.items():

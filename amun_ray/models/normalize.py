@@ -19,7 +19,7 @@ def statistics(setting: str | Mapping[str, Sequence[float]], channels: int) -> S
     """
     if setting == "none":
         return (0.0,) * channels, (1.0,) * channels
-    mean, std = IMAGENET if setting == "imagenet" else (setting["mean"], setting["std"])
+    mean, std = IMAGENET if isinstance(setting, str) else (setting["mean"], setting["std"])
     if len(mean) != channels:
         raise UserError(f"data.normalize: {setting} is for images of {len(mean)} channels, these have {channels}")
     return mean, std

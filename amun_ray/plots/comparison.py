@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.transforms import Bbox
 
 from amun_ray.base.errors import UserError
 from amun_ray.plots.style import COLOURS, METRICS, TARGET, mean_and_std, panels, row_name
@@ -32,7 +33,8 @@ def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = 
     for axis, metric in zip(axes, metrics, strict=True):
         for i, row in enumerate(rows):
             _bar(axis, i, row, row[metric])
-        goal = 0.0 if metric == "average_gap" else target and target[metric]["mean"]
+        goal: float | None = None if target is None else target[metric]["mean"]
+        goal = 0.0 if metric == "average_gap" else goal
         if goal is not None:
             axis.axvline(goal, **TARGET)
         axis.set_title(METRICS.get(metric, metric) + ("" if goal is None else f"\ntarget {goal:.2f}"), fontsize=10)
@@ -66,7 +68,7 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SH
     head = ["Method", *(f"{METRICS.get(m, m)}\n({'points' if m == 'average_gap' else '%'})" for m in metrics)]
     share = 0.24
     widths = [share, *[(1 - share) / len(metrics)] * len(metrics)]
-    table = axis.table(cells, colLabels=head, colWidths=widths, bbox=(0, 0, 1, 1), cellLoc="center")
+    table = axis.table(cells, colLabels=head, colWidths=widths, bbox=Bbox.unit(), cellLoc="center")
     table.auto_set_font_size(False)
     table.set_fontsize(9)
     best = _best(rows)

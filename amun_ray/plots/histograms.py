@@ -71,7 +71,7 @@ def eps_histogram(eps: np.ndarray, *, already_wrong: int = 0, failed: int = 0) -
         axis.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8)
         axis.set_xticks(range(len(values)), [f"{value:.3g}" for value in values])
     else:
-        axis.hist(eps, np.geomspace(eps.min(), eps.max(), BINS // 2), color=COLOURS[0])
+        axis.hist(eps, np.geomspace(eps.min(), eps.max(), BINS // 2).tolist(), color=COLOURS[0])
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
     axis.set(

@@ -1,6 +1,7 @@
 """ROC curves of membership inference on log axes, where the few confident hits of an attack show."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: st
     figure, (axis,) = panels(1, width=5.6, height=5.2)
     for i, (name, (fpr, tpr)) in enumerate(points.items()):
         area = float((np.diff(fpr) * (tpr[1:] + tpr[:-1])).sum()) / 200  # trapezoids, in percent
-        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "-.")[i // len(COLOURS) % 2]}
+        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "-.")[i // len(COLOURS) % 2]}
         shown = np.maximum(fpr, floor), np.maximum(tpr, floor)
         axis.plot(*shown, drawstyle="steps-post", label=f"{name}: AUC {area:.1f} %", **style)
     axis.plot([floor, 100], [floor, 100], label="random guess: AUC 50 %, the ideal for FT", **TARGET)

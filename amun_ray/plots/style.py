@@ -13,7 +13,7 @@ from amun_ray.base.errors import UserError
 # Okabe and Ito's palette: told apart under all common forms of colour blindness. Black and grey mark the targets.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5539", "#8E6FBF")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-TARGET = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+TARGET: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 
 SETS = {
     "retain": ("retain $D_R$", COLOURS[0]),

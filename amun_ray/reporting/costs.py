@@ -1,8 +1,11 @@
 """What a sweep cost: the wall time of its stages, and the time of devices in each kind of work."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+
+_zeros = partial(defaultdict[str, float], float)
 
 
 @dataclass
@@ -12,8 +15,8 @@ class SweepCosts:
     finished counts too, by itself. A saliency mask is part of the trial or final model that it was made for."""
 
     stages: dict[str, float] = field(default_factory=dict)  # wall seconds, of this start alone
-    made: Counter = field(default_factory=Counter)          # kind of work -> device-seconds of this start
-    reused: Counter = field(default_factory=Counter)        # the same of earlier starts
+    made: dict[str, float] = field(default_factory=_zeros)    # kind of work -> device-seconds of this start
+    reused: dict[str, float] = field(default_factory=_zeros)  # the same of earlier starts
 
     def add(self, work: str, seconds: float, worker: Mapping[str, float], *, reused: bool) -> None:
         """Count a finished piece of work; `worker`: `num_cpus` and `num_gpus` of the one that does such work."""

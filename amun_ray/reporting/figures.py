@@ -108,7 +108,8 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
 
 def _shown(rows: Sequence[Row]) -> list[Contender]:
     """The best method of each access by Avg. Gap."""
-    best: dict[str, Row] = {}
-    for row in sorted((row for row in rows if row.access), key=lambda row: row.summary["average_gap"].mean):
-        best.setdefault(row.access, row)
-    return [Contender(row.method, row.access) for row in best.values()]
+    gaps = {Contender(row.method, row.access): row.summary["average_gap"].mean for row in rows if row.access}
+    best: dict[str, Contender] = {}
+    for contender in sorted(gaps, key=gaps.__getitem__):
+        best.setdefault(contender.access, contender)
+    return [*best.values()]

@@ -100,7 +100,7 @@ def kept_rows(plan: Plan, store: Store, tables: Sequence[str] = ()) -> list[dict
     for name in tables:
         find(name)
     kept = store.result(Unit("tables", plan.identity)) if store.exists() else None
-    return kept and kept["rows"]
+    return None if kept is None else kept["rows"]
 
 
 def find(name: str) -> PaperTable:

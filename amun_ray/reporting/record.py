@@ -51,7 +51,7 @@ class Record:
         """Begin, or take up, the run of the sweep `key`; its tags say in what `environment` it ran last."""
         sweep = workspace.sweep
         parent = tracker.start(Event(
-            key=key, name=f"sweep {sweep.name}", tags={"stage": "sweep"} | environment, status="RUNNING",
+            key=key, name=f"sweep {sweep.name}", tags={"stage": "sweep", **environment}, status="RUNNING",
             params=flat(sweep.model_dump(mode="json"))))
         return cls(tracker, key, parent, workspace, environment)
 
@@ -129,13 +129,13 @@ class Record:
         """Artifacts of the sweep itself."""
         self._add(files=files)
 
-    def results(self, table: Mapping[str, Sequence], files: Mapping[str, bytes]) -> None:
+    def results(self, table: Mapping[str, Sequence[Any]], files: Mapping[str, bytes]) -> None:
         """The final table, `{"columns": names, "data": rows}`, in the form that MLflow's pages show as one; and files.
 
         The same form is what `mlflow.load_table` reads.
         """
         shown = json.dumps([{"path": TABLE, "type": "table"}])
-        self._add(files=files | {TABLE: json.dumps(table).encode()}, tags={"mlflow.loggedArtifacts": shown})
+        self._add(files={**files, TABLE: json.dumps(table).encode()}, tags={"mlflow.loggedArtifacts": shown})
 
     def cost(self, costs: SweepCosts) -> None:
         """Wall time of each stage of this start of the sweep, and the device time of all work in it."""

@@ -138,14 +138,14 @@ def _beside_original(judge: Callable[[Mapping[str, float], Mapping[str, float]],
     return judge(*({term: one.summary[term].mean for term in GAP_TERMS} for one in (row, original)))
 
 
-def data_frame(rows: Sequence[Row]) -> dict[str, list]:
+def data_frame(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """The whole table, every column in percent as mean, std and n: `{"columns": names, "data": rows}`."""
     titles = COLUMNS | {term: title for term, (title, _, _) in ATTACKS.items()}
     terms = [term for term in titles if term in rows[0].summary]
     columns = ["method", "access", "note", *(f"{titles[term]}{kind}" for term in terms for kind in ("", " std")), "n"]
     said = marks(rows)
     data = [[row.method, ACCESS[row.access], said.get(row.name, ""),
-             *(round(value, 4) if row.failed is None else None for term in terms
+             *(None if value is None or row.failed is not None else round(value, 4) for term in terms
                for value in row.summary.get(term, (None, None))[:2]), len(row.scores)] for row in rows]
     return {"columns": columns, "data": data}
 
@@ -173,19 +173,19 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def _tests(rows: Sequence[Row]) -> list[str]:
     """What the paired tests say; the differences themselves where there are too few cases for a test."""
-    tested = [row for row in rows if row.against is not None]
+    tested = [(row.name, row.against) for row in rows if row.against is not None]
     if not tested:
         return []
-    cases, needed = min(row.against.found.n for row in tested), cases_needed(len(tested))
-    reference = tested[0].against.reference.split()[0]
+    cases, needed = min(against.found.n for _, against in tested), cases_needed(len(tested))
+    reference = tested[0][1].reference.split()[0]
     if cases >= needed:
-        same = [row.name for row in tested if not row.against.found.significant]
+        same = [name for name, against in tested if not against.found.significant]
         return [f"not significantly different from {reference} with the same access, n.s. (paired over {cases} cases, "
                 f"Wilcoxon and Student over random originals and sets, Holm over {len(tested)}, 5 %): "
                 + (", ".join(same) or "none")]
     return [f"with {cases} cases no difference from {reference} can be significant in {len(tested)} test(s), which "
             f"takes {needed}. Avg. Gap less that of {reference} with the same access: "
-            + "; ".join(f"{row.name} {_difference(row.against.found)}" for row in tested)]
+            + "; ".join(f"{name} {_difference(against.found)}" for name, against in tested)]
 
 
 def _difference(found: Comparison) -> str:

@@ -24,8 +24,8 @@ from amun_ray.work.units import Workspace
 class SharedWorkspace(Workspace):
     """A workspace whose samples every node can reach: they stay in the object store behind `samples`."""
 
-    samples: tuple[ray.ObjectRef, ray.ObjectRef]  # pixels (N, C, H, W) uint8, labels (N,) int64
-    beginning: tuple[ray.ObjectRef] | None = None  # the weights of `start`, as arrays by name: all but a fresh head
+    samples: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"  # pixels (N, C, H, W) uint8, labels (N,) int64
+    beginning: "tuple[ray.ObjectRef[Any]] | None" = None  # of `start`, as arrays by name: all but a fresh head
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In a worker: what the driver was allowed to import for this sweep, this process is allowed, too."""

@@ -50,7 +50,7 @@ def connect() -> Cluster:
     if ray.is_initialized():
         return Cluster(_nodes(), "Ray: that of this program, which stays as it is")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker that was given no GPU sees none
-    quiet = {"log_to_driver": False, "logging_level": "error", "job_config": job_config()}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "job_config": job_config()}
     started = Path(get_ray_address_file(None))
     named = os.environ.get("RAY_ADDRESS") or "local"
     address = named if named != "local" else started.read_text().strip() if started.is_file() else None
@@ -58,7 +58,7 @@ def connect() -> Cluster:
         _start(**quiet)
         return Cluster(_nodes(), "Ray: started on this machine")
     source = "RAY_ADDRESS" if named != "local" else str(started)
-    if not _listens(address):
+    if address is None or not _listens(address):
         raise UserError(f"{source}: no cluster answers at {address}; is it up, and does the firewall let this host in?")
     try:
         ray.init(**quiet)
@@ -87,7 +87,7 @@ def _start(**options: Any) -> None:
                                 f"{os.path.dirname(get_ray_address_file(None))}") from error
 
 
-class _Fixed(list):
+class _Fixed(list[str]):
     """Folders to which Ray adds none: it would put the one in which the command is given first, for workers alone."""
 
     def extend(self, _: Any) -> None:

@@ -15,9 +15,8 @@ from amun_ray.storage import seal
 from amun_ray.storage.store import Store
 
 
-@ray.remote(num_cpus=0)
 class _Holder:
-    """Has the key. It comes by a call: what an actor is made with is kept by Ray's head."""
+    """An actor that has the key. It comes by a call: what an actor is made with is kept by Ray's head."""
 
     def take(self, key: bytes) -> None:
         self._key = key
@@ -38,7 +37,7 @@ class SharedKey:
             self._key = ray.get(self.holder.tell.remote())
         return self._key
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return SharedKey, (self.holder,)
 
 
@@ -48,6 +47,6 @@ def share_key(store: Store) -> Store:
     if key is None:
         return store
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    holder = _Holder.options(scheduling_strategy=beside).remote()
+    holder: Any = ray.remote(_Holder).options(num_cpus=0, scheduling_strategy=beside).remote()
     ray.get(holder.take.remote(key))
     return Store(store.uri, store.owner, SharedKey(holder, key))

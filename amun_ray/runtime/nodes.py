@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -59,12 +60,12 @@ def check_nodes(store: Store, modules: Sequence[str] = ()) -> None:
         raise UserError("\n".join(problems))
 
 
-def live_nodes() -> list[dict]:
+def live_nodes() -> list[dict[str, Any]]:
     """The nodes that are up, as `ray.nodes()` describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _problems(answer: ray.ObjectRef, here: "Described", uri: str) -> list[str]:
+def _problems(answer: "ray.ObjectRef[Any]", here: "Described", uri: str) -> list[str]:
     try:
         version, sees_store, modules = ray.get(answer, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:  # of GetTimeoutError too: a node that is gone, or does not answer
@@ -79,8 +80,8 @@ def _problems(answer: ray.ObjectRef, here: "Described", uri: str) -> list[str]:
         if found is None:
             problems.append(f"module {module!r} cannot be imported; install it, or put its folder on PYTHONPATH of all "
                             "nodes")
-        elif found[1] != here[2][module][1]:
-            problems.append(f"module {module!r} is {found[0]} there, with another content than {here[2][module][0]} "
+        elif (mine := here[2][module]) is not None and found[1] != mine[1]:
+            problems.append(f"module {module!r} is {found[0]} there, with another content than {mine[0]} "
                             "here; put the folder of the right one first on PYTHONPATH, there and here")
     return problems
 

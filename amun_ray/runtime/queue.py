@@ -30,7 +30,7 @@ RESERVE = 8  # actors asked for beyond those that have started: a host of eight 
 PATIENCE_SECONDS = 30  # how long no worker may have started before that is said
 
 
-def result_of(reference: ray.ObjectRef) -> Any:
+def result_of(reference: "ray.ObjectRef[Any]") -> Any:
     """`ray.get`, with the package's own exceptions raised as themselves instead of wrapped by Ray."""
     try:
         return ray.get(reference)
@@ -40,7 +40,7 @@ def result_of(reference: ray.ObjectRef) -> Any:
         raise
 
 
-def run_tasks(submit: Callable[[Any], ray.ObjectRef], items: Iterable[Any], *,
+def run_tasks(submit: Callable[[Any], "ray.ObjectRef[Any]"], items: Iterable[Any], *,
               limit: int = IN_FLIGHT) -> Iterator[tuple[Any, Any]]:
     """Submit a task per item, at most `limit` at once; yield `(item, result)` as they finish, in any order.
 
@@ -48,7 +48,8 @@ def run_tasks(submit: Callable[[Any], ray.ObjectRef], items: Iterable[Any], *,
     has room for; a node that joins takes from those that wait. Tasks lost with their worker are retried by Ray itself
     (`max_retries` of the remote function).
     """
-    waiting, running = iter(items), {}
+    waiting = iter(items)
+    running: dict[ray.ObjectRef[Any], Any] = {}
     while True:
         while len(running) < limit and (item := next(waiting, None)) is not None:
             running[submit(item)] = item
@@ -58,7 +59,8 @@ def run_tasks(submit: Callable[[Any], ray.ObjectRef], items: Iterable[Any], *,
         yield running.pop(done), result_of(done)
 
 
-def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit], submit: Callable[[T], ray.ObjectRef], *,
+def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
+                 submit: Callable[[T], "ray.ObjectRef[Any]"], *,
                  shown: tuple[str, str], over: Callable[[T], None] = lambda item: None) -> set[str]:
     """Make the units that `store` lacks, one task each; returns the digests of those that were made here.
 
@@ -76,7 +78,7 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit], su
         for item, made in make_all(store, list(pending.values()), unit, lambda some: run_tasks(submit, some)):
             new |= {unit(item).digest} if made else set()
             progress.stored += not made
-            progress.update()
+            progress.advance()
             with progress.external_write_mode():  # the bar makes room
                 over(item)
     return new
@@ -98,9 +100,9 @@ class ActorQueue:
         """Ask for `workers` actors, as many as the cluster has room for now; `most` is how many there may ever be."""
         self._spawn, self._workers, self._most = spawn, workers, most
         self._idle: list[Any] = []
-        self._starting: dict[ray.ObjectRef, Any] = {}
-        self._running: dict[ray.ObjectRef, tuple[Any, Any]] = {}
-        self._lost: Counter = Counter()  # id of an item -> actors lost over it
+        self._starting: dict[ray.ObjectRef[Any], Any] = {}
+        self._running: dict[ray.ObjectRef[Any], tuple[Any, Any]] = {}
+        self._lost: Counter[int] = Counter()  # id of an item -> actors lost over it
         self._failed_starts = 0
         self._told = False
         for _ in range(workers):
@@ -113,7 +115,8 @@ class ActorQueue:
         for actor in [*self._idle, *self._starting.values(), *(actor for actor, _ in self._running.values())]:
             ray.kill(actor)
 
-    def run(self, items: Iterable[Any], submit: Callable[[Any, Any], ray.ObjectRef]) -> Iterator[tuple[Any, Any]]:
+    def run(self, items: Iterable[Any],
+            submit: Callable[[Any, Any], "ray.ObjectRef[Any]"]) -> Iterator[tuple[Any, Any]]:
         """Yield `(item, result)` for every item, in the order in which they finish; `submit(actor, item)` starts one.
 
         Items are drawn when an actor is free for them, and one ahead, so `items` may be a generator of any length; None
@@ -147,7 +150,7 @@ class ActorQueue:
                 self._lost.pop(id(item), None)
                 yield item, result
 
-    def _done(self) -> list[ray.ObjectRef]:
+    def _done(self) -> list["ray.ObjectRef[Any]"]:
         """Everything that has finished; waits until something has."""
         awaited = [*self._running, *self._starting]
         while not ray.wait(awaited, num_returns=1, timeout=PATIENCE_SECONDS, fetch_local=False)[0]:
@@ -166,7 +169,7 @@ class ActorQueue:
                and len(self._idle) + len(self._running) + len(self._starting) < self._most):
             self._greet(self._spawn())
 
-    def _admit(self, ready: ray.ObjectRef) -> None:
+    def _admit(self, ready: "ray.ObjectRef[Any]") -> None:
         """Take in an actor that has started. One that could not will be replaced, but not for ever."""
         actor = self._starting.pop(ready)
         try:

@@ -9,7 +9,7 @@ sample, never its image.
 
 import logging
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -57,21 +57,22 @@ def craft_shard(workspace: SharedWorkspace, part: Part, model: Prepared, shard: 
     workspace.store.vouch(shard.unit, shard.name)
 
 
-@ray.remote(max_restarts=0)
 class Crafter:
-    """One device, what it has room for, and the last model it attacked. The thinking is in functions that know
-    nothing of Ray."""
+    """An actor: one device, what it has room for, and the last model it attacked. The thinking is in functions that
+    know nothing of Ray."""
 
     def __init__(self, workspace: SharedWorkspace) -> None:
-        self.workspace, self.prepared, self.loaded = workspace, None, None
+        self.workspace = workspace
+        self.prepared: Prepared | None = None
+        self.loaded: str | None = None
         self.capacity = Capacity(workspace.sweep.attack.search.batch_size)
         self.notes = Notes(logging.WARNING)
         logging.getLogger("amun_ray").addHandler(self.notes)
 
-    def work(self, task: Task, shard: Shard, state: Sequence[ray.ObjectRef]) -> tuple[Any, list[str], float]:
+    def work(self, task: Task, shard: Shard, state: "Sequence[ray.ObjectRef[Any]]") -> tuple[Any, list[str], float]:
         """The result of `task` on the samples of `shard`, the warnings it gave, and the seconds it took."""
         here, started = bench(self.workspace), time.monotonic()
-        if self.loaded != shard.original.weights:
+        if self.prepared is None or self.loaded != shard.original.weights:
             model = load_state(self.workspace.new_model(0).to(here.device), ray.get(state[0]))
             self.prepared = Prepared(model, self.workspace.sweep.attack.search, self.capacity)
             self.loaded = shard.original.weights
@@ -82,7 +83,7 @@ class Crafter:
         return result, self.notes.take(), time.monotonic() - started
 
 
-def adversarial_sets(workspace: SharedWorkspace, targets: Sequence[Target], options: dict,
+def adversarial_sets(workspace: SharedWorkspace, targets: Sequence[Target], options: dict[str, Any],
                      workers: int) -> list[AdversarialSet]:
     """Build what is missing of the sets of `targets`; the result is in their order.
 
@@ -98,7 +99,7 @@ def adversarial_sets(workspace: SharedWorkspace, targets: Sequence[Target], opti
         UserError: rows that make no forget set, or a model that cannot be attacked.
     """
     sets = {target.unit(workspace).digest: target.shards(workspace) for target in targets}  # equal targets are one set
-    finished = {}
+    finished: dict[str, AdversarialSet] = {}
     for mine in claimed(workspace.store, list(sets.values()), lambda pieces: pieces[0].unit):
         seconds = _complete(workspace, {pieces[0].unit.digest: pieces for pieces in mine}, options, workers)
         finished |= {pieces[0].unit.digest: _finished(workspace.store, pieces, seconds.get(pieces[0].unit.digest))
@@ -106,7 +107,7 @@ def adversarial_sets(workspace: SharedWorkspace, targets: Sequence[Target], opti
     return [finished[target.unit(workspace).digest] for target in targets]
 
 
-def _complete(workspace: SharedWorkspace, sets: Mapping[str, Sequence[Shard]], options: dict,
+def _complete(workspace: SharedWorkspace, sets: Mapping[str, Sequence[Shard]], options: dict[str, Any],
               workers: int) -> Mapping[str, float]:
     """Build the shards that `sets` lack; returns the seconds that workers spent on each set that lacked any."""
     if not (missing := [shard for pieces in sets.values() for shard in _missing(workspace, pieces)]):
@@ -114,16 +115,17 @@ def _complete(workspace: SharedWorkspace, sets: Mapping[str, Sequence[Shard]], o
     uncalibrated = {shard.unit.digest: None for shard in missing if _uncalibrated(workspace, shard)}
     originals = {shard.original.weights: shard.original.unit for shard in missing}
     states = {weights: [ray.put(numpy_state(workspace.store, unit, WEIGHTS))] for weights, unit in originals.items()}
-    shared, crafter = ray.put(workspace), Crafter.options(**options)
+    shared, crafter = ray.put(workspace), ray.remote(Crafter).options(**options)
     with ActorQueue(lambda: crafter.remote(shared), min(workers, len(missing)), most=len(missing)) as queue:
         return _build(queue, missing, [_sample(workspace, sets[key]) for key in uncalibrated], states)
 
 
 def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard],
-           states: Mapping[str, Sequence[ray.ObjectRef]]) -> Counter[str]:
+           states: "Mapping[str | None, Sequence[ray.ObjectRef[Any]]]") -> Mapping[str, float]:
     """Calibrate on every one of `samples`, then craft the `missing` shards; a warning is passed on once. Returns the
     seconds that workers spent on each set, by the digest of its unit."""
-    said, spent = set(), Counter()
+    said: set[str] = set()
+    spent: defaultdict[str, float] = defaultdict(float)
 
     def done(task: Task, pieces: Iterator[Shard]) -> Iterator[tuple[Shard, Any]]:
         for shard, (result, notes, seconds) in queue.run(
@@ -141,7 +143,7 @@ def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard]
         ready = (replace(shard, radius=radii.get(shard.unit.digest, shard.radius)) for shard in missing)
         for number, (shard, _) in enumerate(done(craft_shard, ready), 1):
             progress.set_postfix_str(f"{number}/{len(missing)} shards")
-            progress.update(len(shard.rows))
+            progress.advance(len(shard.rows))
     return spent
 
 

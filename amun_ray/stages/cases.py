@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -23,9 +23,9 @@ from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Hyper
 class OpenCase(Case):
     """A case whose arrays are in the object store: each is behind a reference, and reaches a node once."""
 
-    state: tuple[ray.ObjectRef]                         # of the original
-    adversarial: tuple[ray.ObjectRef, ray.ObjectRef]    # images, labels
-    reference_mean: tuple[ray.ObjectRef]
+    state: "tuple[ray.ObjectRef[Any]]"                         # of the original
+    adversarial: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"    # images, labels
+    reference_mean: "tuple[ray.ObjectRef[Any]]"
 
 
 def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet],
@@ -38,14 +38,14 @@ def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet],
     return [_open(case, models, sets[case.key], reference) for case in wanted]
 
 
-def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: ray.ObjectRef) -> OpenCase:
+def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ray.ObjectRef[Any]") -> OpenCase:
     evidence, workspace = models.evidence, models.evidence.workspace
     original, retrained = models.originals[case.original], models.retrained.get(case.name, ())
     scores = [evidence.scores(logits, case.rows) for logits in stream_logits(workspace, retrained)]
     target = {term: float(np.mean([each[term] for each in scores])) for term in scores[0]} if scores else None
     labels, split = evidence.labels, workspace.split(case.rows, evidence.labels)
-    lineage = {"original": original.weights, "forget": rows_digest(case.rows), "adversarial": made.unit.digest,
-               "references": evidence.digest}
+    lineage: dict[str, Any] = {"original": original.weights, "forget": rows_digest(case.rows),
+                               "adversarial": made.unit.digest, "references": evidence.digest}
     if split.forgotten_test.size:  # they are not scored as others are, and as they once were
         lineage["whole_classes"] = True
     if workspace.gone:

@@ -8,6 +8,7 @@ run.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import ray
 
@@ -22,7 +23,7 @@ from amun_ray.work.units import LOGITS, WEIGHTS, Hyperparameters, Run, Unlearned
 
 
 def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparameters], cases: Sequence[OpenCase],
-                 options: dict) -> list[Unlearned]:
+                 options: dict[str, Any]) -> list[Unlearned]:
     """Every unlearned model of the sweep, in the order (method, case, run); what the store holds is not made again.
 
     Raises:
@@ -52,6 +53,7 @@ def _unlearn(workspace: SharedWorkspace, run: Run) -> bool:
 def make_unlearned(workspace: SharedWorkspace, run: Run) -> None:
     """One run, in a worker; one that diverges is finished with its reason."""
     store, started, curve = workspace.store, time.monotonic(), []
+    assert isinstance(run.case, OpenCase), "a run travels with its arrays"
     try:
         for epoch in run_case(workspace, run.case, run.contender, run.settings, run.number):
             curve.append(epoch.scores)

@@ -7,6 +7,7 @@ for every model, and for a reference model alone, its logits on all samples: `N 
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
 
@@ -21,7 +22,7 @@ from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
 from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
 
-def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict,
+def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict[str, Any],
                  over: Callable[[Training], None]) -> list[Trained]:
     """Train what the store does not hold yet, as Ray tasks; the result is in the order of `trainings`.
 
@@ -46,11 +47,12 @@ def _train(workspace: SharedWorkspace, training: Training, unit: Unit) -> bool:
 def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> None:
     """Train or load one model, predict every sample with it, and store both."""
     here, started = bench(workspace), time.monotonic()
-    loaded = training.checkpoint is not None
-    model = (workspace.new_model(training.seed) if loaded else workspace.beginner(training.seed)).to(here.device)
+    loaded = training.checkpoint
+    model = workspace.beginner(training.seed) if loaded is None else workspace.new_model(training.seed)
+    model.to(here.device)
     try:
-        if loaded:
-            model.load_state_dict(training.checkpoint.state)
+        if loaded is not None:
+            model.load_state_dict(loaded.state)
         else:
             for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
                          augmentation=workspace.sweep.data.augmentation,

@@ -46,7 +46,7 @@ class Found:
     lost: dict[Contender, str]  # those without a successful trial, with the reason of their first one
 
 
-def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict, at_once: int,
+def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, Any], at_once: int,
                   on_trial: Callable[[Trial, bool], None]) -> Found:
     """Search; `on_trial` is called with each trial that is over, and whether the store held it before.
 
@@ -56,7 +56,7 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
     total = sum(trial_count(workspace.sweep, contender) for contender in workspace.sweep.contenders)
     with bar("search", total, "trials") as progress:
         def over(trial: Trial, stored: bool) -> None:
-            progress.update()
+            progress.advance()
             progress.stored += stored
             on_trial(trial, stored)
         studies = Studies(workspace, cases, over)
@@ -65,7 +65,7 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
     return Found(studies.winners(), studies.fronts(), studies.lost())
 
 
-def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict) -> dict:
+def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, Any]) -> dict[str, Any]:
     """The options of a trial's worker: with `resources.gpus: auto`, the part of a GPU that a first trial needed.
 
     That trial is the first one that the store does not hold. It is made alone, on a whole GPU, and kept.
@@ -76,7 +76,8 @@ def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict)
     return options if seen is None else options | {"num_gpus": gpu_share(*seen)}
 
 
-def measure_first(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict) -> tuple[int, int] | None:
+def measure_first(workspace: SharedWorkspace, cases: Sequence[OpenCase],
+                  options: dict[str, Any]) -> tuple[int, int] | None:
     """Make the first trial that the store does not hold; returns the peak of its GPU memory and all there is, in bytes.
     None where there is no such trial, it failed, or its worker has no GPU."""
     studies = Studies(workspace, cases, lambda trial, stored: None)
@@ -94,7 +95,7 @@ def _measure(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job) ->
     return (torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
 
 
-def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: Studies, options: dict,
+def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: Studies, options: dict[str, Any],
               at_once: int) -> None:
     """One Tune experiment for the trials that the store does not hold.
 
@@ -115,7 +116,7 @@ def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: St
         raise UserError(f"search: {studies.broken}; what is finished is kept, and the same command goes on from there")
 
 
-def run_trial(config: dict[str, Any], shared: list[ray.ObjectRef]) -> None:
+def run_trial(config: dict[str, Any], shared: "list[ray.ObjectRef[Any]]") -> None:
     """One trial, in a worker. What became of it is in the store, or Tune is told why it is not.
 
     Out of memory is tried once more, since a neighbour on the same GPU may have ended by then. A mistake in a method is
@@ -148,7 +149,8 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
     """
     terms, store, started = workspace.sweep.search.terms, workspace.store, time.monotonic()
     runs = [run_case(workspace, case, job.contender, job.settings, run=0) for case in cases]
-    best, result = [], {term: [] for term in terms} | {"curves": [[] for _ in cases]}
+    limits, best = job.limits or (), []
+    result: dict[str, Any] = {term: [] for term in terms} | {"curves": [[] for _ in cases]}
     try:
         for number, epochs in enumerate(zip(*runs, strict=True), 1):
             for scores, case, epoch in zip(result["curves"], cases, epochs, strict=True):
@@ -159,8 +161,8 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
             if values.index(min(values)) == number - 1:  # of equal epochs the first, which is the one that is named
                 best = [cpu_state(epoch.model) for epoch in epochs]
             report({"value": values[-1], "best_value": min(values)})
-            if stopped_after(values, job.limits or ()) == number:
-                store.finish(job.stopped, cut(result, number, job.limits) | spent(started))
+            if stopped_after(values, limits) == number:
+                store.finish(job.stopped, cut(result, number, limits) | spent(started))
                 return
     except Diverged as error:
         reason = f"epoch {len(result[terms[0]]) + 1}: {error}"

@@ -55,7 +55,8 @@ class Studies(Searcher):
         """The first trial that the store does not hold."""
         return self._ready[0]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(  # type: ignore[override]  # Ray's annotation leaves its own FINISHED out
+            self, trial_id: str) -> dict[str, Any] | str | None:
         job = None if self.broken else self._next()
         if job is None:
             return None if self._running or (self._ready and not self.broken) else Searcher.FINISHED
@@ -70,8 +71,8 @@ class Studies(Searcher):
         first = self._running.pop(trial_id)
         release(self._workspace.store, first.whole.folder)
         made = first.result(self._workspace.store)
-        if made is None and (result or {}).get(BROKEN):
-            self.broken = result[BROKEN]
+        if made is None and (broken := (result or {}).get(BROKEN)):
+            self.broken = broken
             return
         made = made or {"failed": (result or {}).get(FAILED, LOST), "kept": False}
         self._over(first, made, stored=False)

@@ -9,6 +9,8 @@ import warnings
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from amun_ray.base.names import lookup
 from amun_ray.base.seeds import derive
@@ -38,7 +40,8 @@ class Study:
 
     def __init__(self, sweep: Sweep, contender: Contender) -> None:
         self._search, self._space = sweep.search, sweep.space(contender)
-        self.total, self.finished = trial_count(sweep, contender), []
+        self.total = trial_count(sweep, contender)
+        self.finished: list[Trial] = []
         self._asked: list[optuna.Trial] = []
         self._round: dict[int, Trial] = {}
         sampler = SeededByNumber(self._search.sampler, sweep.seed, str(contender), startup=self._search.startup)
@@ -52,7 +55,7 @@ class Study:
         if number == self.total or len(self.finished) < number // together * together:
             return None
         self._asked.append(asked := self._optuna.ask())
-        own = {name: axis.suggest(asked, name) for name, axis in self._space.items()}
+        own: dict[str, Any] = {name: axis.suggest(asked, name) for name, axis in self._space.items()}
         return number, Hyperparameters(own.pop("lr"), own.pop("schedule"), self._search.epochs, own)
 
     @property
@@ -90,14 +93,16 @@ class SeededByNumber(optuna.samplers.BaseSampler):
     def __init__(self, name: str, seed: int, study: str, startup: int) -> None:
         self._make, self._seed, self._study, self._startup = lookup(SAMPLERS, name, "sampler"), seed, study, startup
 
-    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(derive(self._seed, "search", self._study, trial.number) % 2**32, self._startup)
 
-    def infer_relative_search_space(self, study, trial):
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._sampler.infer_relative_search_space(study, trial)
 
-    def sample_relative(self, study, trial, search_space):
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial,
+                        search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         return self._sampler.sample_relative(study, trial, search_space)
 
-    def sample_independent(self, study, trial, param_name, param_distribution):
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str,
+                           param_distribution: BaseDistribution) -> Any:
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from amun_ray.base.errors import StorageError, UserError
+from amun_ray.base.errors import StorageError, UserError, first_line
 from amun_ray.base.files import expanded
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no renaming; an object appears whole
@@ -96,7 +96,7 @@ class Files:
         thread.start()
         thread.join(FIRST_CONTACT_SECONDS)
         if problems and isinstance(problems[0], OSError):
-            reason = str(problems[0].__cause__ or problems[0]).splitlines()[0]
+            reason = first_line(problems[0].__cause__ or problems[0])
             raise UserError(f"storage {self.uri!r} is not {wanted}: {reason}") from problems[0]
         if problems:
             raise problems[0]
@@ -130,7 +130,7 @@ class Files:
             if partial != path:
                 with suppress(OSError):
                     filesystem.delete_file(partial)
-            raise StorageError(f"storage {self.uri!r}: {name} cannot be written: {str(error).splitlines()[0]}. "
+            raise StorageError(f"storage {self.uri!r}: {name} cannot be written: {first_line(error)}. "
                                "Once it can, the same command goes on") from error
 
     def get(self, name: str) -> bytes | None:

@@ -56,11 +56,12 @@ def taken_by(store: Files, name: str) -> str | None:
 
 
 def is_alive(store: Files, owner: str) -> bool:
-    """Whether the sweep of `owner` still works, for all that can be seen."""
+    """Whether the sweep of `owner` still works, for all that can be seen; its file alone, where files have no time."""
     beats = store.times("sweeps")
     if owner not in beats or not _may_run(owner):
         return False
-    return (max(beats.values()) - beats[owner]).total_seconds() <= DEAD_SECONDS
+    mine, times = beats[owner], [time for time in beats.values() if time is not None]
+    return mine is None or (max(times) - mine).total_seconds() <= DEAD_SECONDS
 
 
 @contextmanager

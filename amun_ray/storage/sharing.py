@@ -40,7 +40,8 @@ def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
     `run` hands items out to workers that call `make_once`. What others are at is waited for, and made here after all
     when they end without it.
     """
-    ready, elsewhere, waits = list(items), [], _Patience()
+    ready, waits = list(items), _Patience()
+    elsewhere: list[T] = []
     while ready or elsewhere:
         for item, made in run(ready):
             if made or store.is_sound(unit(item)):
@@ -62,7 +63,8 @@ def claimed(store: Store, items: Sequence[T], unit: Callable[[T], Unit]) -> Iter
     """
     left, waits = list(items), _Patience()
     while left:
-        mine, others = [], []
+        mine: list[T] = []
+        others: list[T] = []
         for item in left:
             (mine if claim(store, unit(item).folder) else others).append(item)
         if mine:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from amun_ray.base.errors import Damaged
-from amun_ray.base.progress import say
+from amun_ray.base.log import say
 from amun_ray.storage import seal
 from amun_ray.storage.files import Files
 from amun_ray.storage.leases import taken_by
@@ -26,7 +26,7 @@ from amun_ray.storage.leases import taken_by
 FORMAT = 1  # part of every digest: raise it when a stage computes something else from the same inputs
 AGAIN = "the same command makes it again"
 COMPLETE, VOUCHER = "unit.json", ".seal"  # the latter is the ending of a file that vouches for another
-_sound: dict[tuple[str, str], tuple] = {}  # files that this process has checked: (store, name) -> identity, checksum
+_sound: dict[tuple[str, str], tuple[object, str]] = {}  # checked by this process: (store, name) -> identity, checksum
 _told: set[str] = set()  # what this process has said already
 
 
@@ -64,7 +64,7 @@ class Store(Files):
         self.key = key
         self._written: dict[str, str] = {}  # checksums of what this process wrote into units, by path, until `finish`
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.uri, self.owner, self.key)
 
     def path(self, unit: Unit, name: str) -> str:
@@ -246,7 +246,7 @@ class Store(Files):
                 raise Damaged(f"{path}: its sha256 is {found[:12]}, but {wanted[:12]} was written")
             _sound[self.uri, path] = identity, wanted
 
-    def _identity(self, path: str) -> tuple | None:
+    def _identity(self, path: str) -> tuple[int, ...] | None:
         """What changes when a file is written; None where there is none."""
         if self.local:
             with suppress(FileNotFoundError):

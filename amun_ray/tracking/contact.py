@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.tracking.places import database, readable, tidy
 
@@ -55,7 +55,7 @@ def is_refusal(error: Exception) -> bool:
 
 def reason(error: Exception) -> str:
     """The first line of what MLflow has to say."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return first_line(error)[:300]
 
 
 @contextmanager
@@ -94,4 +94,4 @@ def default_server(uri: str) -> Iterator[None]:
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(before)
+            mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None, as before any call, is well with it

@@ -65,8 +65,9 @@ class Spool:
     @staticmethod
     def read(path: Path) -> Event:
         """The event of a folder of `waiting`."""
-        return Event(**json.loads((path / "event.json").read_text()),
-                     **{part: read_files(path / part) for part in CONTENT})
+        content: dict[str, Any] = json.loads((path / "event.json").read_text())
+        content |= {part: read_files(path / part) for part in CONTENT}
+        return Event(**content)
 
     def remove(self, path: Path) -> None:
         """Drop an event that was sent; the spool itself goes with the last one."""

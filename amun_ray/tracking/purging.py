@@ -118,7 +118,8 @@ class Archive:
         """Where the files of a run or a logged model are, what marks it as deleted, and the name of what removes it."""
         if kind == "run":
             found = self._client.get_run(name).info
-            is_gone, files, mark = found.lifecycle_stage == "deleted", found.artifact_uri, self._client.delete_run
+            is_gone, files = found.lifecycle_stage == "deleted", found.artifact_uri
+            mark: Callable[[str], Any] = self._client.delete_run
         else:
             is_gone = name in self._deleted_models()
             found = self._store.get_logged_model(name, **({"allow_deleted": True} if is_gone else {}))

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
@@ -172,10 +173,10 @@ class Tracker:
         """Everything but the registration; the status last, so that a finished child is whole."""
         model = self._log_model(run, event) if event.model else None
         now = int(time.time() * 1000)
-        content = {"params": [Param(key, str(value)) for key, value in event.params.items()] if made else [],
-                   "tags": [RunTag(key, str(value)) for key, value in event.tags.items()],
-                   "metrics": [Metric(name, float(value), now, step, model_id=model)
-                               for name, value, step in event.metrics]}
+        content: dict[str, Any] = {
+            "params": [Param(key, str(value)) for key, value in event.params.items()] if made else [],
+            "tags": [RunTag(key, str(value)) for key, value in event.tags.items()],
+            "metrics": [Metric(name, float(value), now, step, model_id=model) for name, value, step in event.metrics]}
         for kind, entries in content.items():
             for start in range(0, len(entries), BATCH[kind]):
                 self._client.log_batch(run, **{kind: entries[start:start + BATCH[kind]]})
@@ -207,7 +208,7 @@ class Tracker:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
+        versions = [*self._client.search_model_versions(f"name = '{name}' and run_id = '{run}'")]
         if not versions:
             (model,) = self._models(run)
             with default_server(self.uri):  # where the registry of a local database looks the model up

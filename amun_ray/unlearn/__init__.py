@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,8 +77,7 @@ def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recip
 
 def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Collection[int],
               adversarial: AdversarialRows | None = None, *, access: str = "retain", seed: int = 0,
-              augmentation: Augmentation | None = None, settings: Mapping[str, float] | None = None,
-              **recipe: float) -> nn.Module:
+              settings: Mapping[str, float] | None = None, **recipe: Any) -> nn.Module:
     """A copy of `model` from which the training rows `forget` of `data` are unlearned; `model` is not changed.
 
     Args:
@@ -85,7 +85,7 @@ def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Col
         adversarial: what `amun_ray.craft` returned for these rows; AMUN and its variants need it.
         access: "retain" (the remaining training rows are at hand) or "forget_only".
         settings: the method's own hyper-parameters.
-        recipe: fields of `training.recipe.Recipe`; `lr` and `epochs` are required.
+        recipe: fields of `training.recipe.Recipe`; `lr` and `epochs` are required. (`unlearn.unlearn` augments, too.)
 
     Raises:
         UserError: as `unlearn`, or a row that is no training row.
@@ -103,7 +103,7 @@ def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Col
                       device=device))
     if access != sets.access:
         raise UserError(f"access must be 'retain' or 'forget_only', but got {access!r}")
-    for _ in unlearn(method, made, sets, recipe=Recipe(**recipe), augmentation=augmentation or Augmentation(),
+    for _ in unlearn(method, made, sets, recipe=Recipe(**recipe), augmentation=Augmentation(),
                      generator=stream(seed, "order"), settings=settings):
         pass
     return made.eval()
@@ -140,12 +140,12 @@ def _check_sets(name: str, method: Method, sets: Sets) -> None:
 
 
 def _run(method: Method, task: Task) -> Iterator[int]:
-    if method.run is not None:
+    if method.plan is not None:
+        mask = None if method.moves is None else method.moves(task)
+        yield from train(task.model, method.plan(task), recipe=task.recipe, augmentation=task.augmentation,
+                         generator=task.generator, mask=mask, cost=task.report)
+    elif method.run is not None:
         yield from method.run(task)
-        return
-    mask = None if method.moves is None else method.moves(task)
-    yield from train(task.model, method.plan(task), recipe=task.recipe, augmentation=task.augmentation,
-                     generator=task.generator, mask=mask, cost=task.report)
 
 
 def _timed(epochs: Iterator[int], report: RunReport) -> Iterator[int]:

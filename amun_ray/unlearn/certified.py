@@ -47,7 +47,7 @@ def certified(task: Task) -> Iterator[int]:
     Raises:
         Diverged: the recursion left the finite numbers; a larger `scale` or `damping` fixes that.
     """
-    forgotten, retained = len(task.sets.forget.labels), len(task.sets.retain.labels)
+    forgotten, retained = len(task.sets.forget.labels), len(task.sets.retained.labels)
     slope = gradient(task.model, task.sets.forget, **_over(task))
     target = scaled(slope, forgotten / retained)  # -grad L_R where w is a minimiser over D
     step = inverse_curvature(task, target)
@@ -94,8 +94,8 @@ def certify(task: Task, target: Vector, step: Vector) -> Certificate:
     missing = [name for name in ("distance", "hessian_lipschitz", "sigma") if at[name] == 0]
     if missing:
         return Certificate(delta, None, f"nothing is certified: {', '.join(missing)} not given")
-    stationarity = combine(gradient(task.model, task.sets.retain, **_over(task)), 1, target)
-    bent = combine(curvature(task.model, task.sets.retain, step, **_over(task)), at["damping"], step)
+    stationarity = combine(gradient(task.model, task.sets.retained, **_over(task)), 1, target)
+    bent = combine(curvature(task.model, task.sets.retained, step, **_over(task)), at["damping"], step)
     errors = _norm(stationarity) + _norm(combine(bent, -1, target))
     smallest = _smallest_eigenvalue(task) + at["damping"]
     if smallest <= 0:
@@ -140,7 +140,7 @@ def _measured_scale(task: Task) -> float:
 def _smallest_eigenvalue(task: Task) -> float:
     """The smallest eigenvalue of H over all of D_R: dominant once H is shifted down by its dominant eigenvalue."""
     def bend(vector: Vector) -> Vector:
-        return curvature(task.model, task.sets.retain, vector, **_over(task))
+        return curvature(task.model, task.sets.retained, vector, **_over(task))
 
     shift = abs(_dominant(task, bend, SMALLEST_STEPS))
     return shift + _dominant(task, lambda vector: combine(bend(vector), -shift, vector), SMALLEST_STEPS)
@@ -164,7 +164,7 @@ def _norm(vector: Vector) -> float:
 
 def _sample(task: Task, samples: int) -> Part:
     """`samples` samples of D_R, drawn with replacement."""
-    retain = task.sets.retain
+    retain = task.sets.retained
     rows = send(torch.randint(len(retain.labels), (samples,), generator=task.generator), retain.labels.device)
     return retain.take(rows, augment=False)
 

@@ -41,6 +41,12 @@ class Sets:
     adversarial: Part | None = None  # D_A: float32 images under the original model's own wrong labels, not augmented
 
     @property
+    def retained(self) -> Part:
+        """D_R, for a method that does not exist without it."""
+        assert self.retain is not None
+        return self.retain
+
+    @property
     def access(self) -> str:
         """The setting of access: "retain" or "forget_only"."""
         return "forget_only" if self.retain is None else "retain"

@@ -115,7 +115,7 @@ def l1_sparse(task: Task) -> EpochPlan:
         def sparse(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
             return cross_entropy(forward, images, labels) + now * sum(weight.abs().sum() for weight in weights)
 
-        return (Pass((task.sets.retain,), sparse),)
+        return (Pass((task.sets.retained,), sparse),)
 
     return epoch_passes
 
@@ -170,7 +170,7 @@ def neggrad_plus(task: Task) -> EpochPlan:
         task.report.add(len(forget_labels), backward=True)
         return share * retained - (1 - share) * forgotten
 
-    every_epoch = (Pass((task.sets.retain,), contrast),)
+    every_epoch = (Pass((task.sets.retained,), contrast),)
     return lambda epoch: every_epoch
 
 
@@ -203,7 +203,7 @@ def scrub(task: Task) -> EpochPlan:
         logits = forward(images).float()
         return alpha * divergence(logits, images) + gamma * F.cross_entropy(logits, labels)
 
-    max_pass, min_pass = _forget_pass(task, task.sets.forget, away), Pass((task.sets.retain,), towards)
+    max_pass, min_pass = _forget_pass(task, task.sets.forget, away), Pass((task.sets.retained,), towards)
     return lambda epoch: (max_pass, min_pass) if epoch <= task.settings["max_epochs"] else (min_pass,)
 
 

@@ -62,8 +62,9 @@ def sampled(plan: Plan) -> Iterator[str]:
             yield from describe(plan, training, logits, SAMPLE)
 
 
-def loaded(plan: Plan, training: Training) -> nn.Sequential:
+def loaded(plan: Plan, training: Training) -> nn.Module:
     """The network with the weights of a checkpoint, on the CPU."""
+    assert training.checkpoint is not None, "it is loaded"
     network = plan.new_model()
     network.load_state_dict(training.checkpoint.state)
     return network
@@ -90,7 +91,7 @@ def _doubt(known: float, labels: np.ndarray) -> str | None:
 
 
 def _cure(plan: Plan, training: Training, seen: np.ndarray, labels: np.ndarray) -> str:
-    """What would mend it, where that can be tried; else what to look at. `seen` are logits of D_R, (n, classes)."""
+    """What would fix it, where that can be tried; else what to look at. `seen` are logits of D_R, (n, classes)."""
     if training.checkpoint is None:
         return "too few epochs, or a learning rate that does not fit? see training"
     now, by_name = _normalised(plan, training)

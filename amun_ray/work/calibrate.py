@@ -40,7 +40,7 @@ def calibrate(plan: Plan, store: Store) -> None:
 def calibrated(plan: Plan, store: Store) -> tuple[str, Work] | None:
     """The device that was calibrated last for the work of this plan, and its units per second; None without any."""
     found = store.result(_unit(plan))
-    return found and (found["device"], Work(**found["rates"]))
+    return None if found is None else (found["device"], Work(**found["rates"]))
 
 
 def _unit(plan: Plan) -> Unit:

@@ -90,7 +90,7 @@ def _fitted(model: nn.Module, states: Mapping[str, State], name: str, key: str |
     theirs = {place: library.renamed(getattr(model, "net", model), state) for place, state in states.items()}
     if any(theirs.values()):
         spelled.append({place: found or states[place] for place, found in theirs.items()})
-    refused = None
+    refused = UserError(name)
     for other_head in [None, head] if head else [None]:
         for each in spelled:
             try:

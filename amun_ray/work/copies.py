@@ -60,7 +60,8 @@ class Forgotten:
         Raises:
             UserError: the file cannot be read, so nothing can be said of it.
         """
-        seen, found = 0, []
+        seen = 0
+        found: list[Copy] = []
         try:
             for place, images in pictures_in(name, data, self.dataset.pixels.shape[1:], self.dataset):
                 seen += len(images)

@@ -93,8 +93,9 @@ class Marks:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Marks":
-        return cls(**{key: set(value) if key in ("sets", "forgets", "units", "weights") else value
-                      for key, value in found.items()})
+        content: dict[str, Any] = {key: set(value) if key in ("sets", "forgets", "units", "weights") else value
+                                   for key, value in found.items()}
+        return cls(**content)
 
     def touches(self, case: dict[str, Any]) -> bool:
         """Whether a forget case, as units name it, is about one of the rows."""
@@ -237,7 +238,8 @@ class Trace:
     def _item(self, unit: Held, action: str, why: str) -> Found:
         if action != NEEDED:
             self.marks.units.add(unit.digest)
-            self.marks.weights.update({unit.weights} - {None})
+            if unit.weights is not None:
+                self.marks.weights.add(unit.weights)
         size = unit.size - (unit.files.get(COMPLETE, 0) if action == STRIP else 0)
         return Found("store", unit.folder, size, action, why)
 

@@ -65,8 +65,8 @@ def _normalization(sweep: Sweep, dataset: Dataset) -> tuple[tuple[float, ...], t
         hint = "; public weights of torchvision's are for data.normalize: imagenet"
         torchvision = setting is None and sweep.model.name.startswith("torchvision:")
         return *dataset.statistics, None, f"as the training images are{hint if torchvision else ''}"
-    mean, std = statistics(setting, dataset.channels)
-    return mean, std, setting, "as data.normalize says"
+    fixed = statistics(setting, dataset.channels)
+    return tuple(fixed[0]), tuple(fixed[1]), setting, "as data.normalize says"
 
 
 def _brought(sweep: Sweep) -> tuple[library.Constants, str] | None:

@@ -65,8 +65,11 @@ class Plan:
             return None
         if self.sweep.data.name != "parquet":
             raise UserError(f"forget.column: only data.name: parquet has further columns, not {self.sweep.data.name}")
-        return requests.of_values(dataset, forget.column, read_further(self.sweep.data.train, forget.column),
-                                  forget.values, subset=self.sweep.data.train_size is not None)
+        train, values = self.sweep.data.train, forget.values
+        assert train is not None, "parquet has it"
+        assert values is not None, "a column has them"
+        return requests.of_values(dataset, forget.column, read_further(train, forget.column), values,
+                                  subset=self.sweep.data.train_size is not None)
 
     @cached_property
     def sets(self) -> ForgetSets:
@@ -77,6 +80,7 @@ class Plan:
         """
         forget, held_out, seed, dataset = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed, self.dataset
         if self.request is None:
+            assert forget.fraction is not None, "the config has one of the two"
             return random_forget_sets(dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,
                                       seed=seed)
         rows = np.searchsorted(dataset.file_numbers[:dataset.train_size], self.request.rows)
@@ -157,15 +161,17 @@ class Plan:
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """The originals that are loaded, not trained; UserError as `read_checkpoint`."""
-        sources = self.sweep.originals.checkpoints
-        model = self.new_model() if sources else None
-        return [read_checkpoint(source, self.sweep.tracking.uri, model) for source in sources or ()]
+        if not (sources := self.sweep.originals.checkpoints):
+            return []
+        model = self.new_model()
+        return [read_checkpoint(source, self.sweep.tracking.uri, model) for source in sources]
 
     @cached_property
     def start(self) -> Checkpoint | None:
         """The weights at which every training begins; UserError as `read_checkpoint`."""
-        source = self.sweep.model.weights
-        return source and read_checkpoint(source, self.sweep.tracking.uri, self.new_model(), self.network.head)
+        if not (source := self.sweep.model.weights):
+            return None
+        return read_checkpoint(source, self.sweep.tracking.uri, self.new_model(), self.network.head)
 
     @cached_property
     def network(self) -> Network:

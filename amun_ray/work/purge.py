@@ -271,7 +271,8 @@ def table(found: Sequence[Found]) -> str:
     lines = [f"{len(gone)} to be deleted, {sum(one.bytes for one in gone):,} B:",
              *(f"  {one.room:<14} {one.bytes:>12,} B  {one.name}: {one.why}"
                + ("" if one.action == DELETE else f" ({one.action})") for one in gone)]
-    stays, sizes = Counter(), Counter()
+    stays: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
     for one in found:
         if one.action == NEEDED:
             kind = one.name.partition("/")[0], one.why

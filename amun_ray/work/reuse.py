@@ -60,7 +60,7 @@ def _lineages(plan: Plan, workspace: Workspace, wanted: Wanted, targets: Mapping
                   "adversarial": target.unit(workspace).digest, "references": mean} for key, target in targets.items()}
 
 
-def _trials(workspace: Workspace, cases: Sequence[Lineage]) -> Counter:
+def _trials(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender]:
     """How many trials of each contender there are on these cases."""
     search = workspace.sweep.search
     return Counter(contender for contender, inputs in _alike(workspace, "trials")
@@ -68,12 +68,12 @@ def _trials(workspace: Workspace, cases: Sequence[Lineage]) -> Counter:
                    and inputs.get("objective", "average_gap") == search.objective)
 
 
-def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter:
+def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender]:
     """How many unlearned models of each contender there are; of each case no more than the sweep asks for."""
     found = {(contender, place, inputs["cases"][0]["seed"]) for contender, inputs in _alike(workspace, "unlearned")
              for place, case in enumerate(cases) if _are([case], inputs["cases"])}
     runs = Counter((contender, place) for contender, place, _ in found)
-    counted = Counter()
+    counted: Counter[Contender] = Counter()
     for (contender, _), count in runs.items():
         counted[contender] += min(count, workspace.sweep.final.runs)
     return counted
@@ -99,5 +99,5 @@ def _are(cases: Sequence[Lineage], found: Sequence[Lineage]) -> bool:
                                             for key, value in case.items())
 
 
-def _minus(whole: Mapping[Contender, int], done: Counter) -> dict[Contender, int]:
+def _minus(whole: Mapping[Contender, int], done: Counter[Contender]) -> dict[Contender, int]:
     return {contender: max(0, count - done[contender]) for contender, count in whole.items()}

@@ -43,8 +43,9 @@ class Job:
         found = store.result(self.whole)
         if found is None:
             return store.result(self.stopped) if self.limits else None
-        stop = stopped_after(curve(found), self.limits or ())
-        return found if stop is None else cut(found, stop, self.limits)
+        limits = self.limits or ()
+        stop = stopped_after(curve(found), limits)
+        return found if stop is None else cut(found, stop, limits)
 
     def trial(self, result: dict[str, Any]) -> "Trial":
         return Trial(self.contender, self.number, self.settings, self.stopped if "stopped" in result else self.whole,

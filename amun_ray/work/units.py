@@ -44,17 +44,17 @@ class Workspace:
     def of(cls, sweep: Sweep, store: Store, dataset: Dataset, start: Checkpoint | None = None, *more: Any) -> Self:
         """The facts of `dataset`, and what a subclass adds to them."""
         return cls(sweep, store, dataset.digest, dataset.pixels.shape[1:], dataset.classes, len(dataset),
-                   dataset.train_size, Network.of(sweep, dataset), start and start.digest, *more)
+                   dataset.train_size, Network.of(sweep, dataset), None if start is None else start.digest, *more)
 
     @property
-    def model_inputs(self) -> dict:
+    def model_inputs(self) -> dict[str, Any]:
         """What a model depends on beside the rows and the seed it is trained with."""
         start = {} if self.start is None else {"start": self.start}
         return self.network_inputs | start | {"recipe": self.sweep.inputs()["training"],
                                               "augmentation": list(self.sweep.data.augmentation)}
 
     @property
-    def network_inputs(self) -> dict:
+    def network_inputs(self) -> dict[str, Any]:
         """The part of these that a loaded model depends on, too."""
         return {"dataset": self.data_digest} | self.network.identity
 
@@ -192,7 +192,7 @@ class AdversarialSet:
 
     unit: Unit
     shards: int
-    report: dict
+    report: dict[str, Any]
     seconds: float = field(default=0.0, compare=False)
     reused: bool = field(default=False, compare=False)
 
@@ -221,7 +221,7 @@ class Case(ForgetCase):
 
 
 def case_inputs(workspace: Workspace, contender: Contender, settings: Hyperparameters, cases: Sequence[Case],
-                run: int) -> dict:
+                run: int) -> dict[str, Any]:
     """Everything that the scores of unlearning `cases` depend on, for the address of the result."""
     sweep, chosen = workspace.sweep, settings._asdict()
     given = sweep.method_settings(contender) | settings.own

@@ -177,7 +177,7 @@ class Network:
         """Take the cable of a host out."""
         self._in("hub", "ip", "link", "set", name, "down")
 
-    def mend(self, name: str) -> None:
+    def restore(self, name: str) -> None:
         self._in("hub", "ip", "link", "set", name, "up")
 
     def _in(self, name: str, *command: str) -> None:

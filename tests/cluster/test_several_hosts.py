@@ -72,7 +72,7 @@ class Submitted:
         with team.timed("ray submit"), Watch(team.password, team.token) as self.watch:
             process = team.laptop.start(SUBMIT, log)
             hosts.until(lambda: "[1/5" in log.read_text() or process.poll() is not None, 900, str(log))
-            team.network.mend("worker")
+            team.network.restore("worker")
             self.code = process.wait(1200)
         self.text = log.read_text()
         shards = [path.stat().st_mtime for path in team.network.shared.rglob("shard-*.parquet")]
@@ -217,7 +217,7 @@ def test_a_cable_taken_out_in_mid_sweep_costs_no_more_than_what_was_in_hand(subm
     try:
         assert process.wait(600) == 0, log.read_text()
     finally:
-        team.network.mend("worker")
+        team.network.restore("worker")
     assert "amun" in (team.network.shared / "cut" / "results.json").read_text()
 
 

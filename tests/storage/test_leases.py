@@ -74,6 +74,19 @@ def test_a_sweep_elsewhere_is_dead_when_its_beat_is_old(tmp_path):
         assert not claim(far, NAME)
 
 
+def test_a_storage_that_keeps_no_times_is_asked_for_the_file_alone(tmp_path, monkeypatch):
+    far, second = Store(str(tmp_path), "far:00000000:1:0"), Store(str(tmp_path))
+    far.put(f"sweeps/{far.owner}", b"")
+    second.put(f"sweeps/{second.owner}", b"")
+    kept = far.times
+    for timeless in ({far.owner}, {far.owner, second.owner}):
+        monkeypatch.setattr(second, "times", lambda folder, timeless=timeless: {
+            owner: None if owner in timeless else time for owner, time in kept(folder).items()})
+        assert is_alive(second, far.owner)
+    far.remove(f"sweeps/{far.owner}")
+    assert not is_alive(second, far.owner)
+
+
 def test_what_the_dead_leave_is_removed_and_what_the_living_need_is_kept(uri):
     dead, living, third = Store(uri, "far:00000000:1:0"), Store(uri), Store(uri)
     with announced(living):
