@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from amun_ray.metrics import Summary
-from amun_ray.reporting.columns import COLUMNS, title
+from amun_ray.reporting.columns import shown_columns, title
 from amun_ray.reporting.rows import Row, least, notes
 from amun_ray.reporting.tables import markdown_table
 from amun_ray.work.trials import Trial
@@ -51,7 +51,7 @@ def headline(rows: Sequence[Row]) -> str:
 def of_model(run: Run, scores: Mapping[str, float]) -> str:
     """What a version of a registered model is: what it has forgotten, and its scores."""
     return (f"{title(*run.contender)} has unlearned {len(run.case.rows)} images ({run.case.name}): "
-            + ", ".join(f"{name} {scores[term]:.2f}" for term, name in COLUMNS.items()) + ".")
+            + ", ".join(f"{name} {scores[term]:.2f}" for term, name in shown_columns(scores).items()) + ".")
 
 
 def _number(summary: Summary) -> str:

@@ -199,9 +199,11 @@ class Record:
 
     def _datasets(self, name: str, forget: np.ndarray) -> list[tuple[str, str, int, str]]:
         """D_F, D_R and D_T of a forget set."""
-        parts, data = self.workspace.split(forget), self.workspace.sweep.data.name
-        return [(f"{data} {part}, {name}", digest([self.workspace.data_digest, rows_digest(rows)]), len(rows), part)
-                for part, rows in (("D_F", parts.forget), ("D_R", parts.retain), ("D_T", parts.test))]
+        workspace = self.workspace
+        train, test = np.split(np.arange(workspace.size), [workspace.train_size])
+        data, parts = workspace.sweep.data.name, {"D_F": forget, "D_R": np.setdiff1d(train, forget), "D_T": test}
+        return [(f"{data} {part}, {name}", digest([workspace.data_digest, rows_digest(rows)]), len(rows), part)
+                for part, rows in parts.items()]
 
     def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, bytes]:
         return {name: self.workspace.store.read(unit, name).to_pybytes() for name in names}
