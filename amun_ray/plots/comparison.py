@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from amun_ray.base.errors import UserError
-from amun_ray.plots.style import COLOURS, METRICS, TARGET, mean_and_std, panels, row_name
+from amun_ray.plots.style import METRICS, TARGET, mean_and_std, method_colour, panels, row_name
 
 SHOWN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
 RETRAINED, ORIGINAL = "retrain", "original"
@@ -85,10 +85,11 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SH
 
 
 def _bar(axis: Axes, place: int, row: Mapping[str, Any], value: Mapping[str, float]) -> None:
-    colour = "0.75" if row["method"] in (RETRAINED, ORIGINAL) else COLOURS[0 if row.get("access") == "retain" else 1]
+    baseline, alone = row["method"] in (RETRAINED, ORIGINAL), row.get("access") == "forget_only"
     mean = value["mean"]
     low, high = value.get("low", mean - value["std"]), value.get("high", mean + value["std"])
-    axis.barh(place, mean, color=colour, height=0.72)
+    axis.barh(place, mean, color="0.75" if baseline else method_colour(row["method"]), height=0.72,
+              alpha=0.55 if alone else 1)  # a method has its colour with D_R, and a paler one without
     axis.plot([low, high], [place, place], color="black", linewidth=1.2)
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
     axis.text(max(mean, high), place, f" {mean:.2f}", va="center", fontsize=8, bbox=paper)

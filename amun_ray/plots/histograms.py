@@ -1,12 +1,14 @@
 """Distributions: confidence of a model on the three sets, and size of the adversarial changes."""
 
 from collections.abc import Mapping
+from itertools import zip_longest
+from math import ceil
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from amun_ray.plots.style import COLOURS, SETS, TARGET, numbers, panels
+from amun_ray.plots.style import COLOURS, SETS, TARGET, numbers, panels, plain_log
 
 BINS = 60
 SHOWN = (0.1, 99.9)  # percentiles of all values that span the axis: a few extremes would squeeze the rest
@@ -28,13 +30,17 @@ def confidence_histograms(models: Mapping[str, Mapping[str, np.ndarray]]) -> Fig
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
-    figure, axes = panels(len(values), sharex=True, sharey=True)
-    for axis, (title, sets) in zip(axes, values.items(), strict=True):
+    rows = 1 + (len(values) > 3)  # four panels side by side are too small where MLflow shows them
+    figure, axes = panels(ceil(len(values) / rows), rows=rows, width=4.8, sharex=True, sharey=True)
+    for axis, (title, sets) in zip_longest(axes, values.items(), fillvalue=("", {})):
         for key, part in sets.items():
             _density_with_normal(axis, part, edges, *SETS[key])
+        if not sets:
+            axis.set_axis_off()
+            continue
         axis.set(title=title, xlabel=r"confidence in the true class, $\log\,p/(1-p)$")
-        axis.legend(fontsize=8, frameon=False, loc="upper left")
-    axes[0].set_ylabel("density (lines: fitted normals)")
+        axis.legend(fontsize=9, frameon=False, loc="upper left")
+    figure.supylabel("density (lines: fitted normals)", fontsize=10)
     axes[0].set_ylim(top=1.35 * axes[0].get_ylim()[1])  # room for the legends
     figure.suptitle("Good: forgotten samples look like unseen ones", fontsize=11)
     return figure
@@ -73,7 +79,7 @@ def eps_histogram(eps: np.ndarray, *, already_wrong: int = 0, failed: int = 0) -
     else:
         axis.hist(eps, np.geomspace(eps.min(), eps.max(), BINS // 2).tolist(), color=COLOURS[0])
         axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:g}")
+        plain_log(axis.xaxis)
     axis.set(
         title=f"Search radius that flipped the label: {len(eps):,} samples\n"
         f"({already_wrong:,} were wrong already, {failed:,} could not be flipped)",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from amun_ray.base.errors import UserError
-from amun_ray.plots.style import TARGET, numbers, panels, row_name, row_styles
+from amun_ray.plots.style import TARGET, numbers, panels, plain_log, row_name, row_styles
 
 Trial = Mapping[str, Any]
 GAP = "Avg. Gap to retrained (points, lower is better)"
@@ -33,6 +33,7 @@ def gap_against_lr(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
         axis.scatter(lr[best], gap[best], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
     axis.set(xscale="log", xlabel="learning rate (log scale)", ylabel=label)
     axis.set_title(f"Search on held-out forget sets: {len(trials)} trials (ring: the best)", loc="left")
+    plain_log(axis.xaxis)
     _gap_axis(axis)
     _legend(axis)
     return figure
@@ -132,7 +133,7 @@ def _gap_axis(axis: Axes) -> None:
     low, high = axis.dataLim.intervaly
     if low > 0 and high / low > 30:
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
+        plain_log(axis.yaxis)
     else:
         axis.set_ylim(bottom=0)
 

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from amun_ray.base.errors import UserError
 
@@ -66,20 +69,42 @@ def mean_and_std(summary: Mapping[str, float]) -> str:
 
 
 def row_styles(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A colour and a marker for every distinct row name, in the order in which the names occur."""
-    names = dict.fromkeys(row_name(row) for row in rows)
-    return {
-        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(names)
-    }
+    """A colour and a marker for every distinct row name: those of its method and access in every figure."""
+    return {row_name(row): {"color": method_colour(row["method"]), "marker": _marker(row)} for row in rows}
 
 
-def panels(columns: int, *, width: float = 4.2, height: float = 3.6, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with `columns` panels side by side, each `width` x `height` inches, spines only where an axis is."""
-    figure = Figure(figsize=(width * columns, height), dpi=150, layout="constrained")
-    axes = list(figure.subplots(1, columns, squeeze=False, **shared)[0])
+def method_colour(method: str) -> str:
+    """The colour of a method, whatever else is shown; two methods may share one, and differ by their markers then."""
+    return COLOURS[_place(method) % len(COLOURS)]
+
+
+def _marker(row: Mapping[str, Any]) -> str:
+    """One for each access, of a pair that depends on how often the colours were gone through."""
+    pair = 2 * (_place(row["method"]) // len(COLOURS)) + (row.get("access") == "forget_only")
+    return MARKERS[pair % len(MARKERS)]
+
+
+def _place(method: str) -> int:
+    known = [name for name in METHODS if name not in BASELINES]
+    return known.index(method) if method in known else crc32(method.encode()) % (len(MARKERS) // 2 * len(COLOURS))
+
+
+def panels(columns: int, *, rows: int = 1, width: float = 4.2, height: float = 3.6,
+           **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with `rows` x `columns` panels, each `width` x `height` inches, spines only where an axis is."""
+    figure = Figure(figsize=(width * columns, height * rows), dpi=150, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).ravel())
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def plain_log(axis: Axis) -> None:
+    """Numbers as people write them on a logarithmic axis: 2, 5, 10, and powers of ten alone where it is long."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def png(figure: Figure) -> bytes:

@@ -37,3 +37,8 @@ SCORES = {"average_gap": "Avg. Gap", "proxy": "proxy"}  # what a search minimise
 def shown_columns(terms: Collection[str]) -> dict[str, str]:
     """The columns of a table whose rows have the scores `terms`."""
     return {term: title for term, title in COLUMNS.items() if term in terms}
+
+
+def title(method: str, access: str | None) -> str:
+    """What a row is called: `amun with D_R`."""
+    return f"{method} {ACCESS[access]}".rstrip()

@@ -5,8 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from amun_ray.metrics import GAP_TERMS
+from amun_ray.reporting import description
+from amun_ray.reporting.columns import title
 from amun_ray.reporting.costs import SweepCosts
+from amun_ray.reporting.rows import Row, data_frame
 from amun_ray.storage.store import Unit, digest
 from amun_ray.tracking import (
     OBJECTIVE,
@@ -20,6 +25,7 @@ from amun_ray.tracking import (
 )
 from amun_ray.unlearn import Contender
 from amun_ray.work.changes import flat
+from amun_ray.work.plan import trial_count
 from amun_ray.work.trials import TERMS, Trial
 from amun_ray.work.units import (
     WEIGHTS,
@@ -31,9 +37,16 @@ from amun_ray.work.units import (
     Unlearned,
     Workspace,
     case_weights,
+    rows_digest,
 )
 
 TABLE = "final_table.json"
+PARTS = {"models": "original and retrained models", "adversarial_sets": "adversarial sets", "search": "search",
+         "final": "unlearned models"}  # what is unfolded below a sweep, and what it is called
+
+SETTINGS = tuple(f"params.`{name}`" for name in ("lr", "schedule", "epochs"))  # columns of MLflow's lists
+MODELS_BY_GAP = (*(f"metrics.`{term}`" for term in ("average_gap", *GAP_TERMS)), *SETTINGS)
+TRIALS_BY_GAP = ("metrics.`best_average_gap`", "metrics.`best_epoch`", *SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -43,28 +56,44 @@ class Record:
     tracker: Tracker
     key: str
     parent: str  # run id
+    parts: Mapping[str, str]  # of PARTS -> the id of the run that has its children below it
     workspace: Workspace
     environment: Mapping[str, str]
 
     @classmethod
     def open(cls, tracker: Tracker, key: str, workspace: Workspace, environment: Mapping[str, str]) -> "Record":
-        """Begin, or take up, the run of the sweep `key`; its tags say in what `environment` it ran last."""
+        """Begin, or take up, the run of the sweep `key` and those of its parts; the tags say in what `environment` it
+        ran last."""
         sweep = workspace.sweep
+        data = (sweep.data.name, workspace.data_digest)
         parent = tracker.start(Event(
             key=key, name=f"sweep {sweep.name}", tags={"stage": "sweep", **environment}, status="RUNNING",
-            params=flat(sweep.model_dump(mode="json"))))
-        return cls(tracker, key, parent, workspace, environment)
+            params=flat(sweep.model_dump(mode="json")), description=description.progress("start", (), 0),
+            datasets=[(*data, workspace.train_size, "D"), (*data, workspace.size - workspace.train_size, "D_T")]))
+        parts = {part: tracker.start(Event(key=f"{key}:{part}", above=parent, name=name, status="RUNNING",
+                                           tags={"stage": "part"} | _origin(environment)))
+                 for part, name in PARTS.items()}
+        return cls(tracker, key, parent, parts, workspace, environment)
 
     def close(self, status: str) -> None:
-        """End the run of the sweep: `FINISHED`, `FAILED` or `KILLED`."""
+        """End the run of the sweep and those of its parts: `FINISHED`, `FAILED` or `KILLED`."""
+        for part in self.parts:
+            self.tracker.log(Event(key=f"{self.key}:{part}", status=status))
         self.tracker.close(self.key, status)
+
+    def progress(self, stage: str, trials: Sequence[Trial] = ()) -> None:
+        """Show on the page of the sweep how far it is; `trials`: those of the search that are over."""
+        sweep = self.workspace.sweep
+        wanted = sum(trial_count(sweep, contender) for contender in sweep.contenders)
+        self.tracker.show(Event(key=self.key, description=description.progress(stage, trials, wanted)))
 
     def scratch_model(self, model: Trained, method: str, case: tuple[int, str],
                       scores: Mapping[str, float]) -> str | None:
         """An original or retrained model with its scores on one forget set."""
         original, forget_set = case
         return self._child(
-            key=f"{model.unit.digest}-{forget_set}", name=f"{model.name}, {forget_set}",
+            key=f"{model.unit.digest}-{forget_set}", name=f"{model.name}, {forget_set}", part="models",
+            seconds=model.seconds,
             tags={"stage": "originals", "method": method, "forget_set": forget_set, "original": original,
                   "weights": model.weights},
             params={"seed": model.unit.inputs.get("seed", "")},
@@ -72,9 +101,12 @@ class Record:
             files=model_files(self._description, self._weights(model.unit, [WEIGHTS])))
 
     def adversarial(self, target: Target, made: AdversarialSet) -> None:
-        """The report of one adversarial set, as metrics of the parent run."""
-        prefix = f"adversaries.{target.original.name}.{target.name}".replace(" ", "_")
-        self._add(metrics=_at(0, {f"{prefix}.{key}": value for key, value in made.report.items()}))
+        """The report of one adversarial set."""
+        self._child(key=f"{made.unit.digest}-{target.name}", part="adversarial_sets", seconds=made.seconds,
+                    name=f"adversarial set, {target.original.name}, {target.name}", metrics=_at(0, made.report),
+                    tags={"stage": "adversarial_set", "original": target.original.name, "forget_set": target.name,
+                          "weights": target.original.weights},
+                    datasets=self._datasets(target.name, target.rows)[:1])
 
     def trial(self, trial: Trial, cases: Sequence[Case]) -> str | None:
         """One trial: its objective and its mean scores by epoch; of a finished one also the weights at its best epoch.
@@ -95,7 +127,8 @@ class Record:
         weights = [case_weights(place) for place in range(len(cases))] if result.get("weights") else []
         return self._child(
             key=trial.unit.digest + ("" if result.get("kept", True) else ":failed"),
-            name=f"trial {trial.contender} {trial.number}", failed="failed" in result,
+            name=f"{title(*trial.contender)}, trial {trial.number}", failed="failed" in result, part="search",
+            seconds=result.get("seconds", 0.0), datasets=self._datasets(cases[0].name, cases[0].rows),
             tags=tags | _reason(result) | _lineage(trial.unit, cases), params=_params(trial.settings, trial.unit),
             metrics=metrics,
             files=model_files(self._description, self._weights(trial.unit, weights)) if weights else {})
@@ -118,8 +151,10 @@ class Record:
             model = saved_model(self._description, weights, self.workspace.shape)
         tags = _tags("final", run.contender, run.case.name, str(run.case.original))
         return self._child(
-            key=run.unit.digest, failed=scores is None,
-            name=f"final {run.contender}, original {run.case.original}, {run.case.name}, run {run.number}",
+            key=run.unit.digest, failed=scores is None, part="final", seconds=made.result["seconds"],
+            name=f"{title(*run.contender)}, original {run.case.original}, {run.case.name}, run {run.number}",
+            description=scores and description.of_model(run, scores),
+            datasets=self._datasets(run.case.name, run.case.rows),
             tags=tags | {"run": run.number} | _reason(made.result) | _lineage(run.unit, [run.case])
             | (self._choice(chosen, run.case) if chosen else {}),
             params=_params(run.settings, run.unit), metrics=metrics, model=model,
@@ -129,20 +164,42 @@ class Record:
         """Artifacts of the sweep itself."""
         self._add(files=files)
 
-    def results(self, table: Mapping[str, Sequence[Any]], files: Mapping[str, bytes]) -> None:
-        """The final table, `{"columns": names, "data": rows}`, in the form that MLflow's pages show as one; and files.
-
-        The same form is what `mlflow.load_table` reads.
-        """
+    def results(self, rows: Sequence[Row], files: Mapping[str, bytes], warnings: Sequence[str]) -> None:
+        """The result on the page of the sweep: in words, as a table in the form that MLflow shows as one (and that
+        `mlflow.load_table` reads), as a metric for each row, and the files."""
         shown = json.dumps([{"path": TABLE, "type": "table"}])
-        self._add(files={**files, TABLE: json.dumps(table).encode()}, tags={"mlflow.loggedArtifacts": shown})
+        metrics = {f"average_gap.{'.'.join(filter(None, (row.method, row.access)))}": row.summary["average_gap"].mean
+                   for row in rows if row.failed is None}
+        self._add(files={**files, TABLE: json.dumps(data_frame(rows)).encode()}, tags={"mlflow.loggedArtifacts": shown},
+                  metrics=_at(0, metrics), description=description.result(rows, self._links(rows), warnings))
+
+    @property
+    def page(self) -> str:
+        """The address of the page of the sweep."""
+        return f"{self.tracker.pages.root}/{self.tracker.pages.run(self.parent)}"
+
+    def _links(self, rows: Sequence[Row]) -> dict[str, str]:
+        """Where to look next: text -> address within MLflow's pages."""
+        def file(name: str) -> str:
+            return self.tracker.pages.run(self.parent, f"/artifacts/{name}")
+
+        best = {row.name: row for row in rows if row.access is not None and row.failed is None}
+        return {"report": file("report.html"), "figure": file("figures/final_comparison.png"),
+                "table with every attack": file(TABLE),
+                "unlearned models by Avg. Gap": self.tracker.pages.runs_list(self.parent, "final", MODELS_BY_GAP),
+                "trials by Avg. Gap": self.tracker.pages.runs_list(self.parent, "trial", TRIALS_BY_GAP),
+                "the best models side by side": self.tracker.pages.comparison(
+                    [row.best_run for row in best.values() if row.best_run is not None]),
+                **{f"{name} (best)": f"#/models/{registered_name(self.tracker.experiment, row.method, row.access)}"
+                   for name, row in best.items()}}
 
     def cost(self, costs: SweepCosts) -> None:
         """Wall time of each stage of this start of the sweep, and the device time of all work in it."""
         self._add(metrics=_at(0, costs.metrics()))
 
-    def _child(self, *, failed: bool = False, **content: Any) -> str | None:
-        return self.tracker.log(Event(parent=self.parent, status="FAILED" if failed else "FINISHED", **content))
+    def _child(self, *, part: str, tags: Mapping[str, Any], failed: bool = False, **content: Any) -> str | None:
+        return self.tracker.log(Event(parent=self.parent, above=self.parts[part], tags=_origin(self.environment) | tags,
+                                      status="FAILED" if failed else "FINISHED", **content))
 
     def _add(self, **content: Any) -> None:
         self.tracker.log(Event(key=self.key, **content))
@@ -157,8 +214,21 @@ class Record:
     def _description(self) -> dict[str, Any]:
         return self.workspace.network.description
 
+    def _datasets(self, name: str, forget: np.ndarray) -> list[tuple[str, str, int, str]]:
+        """D_F, D_R and D_T of a forget set."""
+        workspace = self.workspace
+        train, test = np.split(np.arange(workspace.size), [workspace.train_size])
+        data, parts = workspace.sweep.data.name, {"D_F": forget, "D_R": np.setdiff1d(train, forget), "D_T": test}
+        return [(f"{data} {part}, {name}", digest([workspace.data_digest, rows_digest(rows)]), len(rows), part)
+                for part, rows in parts.items()]
+
     def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, bytes]:
         return {name: self.workspace.store.read(unit, name).to_pybytes() for name in names}
+
+
+def _origin(environment: Mapping[str, str]) -> dict[str, str]:
+    """The tags that MLflow shows as columns: who, by which command, at which commit."""
+    return {key: value for key, value in environment.items() if key.startswith("mlflow.")}
 
 
 def _at(step: int, values: Mapping[str, float]) -> list[tuple[str, float, int]]:

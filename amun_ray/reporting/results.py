@@ -16,7 +16,7 @@ from amun_ray.reporting import figures
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.page import page
 from amun_ray.reporting.record import Record
-from amun_ray.reporting.rows import Row, compared, data_frame, notes, results_json
+from amun_ray.reporting.rows import Row, compared, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import numbers, read_logits, stream_logits
@@ -62,7 +62,7 @@ class Results:
 
     def log(self, files: Mapping[str, bytes], costs: SweepCosts) -> None:
         """Tell MLflow's run of the sweep of the table, the files and the costs."""
-        self.record.results(data_frame(self.rows), files)
+        self.record.results(self.rows, files, self.plan.warnings)
         self.record.cost(costs)
 
     def _baselines(self, attacks: Audit) -> Iterator[Row]:

@@ -20,7 +20,7 @@ from amun_ray.metrics import (
     keeps_accuracies,
     summarize,
 )
-from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, WHOLE_CLASS
+from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, WHOLE_CLASS, title
 from amun_ray.work.units import Hyperparameters
 
 PerCase = Mapping[tuple[int, str], float]  # (original, forget set) -> a number
@@ -48,7 +48,14 @@ class Row:
 
     @property
     def name(self) -> str:
-        return f"{self.method} {ACCESS[self.access]}".rstrip()
+        return title(self.method, self.access)
+
+    @property
+    def best_run(self) -> str | None:
+        """The MLflow run with the least Avg. Gap; None where MLflow has not been told of all of them yet."""
+        if len(self.run_ids) != len(self.scores) or not self.scores:
+            return None
+        return self.run_ids[min(range(len(self.scores)), key=lambda place: self.scores[place]["average_gap"])]
 
     @cached_property
     def summary(self) -> dict[str, Summary]:
@@ -112,16 +119,16 @@ def marks(rows: Sequence[Row]) -> dict[str, str]:
     row, or `unchanged` for a method that did nothing, or `no setting worked`."""
     said = {row.name: "n.s." for row in rows if row.against is not None and not row.against.found.significant}
     said |= {row.against.reference: "reference" for row in rows if row.against is not None}
-    if (least := _least(rows)) is not None:
-        said[least.name] = ", ".join(filter(None, ("least", said.get(least.name))))
+    if (nearest := least(rows)) is not None:
+        said[nearest.name] = ", ".join(filter(None, ("least", said.get(nearest.name))))
     said |= {row.name: "no setting worked" for row in rows if row.failed is not None}
     return said | {row.name: "unchanged" for row in rows if _did_nothing(row, rows)}
 
 
-def _least(rows: Sequence[Row]) -> Row | None:
-    """The method with the least Avg. Gap; None where there is nothing to choose from."""
+def least(rows: Sequence[Row]) -> Row | None:
+    """The method with the least Avg. Gap; None where every method failed."""
     judged = [row for row in rows if row.settings is not None and row.failed is None]
-    return min(judged, key=lambda row: row.summary["average_gap"].mean) if len(judged) > 1 else None
+    return min(judged, key=lambda row: row.summary["average_gap"].mean, default=None)
 
 
 def _did_nothing(row: Row, rows: Sequence[Row]) -> bool:
@@ -166,8 +173,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     kept = [row.name for row in rows if row.name not in idle and _beside_original(keeps_accuracies, row, rows)]
     if kept:
         lines.append(f"unlearn and retain accuracy are the original's, FT AUC is not: {', '.join(kept)}")
-    if (least := _least(rows)) is not None:
-        lines.append(f"least Avg. Gap: {least.name}")
+    if (nearest := least(rows)) is not None:
+        lines.append(f"least Avg. Gap: {nearest.name}")
     return lines + _tests(rows)
 
 

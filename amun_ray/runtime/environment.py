@@ -1,8 +1,10 @@
 """In what a sweep ran: versions, machines, devices and the revision of the code, as tags of its MLflow run."""
 
+import getpass
 import importlib.metadata
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import amun_ray
@@ -11,15 +13,20 @@ from amun_ray.runtime.nodes import live_nodes
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "numpy")
 ACCELERATOR = "accelerator_type:"  # how Ray calls the kind of a node's GPUs among its resources
+SOURCE = {"mlflow.source.name": "amun_ray/sweep.py", "mlflow.source.type": "LOCAL"}
 COMMIT, CHANGED = "mlflow.source.git.commit", "environment.uncommitted_changes"
 
 
 def environment(cluster: str) -> dict[str, str]:
-    """Tag -> value; the commit is there where the package is a part of a git repository."""
+    """Tag -> value, among them what MLflow shows as user and source. The commit is there where the package is a part of
+    a git repository, the user where the machine knows one."""
     found = {"amun_ray": amun_ray.__version__, "python": platform.python_version(), "platform": platform.platform(),
              "processor": processor(), "devices": devices(), "cluster": cluster}
     found |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {f"environment.{name}": value for name, value in found.items()} | revision(Path(amun_ray.__file__).parent)
+    tags = {f"environment.{name}": value for name, value in found.items()} | SOURCE
+    with suppress(OSError, KeyError):  # a container may run under a number without a name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags | revision(Path(amun_ray.__file__).parent)
 
 
 def revision(folder: Path) -> dict[str, str]:

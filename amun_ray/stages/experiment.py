@@ -156,6 +156,7 @@ class Experiment:
             def finished(trial: Trial, stored: bool) -> None:
                 self.trials.append(trial)
                 self.record.trial(trial, cases)
+                self.record.progress("3/5 search", self.trials)
                 self.costs.add("search", trial.result.get("seconds", 0.0), options, reused=stored)
 
             sweep = self.plan.sweep  # Ray runs as many of what can be suggested as it has room for, also on late nodes
@@ -197,12 +198,14 @@ class Experiment:
             keep_rows(self.plan, self.workspace.store, rows)
         results.log(files, self.costs)
         say(f"\n{results.text}\n\nresults: {self.output / 'results.json'}\nreport:  {self.output / 'report.html'}\n"
-            f"MLflow:  {self.record.tracker.how_to_open}")
+            f"MLflow:  {self.record.tracker.how_to_open}\n"
+            f"         {self.record.page}")
         return rows
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         say(f"[{name}]")
+        self.record.progress(name)
         started = time.monotonic()
         yield
         self.costs.stages[name.partition(" ")[2].replace(" ", "_")] = time.monotonic() - started

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+KEY = "amun.key"  # the tag by which a run is found again
 CONTENT = ("files", "model")  # the fields of an event that are folders of bytes
 
 
@@ -18,9 +19,13 @@ class Event:
 
     Attributes:
         key: digest of the work; a run carries it as tag and is found again by it.
-        parent: id of the run above. An event with a parent makes a whole run, unless it exists. One without a
+        parent: id of the sweep's run. An event with a parent makes a whole run, unless it exists. One without a
             parent adds to the run of its key.
+        above: id of the run below which a run that is made is shown; the parent if not given.
         name: of a run that is made.
+        description: Markdown, shown above all else; the rest of what MLflow does not take is left out, and said.
+        seconds: how long the work of a run that is made took, up to now.
+        datasets: (name, digest, number of samples, context) of what the run read.
         tags, params: of the run; parameters cannot change, so only the event that makes a run brings any.
         metrics: (name, value, step).
         files: artifacts, path below the run -> content; one of the same path is replaced.
@@ -32,7 +37,11 @@ class Event:
 
     key: str
     parent: str | None = None
+    above: str | None = None
     name: str | None = None
+    description: str | None = None
+    seconds: float = 0.0
+    datasets: Sequence[tuple[str, str, int, str]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[tuple[str, float, int]] = ()

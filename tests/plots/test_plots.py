@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from amun_ray import plots
 from amun_ray.base.errors import UserError
+from amun_ray.plots.style import BASELINES, METHODS, panels, plain_log, row_name, row_styles
 
 RNG = np.random.default_rng(0)
 ACCURACIES = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
@@ -166,3 +167,35 @@ def test_missing_or_broken_input_is_one_clear_error():
         plots.l2_histogram(np.array([1.0, np.nan]))
     with pytest.raises(UserError, match="at least one row"):
         plots.comparison_bars([])
+
+
+def test_a_method_looks_the_same_whatever_else_is_shown():
+    amun, salun = {"method": "amun", "access": "retain"}, {"method": "salun", "access": "retain"}
+    alone = {"method": "amun", "access": "forget_only"}
+    styles = row_styles([salun, amun, alone])
+    assert styles[row_name(amun)] == row_styles([amun])[row_name(amun)]
+    assert styles[row_name(amun)]["color"] == styles[row_name(alone)]["color"] != styles[row_name(salun)]["color"]
+    assert styles[row_name(amun)]["marker"] != styles[row_name(alone)]["marker"]
+    every = [{"method": method, "access": access} for method in METHODS for access in ("retain", "forget_only")
+             if method not in BASELINES]
+    looks = [tuple(style.values()) for style in row_styles(every).values()]
+    assert len(set(looks)) == len(looks) == len(every)
+
+
+def test_many_panels_stand_in_two_rows():
+    values = {"retain": np.arange(5.0), "forget": np.arange(4.0), "test": np.arange(3.0)}
+    for count, rows in ((2, 1), (3, 1), (4, 2), (5, 2)):
+        figure = plots.confidence_histograms({str(model): values for model in range(count)})
+        assert len({round(axis.get_position().y0, 3) for axis in figure.axes}) == rows
+        assert sum(axis.axison for axis in figure.axes) == count
+
+
+@pytest.mark.parametrize(("values", "labels"), [((3, 40), {"2", "5", "10", "20", "50"}),
+                                               ((1e-6, 0.1), {"0.0001", "0.01"})])
+def test_a_log_axis_has_plain_numbers(values, labels):
+    axis = panels(1)[1][0]
+    axis.plot(values, values)
+    axis.set_xscale("log")
+    plain_log(axis.xaxis)
+    axis.figure.canvas.draw()
+    assert labels <= {label.get_text() for label in axis.get_xticklabels()}

@@ -7,7 +7,9 @@ from amun_ray.tracking.event import Spool
 
 EVENT = Event(key="k", parent="p", name="a run", tags={"stage": "trial", "original": 0}, params={"lr": 0.1},
               metrics=[("loss", 1.5, 0), ("loss", 0.5, 1)], files={"model/weights": b"\0\1", "notes.txt": b""},
-              model={"MLmodel": b"text", "data/x": b"y"}, registered="name", status="FINISHED")
+              model={"MLmodel": b"text", "data/x": b"y"}, registered="name", status="FINISHED", above="g",
+              description="text", seconds=1.5, datasets=[("digits", "d", 5, "D_F")])
+LISTS = ("files", "model", "metrics", "datasets")
 
 
 @pytest.fixture
@@ -22,8 +24,9 @@ def test_an_event_comes_back_as_it_was(spool):
     assert found.files == EVENT.files
     assert found.model == EVENT.model
     assert [tuple(entry) for entry in found.metrics] == EVENT.metrics
-    assert {name: value for name, value in vars(found).items() if name not in ("files", "model", "metrics")} == {
-        name: value for name, value in vars(EVENT).items() if name not in ("files", "model", "metrics")}
+    assert [tuple(entry) for entry in found.datasets] == EVENT.datasets
+    assert {name: value for name, value in vars(found).items() if name not in LISTS} == {
+        name: value for name, value in vars(EVENT).items() if name not in LISTS}
 
 
 def test_events_keep_their_order_and_the_last_one_takes_the_folder_with_it(spool):

@@ -73,6 +73,65 @@ def test_the_run_of_the_sweep_is_added_to_and_closed(database, open_tracker, tmp
     assert next(tmp_path.glob("artifacts/*/artifacts/a.txt")).read_bytes() == b"b"
 
 
+def test_a_run_lies_below_its_part_and_took_as_long_as_its_work(database, open_tracker):
+    one, parent = open_tracker(database)
+    part = one.start(Event(key="sweep:search", above=parent, name="search", status="RUNNING"))
+    run = MlflowClient(tracking_uri=database).get_run(one.log(child(parent, 0, above=part, seconds=90.5)))
+    assert MlflowClient(tracking_uri=database).get_run(part).data.tags["mlflow.parentRunId"] == parent
+    assert run.data.tags["mlflow.parentRunId"] == part
+    assert run.info.end_time - run.info.start_time == pytest.approx(90_500, abs=20_000)
+    again, _ = open_tracker(database)
+    assert again.start(Event(key="sweep:search", above=parent, name="search", status="RUNNING")) == part
+    assert again.log(child(parent, 0, above=part)) == run.info.run_id
+
+
+def test_datasets_and_descriptions_are_where_mlflow_shows_them(database, open_tracker):
+    one, parent = open_tracker(database)
+    long = "\n".join(["first line", *["x" * 99] * 100])
+    run = MlflowClient(tracking_uri=database).get_run(one.log(child(
+        parent, 0, description=long, datasets=[("digits D_F", "d" * 64, 70, "D_F"), ("digits D_R", "e", 630, "D_R")])))
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("first line\nxxx")
+    assert note.endswith("x\n\n(shortened: MLflow takes no more; the artifacts have all of it)")
+    assert 7800 < len(note) <= 8000
+    found = {used.dataset.name: (used.dataset.digest, json.loads(used.dataset.profile)["num_rows"], used.tags[0].value)
+             for used in run.inputs.dataset_inputs}
+    assert found == {"digits D_F": ("d" * 36, 70, "D_F"), "digits D_R": ("e", 630, "D_R")}
+
+
+def test_an_experiment_is_shown_as_training(database, open_tracker):
+    open_tracker(database)
+    assert MlflowClient(tracking_uri=database).get_experiment_by_name("sweeps").tags["mlflow.experimentKind"] == (
+        "custom_model_development")
+
+
+def test_what_is_logged_is_asked_for_once(database, open_tracker, monkeypatch):
+    """However many runs there are: each question takes a moment, and a sweep may have thousands."""
+    one, parent = open_tracker(database)
+    ids = [one.log(child(parent, number)) for number in range(4)]
+    again, _ = open_tracker(database)
+    asked, ask = [], MlflowClient.search_runs
+    monkeypatch.setattr("amun_ray.tracking.tracker.PAGE", 3)
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *args, **more: asked.append(1) or ask(*args, **more))
+    assert [again.log(child(parent, number)) for number in range(4)] == ids
+    assert len(asked) == 2  # two pages
+
+
+def test_what_counts_for_the_moment_is_shown_at_times_and_never_waits(database, open_tracker, monkeypatch, tmp_path):
+    one, parent = open_tracker(database)
+    for text in ("1 of 9", "2 of 9"):
+        one.show(Event(key="sweep", description=text))
+    client = MlflowClient(tracking_uri=database)
+    assert client.get_run(parent).data.tags["mlflow.note.content"] == "1 of 9"
+    one._shown -= 10
+    one.show(Event(key="sweep", description="3 of 9"))
+    assert client.get_run(parent).data.tags["mlflow.note.content"] == "3 of 9"
+    one._shown -= 10
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    one.show(Event(key="sweep", description="4 of 9"))
+    assert not (tmp_path / "spool").exists()
+
+
 def test_more_metrics_than_one_request_takes(database, open_tracker):
     one, parent = open_tracker(database)
     run = one.log(child(parent, 0, metrics=[("gap", 1.0, step) for step in range(1201)],
@@ -189,7 +248,7 @@ def folder(network):
 def test_a_registered_model_predicts_the_same_bit_for_bit(database, open_tracker, network, folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     one, parent = open_tracker(database)
-    run = one.log(child(parent, 0, model=folder, registered="forgetful"))
+    run = one.log(child(parent, 0, model=folder, registered="forgetful", description="what it is"))
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     wanted = predict(network, images)
     for source in (run, "models:/forgetful@best", "models:/forgetful/1"):
@@ -204,7 +263,9 @@ def test_a_registered_model_predicts_the_same_bit_for_bit(database, open_tracker
     (logged,) = MlflowClient(tracking_uri=database).search_logged_models(
         [MlflowClient(tracking_uri=database).get_run(run).info.experiment_id])
     assert logged.source_run_id == run
-    assert {metric.key for metric in logged.metrics} == {"gap"}
+    assert [(metric.key, metric.step, metric.value) for metric in logged.metrics] == [("gap", 4, 4.0)]  # the last
+    version = MlflowClient(tracking_uri=database).get_model_version("forgetful", "1")
+    assert (version.description, version.tags) == ("what it is", {"stage": "trial", "number": "0"})
 
 
 def test_what_was_recorded_of_one_model_is_never_said_of_other_weights(database, open_tracker, folder, monkeypatch):
