@@ -206,8 +206,8 @@ class Desk:
         history = self.ledger.history
         due = history.begun is not None or is_due(history.of("received"), wants.batch)
         if not due and not (promote and history.of("accepted")):
-            waiting = history.of("received")
-            say(f"nothing is due: {len(waiting)} requests with {sum(len(one.rows) for one in waiting)} rows wait")
+            later = history.of("received")
+            say(f"nothing is due: {len(later)} requests with {sum(len(one.rows) for one in later)} rows wait")
             return 0
         chosen = self._chosen
         from amun_ray.reporting.standing import outcome

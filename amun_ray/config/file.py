@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.base.names import suggestion
-from amun_ray.config.schema import Forget, Sweep
+from amun_ray.config.schema import Sweep
+from amun_ray.config.sections import Forget
 from amun_ray.config.yaml_text import BYTES, parse
 
 INSTALLED = Path(__file__).resolve().parent.parent / "tune_configs"

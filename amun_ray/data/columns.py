@@ -91,7 +91,7 @@ def whole_numbers(column: pa.ChunkedArray, file: object, what: str) -> np.ndarra
     return numbers.to_numpy().astype(np.int64, copy=False)
 
 
-def _check_type(kind: pa.DataType, file: File, what: str) -> None:
+def _check_type(kind: pa.DataType, file: object, what: str) -> None:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not _holds(kind, (*NUMBERS, *TEXTS)):
         raise UserError(f"{file}: {what}: integers are needed, found a column of {kind}")

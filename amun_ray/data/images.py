@@ -69,6 +69,8 @@ class ImageStack:
             UserError: an image that is missing, cannot be decoded, has another size than the first one, or more than
                 8 bits per channel; or all of them together are larger than the memory of this machine.
         """
+        if not encoded:
+            return
         spans = [range(low, min(low + CHUNK, len(encoded))) for low in range(0, len(encoded), CHUNK)]
         opened: list[Opened] = []
         for images in self._pool.map(lambda span: [_open(encoded[i], where(i)) for i in span], spans):

@@ -101,7 +101,7 @@ def read_further(source: Source, column: str) -> pa.ChunkedArray:
     read: list[pa.ChunkedArray] = []
     files, _ = find_files(source)
     for file in files:
-        found = read_column(open_parquet(file), file, column)
+        found = read_column(open_parquet(file), file, column, "value")
         if pa.types.is_dictionary(found.type):
             found = found.cast(found.type.value_type)
         if read and found.type != read[0].type:

@@ -216,7 +216,7 @@ def _value(cell: str, kind: type, place: str) -> Value:
     raise UserError(f"{place}: {quoted(cell)} is none of the {HOLDS[kind]} that the column holds")
 
 
-def nearest(value: Value, known: Sequence[Any]) -> str:
+def nearest(value: object, known: Sequence[Any]) -> str:
     """`; the nearest: ...`, or nothing where none is near."""
     if isinstance(value, str):
         near = [repr(one) for one in get_close_matches(value, known[:NAMES_COMPARED])]

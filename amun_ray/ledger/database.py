@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import sqlalchemy as sql
 from sqlalchemy.exc import SQLAlchemyError
@@ -62,6 +62,14 @@ class Ledger:
                 entries = self._read(connection)
         check_chain(entries, self._name, self._remembered)
         return History(tuple(entries))
+
+    @overload
+    def append(self, kind: str, requests: Sequence[str] = (), content: Mapping[str, Any] | None = None, *,
+               expected: None = None) -> Entry: ...
+
+    @overload
+    def append(self, kind: str, requests: Sequence[str] = (), content: Mapping[str, Any] | None = None, *,
+               expected: int) -> Entry | None: ...
 
     def append(self, kind: str, requests: Sequence[str] = (), content: Mapping[str, Any] | None = None, *,
                expected: int | None = None) -> Entry | None:

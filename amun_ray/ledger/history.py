@@ -6,6 +6,7 @@ Nothing of this is stored. It follows from the chain, so that it cannot disagree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from amun_ray.ledger.entries import Entry, RowId
 
@@ -38,6 +39,12 @@ class Asked:
     def rows(self) -> list[RowId]:
         return self.received.rows
 
+    @property
+    def outcome(self) -> Entry:
+        """The entry that finished it: of a request that is accepted, refused, promoted or purged."""
+        assert self.finished is not None, f"{self.id} is {self.state}"
+        return self.finished
+
 
 @dataclass(frozen=True)
 class History:
@@ -49,6 +56,12 @@ class History:
     def opened(self) -> Entry | None:
         """The first entry, where there is one."""
         return self.entries[0] if self.entries else None
+
+    @property
+    def original(self) -> dict[str, Any]:
+        """The model that a ledger begins with: `unit`, `weights`, `test_accuracy`."""
+        assert self.opened is not None, "a ledger begins with its original"
+        return self.opened.content["original"]
 
     @cached_property
     def requests(self) -> dict[str, Asked]:
@@ -91,8 +104,7 @@ class History:
         """The digest of the weights that are in production: of the last promotion, or the original."""
         if self.promoted is not None:
             return self.promoted.content["model"]
-        assert self.opened is not None, "a ledger begins with its original"
-        return self.opened.content["original"]["weights"]
+        return self.original["weights"]
 
     @cached_property
     def asked(self) -> dict[RowId, str]:

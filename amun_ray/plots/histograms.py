@@ -1,7 +1,6 @@
 """Distributions: confidence of a model on the three sets, and size of the adversarial changes."""
 
 from collections.abc import Mapping
-from itertools import zip_longest
 from math import ceil
 
 import numpy as np
@@ -32,12 +31,11 @@ def confidence_histograms(models: Mapping[str, Mapping[str, np.ndarray]]) -> Fig
     edges = np.linspace(low, high, BINS + 1)
     rows = 1 + (len(values) > 3)  # four panels side by side are too small where MLflow shows them
     figure, axes = panels(ceil(len(values) / rows), rows=rows, width=4.8, sharex=True, sharey=True)
-    for axis, (title, sets) in zip_longest(axes, values.items(), fillvalue=("", {})):
+    for axis in axes[len(values):]:
+        axis.set_axis_off()
+    for axis, (title, sets) in zip(axes, values.items(), strict=False):
         for key, part in sets.items():
             _density_with_normal(axis, part, edges, *SETS[key])
-        if not sets:
-            axis.set_axis_off()
-            continue
         axis.set(title=title, xlabel=r"confidence in the true class, $\log\,p/(1-p)$")
         axis.legend(fontsize=9, frameon=False, loc="upper left")
     figure.supylabel("density (lines: fitted normals)", fontsize=10)

@@ -168,7 +168,7 @@ class Record:
         """The result on the page of the sweep: in words, as a table in the form that MLflow shows as one (and that
         `mlflow.load_table` reads), as a metric for each row, and the files."""
         shown = json.dumps([{"path": TABLE, "type": "table"}])
-        metrics = {f"average_gap.{'.'.join(filter(None, (row.method, row.access)))}": row.summary["average_gap"].mean
+        metrics = {f"average_gap.{'.'.join(row.contender)}": row.summary["average_gap"].mean
                    for row in rows if row.failed is None}
         self._add(files={**files, TABLE: json.dumps(data_frame(rows)).encode()}, tags={"mlflow.loggedArtifacts": shown},
                   metrics=_at(0, metrics), description=description.result(rows, self._links(rows), warnings))
@@ -183,23 +183,24 @@ class Record:
         def file(name: str) -> str:
             return self.tracker.pages.run(self.parent, f"/artifacts/{name}")
 
-        best = {row.name: row for row in rows if row.access is not None and row.failed is None}
+        best = [row for row in rows if row.access is not None and row.failed is None]
         return {"report": file("report.html"), "figure": file("figures/final_comparison.png"),
                 "table with every attack": file(TABLE),
                 "unlearned models by Avg. Gap": self.tracker.pages.runs_list(self.parent, "final", MODELS_BY_GAP),
                 "trials by Avg. Gap": self.tracker.pages.runs_list(self.parent, "trial", TRIALS_BY_GAP),
                 "the best models side by side": self.tracker.pages.comparison(
-                    [row.best_run for row in best.values() if row.best_run is not None]),
-                **{f"{name} (best)": f"#/models/{registered_name(self.tracker.experiment, row.method, row.access)}"
-                   for name, row in best.items()}}
+                    [row.best_run for row in best if row.best_run is not None]),
+                **{f"{row.name} (best)": f"#/models/{registered_name(self.tracker.experiment, *row.contender)}"
+                   for row in best}}
 
     def cost(self, costs: SweepCosts) -> None:
         """Wall time of each stage of this start of the sweep, and the device time of all work in it."""
         self._add(metrics=_at(0, costs.metrics()))
 
     def _child(self, *, part: str, tags: Mapping[str, Any], failed: bool = False, **content: Any) -> str | None:
-        return self.tracker.log(Event(parent=self.parent, above=self.parts[part], tags=_origin(self.environment) | tags,
-                                      status="FAILED" if failed else "FINISHED", **content))
+        return self.tracker.log(Event(
+            parent=self.parent, above=self.parts[part], tags={**_origin(self.environment), **tags},
+            status="FAILED" if failed else "FINISHED", **content))
 
     def _add(self, **content: Any) -> None:
         self.tracker.log(Event(key=self.key, **content))

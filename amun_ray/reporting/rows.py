@@ -51,6 +51,11 @@ class Row:
         return title(self.method, self.access)
 
     @property
+    def contender(self) -> tuple[str, ...]:
+        """The method, and its access where it has one."""
+        return (self.method,) if self.access is None else (self.method, self.access)
+
+    @property
     def best_run(self) -> str | None:
         """The MLflow run with the least Avg. Gap; None where MLflow has not been told of all of them yet."""
         if len(self.run_ids) != len(self.scores) or not self.scores:

@@ -37,7 +37,7 @@ def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparam
     return unlearned
 
 
-def unlearned_models(workspace: SharedWorkspace, runs: Sequence[Run], options: dict) -> list[Unlearned]:
+def unlearned_models(workspace: SharedWorkspace, runs: Sequence[Run], options: dict[str, float]) -> list[Unlearned]:
     """The models of `runs`, in their order; the result of a run that diverged says so."""
     shared, task = ray.put(workspace), _unlearn.options(max_retries=3, **options)
     new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),

@@ -77,7 +77,7 @@ class Production:
         """Write the proof of each request that `last` is about, and attach it to the run of its model."""
         for request in last.requests:
             write_proof(self.ledger.history, request, self.proofs, self.experiment.record.environment)
-            made = self.ledger.history.requests[request].finished.content.get("model")
+            made = self.ledger.history.requests[request].outcome.content.get("model")
             if made is not None:
                 self.registry.attach(made["run"], self.proofs / request)
 
@@ -87,7 +87,7 @@ class Production:
         waiting = history.of("accepted")
         if not waiting:
             return None
-        finished = waiting[-1].finished
+        finished = waiting[-1].outcome
         made = finished.content["model"]
         self.registry.promote(made["version"])
         say(f"  {self.registry.address} is version {made['version']} now")
@@ -130,10 +130,11 @@ class Production:
     def _judge(self, history: History, begun: Entry, models: Models, made: Unlearned) -> dict[str, Any]:
         evidence, rows = models.evidence, made.run.case.rows
         workspace = evidence.workspace
-        logits = [read_logits(workspace, unit, "the model") for unit in (models.originals[0].unit, made.run.unit)]
-        before, after = (evidence.scores(one, rows) for one in logits)
+        earlier, later = (read_logits(workspace, unit, "the model")
+                          for unit in (models.originals[0].unit, made.run.unit))
+        before, after = (evidence.scores(logits, rows) for logits in (earlier, later))
         scores = {term: after[term] for term in SEEN}
-        scores["test_accuracy_lost"] = history.opened.content["original"]["test_accuracy"] - after["test_accuracy"]
+        scores["test_accuracy_lost"] = history.original["test_accuracy"] - after["test_accuracy"]
         if made.run.case.target is not None:
             scores["average_gap"] = average_gap(after, made.run.case.target)
             self._warn(scores["average_gap"], begun.content["expected_gap"])
@@ -143,7 +144,7 @@ class Production:
                      (("forget_test_auc", split.unseen), ("forget_retain_auc", split.retain))}
         for request in begun.requests:
             (self.proofs / request).mkdir(parents=True, exist_ok=True)
-            write_whole(self.proofs / request / FIGURE, confidence_picture(*logits, evidence.labels, split))
+            write_whole(self.proofs / request / FIGURE, confidence_picture(earlier, later, evidence.labels, split))
         run = log_model(self.experiment.record, key=f"{made.run.unit.digest}-{begun.content['step']}",
                         name=f"step {begun.content['step']}: {', '.join(begun.requests)}", unit=made.run.unit,
                         tags={"stage": "request", "requests": ", ".join(begun.requests), "ledger": begun.digest,
@@ -173,7 +174,7 @@ class Production:
     @property
     def _original(self) -> Trained:
         """The first original of the ledger."""
-        kept = self.ledger.history.opened.content["original"]
+        kept = self.ledger.history.original
         return Trained("original", Unit(kept["unit"]["kind"], kept["unit"]["inputs"]), kept["weights"], 0.0)
 
     def _current(self, history: History) -> Trained:
@@ -183,11 +184,11 @@ class Production:
             UserError: there is no alias any more, or it points to a model that is not the ledger's last.
         """
         version = self.registry.current()
-        if version is None and history.promoted is None:
-            version = self._register_original()
-        if version is None:
+        if version is None and history.promoted is not None:
             raise UserError(f"{self.registry.address}: no version has this alias any more; give it to version "
                             f"{history.promoted.content['version']}, which the ledger says is in production")
+        if version is None:
+            version = self._register_original()
         place = f"models:/{self.registry.name}/{version}"
         found = read_checkpoint(place, self.registry.uri, self.experiment.workspace.new_model(0))
         if (weights := checkpoint.digest(found.state)) != history.weights:
@@ -199,17 +200,18 @@ class Production:
 
     def _register_original(self) -> str:
         original = self._original
-        tags = {"stage": "request", "method": "original", "weights": original.weights}
+        weights = original.weights or ""
+        tags = {"stage": "request", "method": "original", "weights": weights}
         run = log_model(self.experiment.record, key=f"production-{original.unit.digest}", name="original in production",
                         unit=original.unit, tags=tags, params={}, metrics={})
-        version = self.registry.register(run, {"weights": original.weights})
+        version = self.registry.register(run, {"weights": weights})
         self.registry.promote(version)
         say(f"  {self.registry.address} is version {version}, the original of the sweep")
         return version
 
 
 def _version(asked: Asked) -> str:
-    return asked.finished.content["model"]["version"]
+    return asked.outcome.content["model"]["version"]
 
 
 def _said(rows: Sequence[RowId]) -> dict[str, Any]:

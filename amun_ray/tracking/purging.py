@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,10 +136,12 @@ class Archive:
     def _store(self) -> Any:
         return _get_store(self.uri)
 
+    def _logged_models(self, experiments: list[str], token: str | None) -> Any:
+        return self._client.search_logged_models(experiments, page_token=token)
+
     def _models(self, experiments: list[str]) -> Iterator[Any]:
         for start in range(0, len(experiments), 20):
-            yield from self._paged(lambda token, some=experiments[start:start + 20]:
-                                   self._client.search_logged_models(some, page_token=token))
+            yield from self._paged(partial(self._logged_models, experiments[start:start + 20]))
         for name in self._deleted_models():
             with _absent_is_well():
                 yield self._store.get_logged_model(name, allow_deleted=True)

@@ -263,7 +263,7 @@ class Tracker:
         for alias in (ALIAS, *([f"{ALIAS}-{mine.tags[REQUEST]}"] if REQUEST in mine.tags else [])):
             other = self._client.get_model_version(name, held[alias]) if alias in held else None
             stays = other and _why_stay(other.tags, mine.tags)
-            if not stays:
+            if other is None or not stays:
                 self._client.set_registered_model_alias(name, alias, mine.version)
             elif other.version != mine.version:
                 self._say(f"MLflow: models:/{name}@{alias} stays version {other.version}, {stays}; the model of this "

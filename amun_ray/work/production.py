@@ -49,7 +49,7 @@ def table(plan: Plan, store: Store, history: History) -> list[dict[str, Any]] | 
     """
     first = {} if history.opened is None else history.opened.content["loaded"]
     found = store.result(Unit("tables", plan.identity | first)) if store.exists() else None
-    return found and found["rows"]
+    return None if found is None else found["rows"]
 
 
 def choose(rows: Sequence[Mapping[str, Any]], wanted: str | None) -> Chosen:
@@ -77,6 +77,7 @@ def named_rows(plan: Plan, path: str) -> np.ndarray:
     """
     forget = load_request(path)
     request = replace(plan, sweep=plan.sweep.model_copy(update={"forget": forget})).request
+    assert request is not None, "a file names rows"
     return np.searchsorted(plan.dataset.file_numbers[:plan.dataset.train_size], request.rows)
 
 
@@ -198,9 +199,9 @@ def purge_of(plan: Plan, output: Path, tracking: str, history: History, request:
     if asked.promoted is None:
         raise UserError(f"--purge {request}: it is {asked.state}; a request is purged when the model that forgot it is "
                         "in production")
-    original = history.opened.content["original"]["weights"]
+    original = history.original["weights"]
     earlier = [entry.content["model"] for entry in history.entries[:asked.promoted.number] if entry.kind == "promoted"]
-    kept = {history.weights, *(one.finished.content["model"]["weights"] for one in history.of("accepted")),
+    kept = {history.weights, *(one.outcome.content["model"]["weights"] for one in history.of("accepted")),
             *(() if plan.sweep.requests.adaptive else (original,))}
     steps = [dataset_rows(plan.dataset, [row for one in history.requests.values() for row in one.rows
                                          if one.received.number < entry.number])
