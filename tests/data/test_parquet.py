@@ -304,3 +304,10 @@ def test_files_that_hold_something_else_are_named(tmp_path, pair):
         (tmp_path / "a.parquet").write_bytes(content)
         with pytest.raises(UserError, match=f"a.parquet: {message}"):
             load_parquet(train=tmp_path / "a.parquet", test=pair["test"])
+
+
+def test_a_part_of_the_file_in_which_no_row_was_chosen_is_passed_over(write, png, colours, pair):
+    train = write("parts.parquet", [png(image) for image in colours[:6]], [0, 1, 2, 0, 1, 2], row_group=1)
+    for seed in range(4):
+        dataset = load_parquet(train=train, test=pair["test"], train_size=1, seed=seed, classes=3)
+        np.testing.assert_array_equal(dataset.pixels[0], colours[dataset.file_rows[0]].transpose(2, 0, 1))
