@@ -123,7 +123,7 @@ def _within(source: str | os.PathLike, system: fs.FileSystem, path: str, *, fold
     if mixed := _mixed(paths):
         raise UserError(f"{source}: holds several splits: {mixed}; name one of them by a pattern or a list, e.g. "
                         f"{os.path.join(source, 'train-*.parquet') if folder else 'train-*.parquet'}")
-    return sorted(paths, key=_natural)
+    return sorted(paths, key=natural)
 
 
 def _listing(system: fs.FileSystem, folder: str) -> list[str]:
@@ -150,7 +150,7 @@ def _order(source: str | os.PathLike, paths: Sequence[str]) -> list[str]:
     return []
 
 
-def _natural(path: str) -> tuple[list[str | int], str]:
+def natural(path: str) -> tuple[list[str | int], str]:
     """A key by which part.2 comes before part.10: texts and numbers in turn; then the path, for 2 and 02."""
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path))], path
 

@@ -1,5 +1,6 @@
 """Image classification data from parquet: a column of encoded images and a column of labels, streamed and decoded."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from amun_ray.base.errors import UserError, first_line
+from amun_ray.data.assemble import Classes, Images, assembled, listing, reading_of
 from amun_ray.data.columns import BROKEN, listed, open_parquet, read_column
 from amun_ray.data.dataset import Dataset, seeded_subset
 from amun_ray.data.files import File, Source, find_files
@@ -16,7 +18,6 @@ from amun_ray.data.labels import Column, number_labels
 
 BATCH_ROWS = 1024  # encoded images held in memory at a time
 ROWS_AT_LEAST = 10**6  # a file of fewer bytes than rows holds no images, unless they are few
-FILES_SHOWN = 40  # lines of a plan
 
 
 class Table(NamedTuple):
@@ -33,7 +34,9 @@ class Table(NamedTuple):
 
 def load_parquet(
     *, train: Source, test: Source, image_column: str | None = None, label_column: str = "label",
-    classes: int | None = None, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+    classes: int | None = None, resize: int | None = None, center_crop: int | None = None,
+    interpolation: str = "bilinear", on_error: str = "stop", train_size: int | None = None,
+    test_size: int | None = None, seed: int = 0,
 ) -> Dataset:
     """Training and test set from parquet files.
 
@@ -47,6 +50,7 @@ def load_parquet(
             None takes the only column of such a type.
         label_column: column of integers, or of names of classes, which are numbered in sorted order.
         classes: number of classes; None takes the largest training label + 1.
+        resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
         train_size, test_size: so many random rows of each (`seed` decides which), in file order; None takes all.
         seed: decides the subsets.
 
@@ -55,28 +59,22 @@ def load_parquet(
 
     Raises:
         UserError: files that are missing, incomplete or no parquet; no image or label column (the columns are listed);
-            labels as `labels.number_labels`; an image that cannot be decoded, has another size than the others or more
-            than 8 bits per channel (file and row are named, rows count from 0).
+            labels as `labels.number_labels`; images that cannot be decoded, or have several sizes (file and row are
+            named, rows count from 0).
     """
+    reading = reading_of(resize, center_crop, interpolation, on_error)
     notes: list[str] = []
-    tables = {part: _open(source, image_column, label_column, notes)
-              for part, source in (("train", train), ("test", test))}
-    columns = [[Column(table.file, table.labels) for table in tables[part]] for part in tables]
-    numbered = number_labels(*columns, classes)
-    available = {part: sum(map(len, tables[part])) for part in tables}
-    rows = {part: seeded_subset(available[part], size, f"{part}_size", seed)
-            for part, size in (("train", train_size), ("test", test_size))}
-    labels = np.concatenate([np.concatenate(numbers)[rows[part]]
-                             for part, numbers in (("train", numbered.train), ("test", numbered.test))])
-    with ImageStack(len(labels), "parquet") as stack:
-        filled = 0
-        for part in tables:
-            filled = _fill(stack, filled, tables[part], rows[part])
-    said = [line for part, what in (("train", "training"), ("test", "test"))
-            for line in _described(what, tables[part], rows[part], f"{part}_size")]
-    return Dataset("parquet", stack.pixels, labels, len(rows["train"]), numbered.classes,
-                   notes=(*said, *notes, *numbered.notes), file_rows=np.concatenate([*rows.values()]),
-                   file_train_size=available["train"], class_names=numbered.names)
+    tables = [_open(source, image_column, label_column, notes) for source in (train, test)]
+    numbered = number_labels(*([Column(table.file, table.labels) for table in part] for part in tables), classes)
+    images, said = [], []
+    for part, labels, what, key, size in zip(tables, (numbered.train, numbered.test), ("training", "test"),
+                                             ("train_size", "test_size"), (train_size, test_size), strict=True):
+        available = sum(map(len, part))
+        rows = seeded_subset(available, size, key, seed)
+        images.append(Images(rows, np.concatenate(labels)[rows], available, partial(_fill, part, rows)))
+        said += listing(what, [(table.file, len(table)) for table in part], len(rows), available, key)
+    return assembled("parquet", *images, Classes(numbered.classes, numbered.names), reading,
+                     [*said, *notes, *numbered.notes])
 
 
 def read_further(source: Source, column: str) -> pa.ChunkedArray:
@@ -120,21 +118,6 @@ def _open_file(file: File, image_column: str | None, label_column: str) -> Table
     return Table(file, opened, image, read_column(opened, file, label_column))
 
 
-def _described(what: str, tables: list[Table], rows: np.ndarray, setting: str) -> list[str]:
-    """Each file with its range of rows, as a plan prints them; the middle of a long list is left out."""
-    lines, start = [], 0
-    for table in tables:
-        rows_of_it = f"rows {start}..{start + len(table) - 1}" if len(table) else "no rows"
-        lines.append(f"{what:<11} {table.file}: {rows_of_it}")
-        start += len(table)
-    if len(lines) > FILES_SHOWN:
-        half = FILES_SHOWN // 2
-        lines[half:-half] = [f"{what:<11} ... {len(lines) - 2 * half} more files ..."]
-    if len(rows) < start:
-        lines.append(f"{what:<11} {len(rows)} of these {start} rows (data.{setting}); each keeps its number")
-    return lines
-
-
 def _image_column(schema: pa.Schema, file: File, wanted: str | None, columns: str) -> str:
     """The image column: `wanted` if it is one, else the only one there is."""
     candidates = [field.name for field in schema if _holds_images(field.type)]
@@ -165,21 +148,19 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def _fill(stack: ImageStack, filled: int, tables: list[Table], rows: np.ndarray) -> int:
-    """Decode the images of `rows` (sorted, counted over all `tables`) into the stack from row `filled` on."""
+def _fill(tables: list[Table], rows: np.ndarray, stack: ImageStack, start: int) -> None:
+    """Decode the images of `rows` (rising, counted over all `tables`) into the stack from row `start` on."""
     before = 0  # rows of earlier files
     for table in tables:
-        after = before + len(table)
-        low, high = np.searchsorted(rows, (before, after))
-        filled = _fill_from(stack, filled, table, rows[low:high] - before)
-        before = after
-    return filled
+        low, high = np.searchsorted(rows, (before, before + len(table)))
+        _fill_from(stack, start + int(low), table, rows[low:high] - before)
+        before += len(table)
 
 
-def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -> int:
-    """Decode the images of `rows` (sorted, of this file) into the stack from row `filled` on; the next free row."""
+def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -> None:
+    """Decode the images of `rows` (rising, of this file) into the stack from row `filled` on."""
     if not rows.size:
-        return filled
+        return
     end = filled + len(rows)
     start = 0  # row of the file at which a batch begins
     try:
@@ -197,7 +178,6 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
         raise UserError(f"{table.file}: row {start} or later cannot be read: {first_line(error)}") from error
     if filled != end:
         raise UserError(f"{table.file}: {start} images, but {len(table)} labels")
-    return filled
 
 
 def _encoded(column: pa.Array) -> pa.Array:
