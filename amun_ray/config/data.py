@@ -17,31 +17,34 @@ class Data(Strict):
     """Which dataset: a name of the table of datasets, or one of your own."""
     train: Files | None = None
     """The training images. Parquet: a file, folder, pattern (train-*.parquet) or URI, or a list of these. folder: a
-    folder that has a folder of pictures for each class."""
+    folder that has a folder of pictures for each class. huggingface: the name of a split, `train` if not given."""
     test: Files | None = None
-    """The test images, as `train`."""
+    """The test images, as `train`; of huggingface `test`, or `validation`, if not given."""
+    path: str | None = None
+    """huggingface only: a folder that `save_to_disk` wrote, or one of parquet files named by split."""
     test_share: Fraction | None = None
     """folder only: without `test`, this random share of the training pictures is for testing; 0.2 if not given."""
     resize: PositiveInt | None = None
-    """folder and parquet: scale each picture so that its shorter side has so many pixels."""
+    """folder, parquet and huggingface: scale each picture so that its shorter side has so many pixels."""
     center_crop: PositiveInt | None = None
-    """folder and parquet: cut so many pixels, width and height, out of the middle of each picture."""
+    """folder, parquet and huggingface: cut so many pixels, width and height, out of the middle of each picture."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
-    """folder and parquet: how pixels are computed in `resize`, always antialiased; bilinear if not given."""
+    """folder, parquet and huggingface: the filter of `resize`, always antialiased; bilinear if not given."""
     on_error: Literal["stop", "skip"] | None = None
-    """folder and parquet: what becomes of pictures that cannot be decoded; stop if not given, skip leaves them out."""
+    """folder, parquet and huggingface: whether pictures that cannot be decoded `stop` the sweep, or are left out."""
     root: str | None = None
     """cifar10 and cifar100: the folder that the set is downloaded to."""
     image_column: str | None = None
-    """Parquet only: the column of whole image files; found by its type if not given."""
+    """parquet and huggingface: the column of whole image files; found by its type if not given."""
     label_column: str | None = None
-    """Parquet only: the column of class numbers, counted from 0, or of names, numbered in sorted order."""
+    """parquet and huggingface: the column of class numbers, or of names; the only one with the feature ClassLabel, or
+    `label`, if not given."""
     train_size: PositiveInt | None = None
     """Use a random subset of the training images, of this size."""
     test_size: PositiveInt | None = None
     """Use a random subset of the test images, of this size."""
     classes: Annotated[int, Field(gt=0, le=100_000)] | None = None
-    """Parquet only: the number of classes; the largest label + 1 if not given."""
+    """parquet and huggingface: the number of classes; as many as have names, or as there are labels, if not given."""
     seed: int | None = None
     """Decides the random subsets."""
     options: dict[str, Any] = Field(default_factory=dict)

@@ -17,7 +17,7 @@ from amun_ray.data.columns import listed, quoted
 from amun_ray.data.dataset import Dataset, permutation, seeded_subset
 from amun_ray.data.files import SPLITS, natural
 from amun_ray.data.images import ImageStack
-from amun_ray.data.labels import CLASSES_SHOWN
+from amun_ray.data.labels import class_list
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
            ".jp2", ".j2k", ".avif")
@@ -191,7 +191,7 @@ def _ignored(found: Sequence[Found]) -> list[str]:
 
 def class_notes(names: Sequence[str]) -> list[str]:
     """What a plan says of the names of the classes and their order."""
-    notes = [f"classes     {listed([f'{number} {name}' for number, name in enumerate(names)], CLASSES_SHOWN)}"]
+    notes = [class_list(names)]
     if list(names) != sorted(names):
         notes.append("order       of classes: by the numbers in their names; ImageFolder of torchvision sorts as text")
     return notes

@@ -1,39 +1,43 @@
 """Image classification data from parquet: a column of encoded images and a column of labels, streamed and decoded."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from amun_ray.base.errors import UserError, first_line
+from amun_ray.data.arrow import Opened, class_labels, open_table
 from amun_ray.data.assemble import Classes, Images, assembled, listing, reading_of
 from amun_ray.data.columns import BROKEN, listed, open_parquet, read_column
 from amun_ray.data.dataset import Dataset, seeded_subset
 from amun_ray.data.files import File, Source, find_files
 from amun_ray.data.images import ImageStack
 from amun_ray.data.labels import Column, number_labels
+from amun_ray.data.picture import Reading
 
 BATCH_ROWS = 1024  # encoded images held in memory at a time
+LABEL = "label"
 ROWS_AT_LEAST = 10**6  # a file of fewer bytes than rows holds no images, unless they are few
 
 
 class Table(NamedTuple):
-    """One parquet file of a data set, of which the labels are in memory and the images are not."""
+    """One file of a data set, of which the labels are in memory and the images are not."""
 
     file: File
-    opened: pq.ParquetFile
+    opened: Opened
     image: str  # name of the image column
     labels: pa.ChunkedArray
+    names: tuple[str, ...]  # of the classes, where the file has them
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def load_parquet(
-    *, train: Source, test: Source, image_column: str | None = None, label_column: str = "label",
+    *, train: Source, test: Source, image_column: str | None = None, label_column: str | None = None,
     classes: int | None = None, resize: int | None = None, center_crop: int | None = None,
     interpolation: str = "bilinear", on_error: str = "stop", train_size: int | None = None,
     test_size: int | None = None, seed: int = 0,
@@ -48,8 +52,9 @@ def load_parquet(
             local paths or URIs. Rows count over the files in their order.
         image_column: column of images, binary or a struct with the field `bytes` (a whole JPEG, PNG, ... file each);
             None takes the only column of such a type.
-        label_column: column of integers, or of names of classes, which are numbered in sorted order.
-        classes: number of classes; None takes the largest training label + 1.
+        label_column: column of integers, or of names of classes, see `labels.number_labels`; None takes the only one
+            with Hugging Face's feature ClassLabel, which has the names of the classes, else `label`.
+        classes: number of classes; None takes as many as there are names, or different labels.
         resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
         train_size, test_size: so many random rows of each (`seed` decides which), in file order; None takes all.
         seed: decides the subsets.
@@ -63,17 +68,48 @@ def load_parquet(
             named, rows count from 0).
     """
     reading = reading_of(resize, center_crop, interpolation, on_error)
-    notes: list[str] = []
-    tables = [_open(source, image_column, label_column, notes) for source in (train, test)]
-    numbered = number_labels(*([Column(table.file, table.labels) for table in part] for part in tables), classes)
+    found = [find_files(source) for source in (train, test)]
+    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed)
+    return from_files("parquet", [files for files, _ in found], wanted, reading, [*found[0][1], *found[1][1]])
+
+
+class Wanted(NamedTuple):
+    """What of some files makes a data set; the values are the settings of `load_parquet`."""
+
+    image_column: str | None
+    label_column: str | None
+    classes: int | None
+    sizes: tuple[int | None, int | None]
+    seed: int
+
+
+def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, reading: Reading,
+               notes: Sequence[str]) -> Dataset:
+    """The data set in the tables of D and of D_T; raises as `load_parquet`.
+
+    Args:
+        files: of D and of D_T, parquet or arrow.
+        notes: what a plan must say of these.
+    """
+    tables = [[_open_file(file, wanted) for file in part] for part in files]
+    for part in tables:
+        if not any(map(len, part)):
+            raise UserError(f"{part[0].file}: no rows" + (", and none in the files after it" if part[1:] else ""))
+    for table in (*tables[0], *tables[1]):
+        if table.names != tables[0][0].names:
+            raise UserError(f"{table.file}: its classes are {listed(table.names)}, those of {tables[0][0].file} are "
+                            f"{listed(tables[0][0].names)}")
+    names = tables[0][0].names if wanted.classes is None or wanted.classes == len(tables[0][0].names) else ()
+    numbered = number_labels(*([Column(table.file, table.labels) for table in part] for part in tables),
+                             wanted.classes, names)
     images, said = [], []
     for part, labels, what, key, size in zip(tables, (numbered.train, numbered.test), ("training", "test"),
-                                             ("train_size", "test_size"), (train_size, test_size), strict=True):
+                                             ("train_size", "test_size"), wanted.sizes, strict=True):
         available = sum(map(len, part))
-        rows = seeded_subset(available, size, key, seed)
+        rows = seeded_subset(available, size, key, wanted.seed)
         images.append(Images(rows, np.concatenate(labels)[rows], available, partial(_fill, part, rows)))
         said += listing(what, [(table.file, len(table)) for table in part], len(rows), available, key)
-    return assembled("parquet", *images, Classes(numbered.classes, numbered.names), reading,
+    return assembled(name, *images, Classes(numbered.classes, numbered.names), reading,
                      [*said, *notes, *numbered.notes])
 
 
@@ -95,27 +131,20 @@ def read_further(source: Source, column: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for one in read for chunk in one.chunks], read[0].type)
 
 
-def _open(source: Source, image_column: str | None, label_column: str, notes: list[str]) -> list[Table]:
-    """The files at `source` with their labels; UserError unless they hold rows and the two columns."""
-    files, said = find_files(source)
-    notes += said
-    tables = [_open_file(file, image_column, label_column) for file in files]
-    if not any(map(len, tables)):
-        raise UserError(f"{source}: no rows")
-    return tables
-
-
-def _open_file(file: File, image_column: str | None, label_column: str) -> Table:
-    opened = open_parquet(file)
+def _open_file(file: File, wanted: Wanted) -> Table:
+    """A file with its labels; UserError unless it holds the two columns."""
+    opened = open_table(file)
     schema, rows = opened.schema_arrow, opened.metadata.num_rows
     columns = listed([f"{field.name} ({field.type})" for field in schema])
     size = file.system.get_file_info(file.path).size or 0
     if rows > max(size, ROWS_AT_LEAST):
         raise UserError(f"{file}: {rows:,} rows in {size:,} bytes; so many images are not in it")
-    image = _image_column(schema, file, image_column, columns)
-    if label_column not in schema.names:
-        raise UserError(f"{file}: no label column {label_column!r}; columns: {columns}")
-    return Table(file, opened, image, read_column(opened, file, label_column))
+    image = _image_column(schema, file, wanted.image_column, columns)
+    named = class_labels(schema)
+    label = wanted.label_column or (next(iter(named)) if len(named) == 1 else LABEL)
+    if label not in schema.names:
+        raise UserError(f"{file}: no label column {label!r}; columns: {columns}")
+    return Table(file, opened, image, read_column(opened, file, label), named.get(label, ()))
 
 
 def _image_column(schema: pa.Schema, file: File, wanted: str | None, columns: str) -> str:
