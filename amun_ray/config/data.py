@@ -16,8 +16,7 @@ class Data(Strict):
     name: str
     """Which dataset: a name of the table of datasets, or one of your own."""
     train: Files | None = None
-    """The training images. Parquet: a file, folder, pattern (train-*.parquet) or URI, or a list of these. folder: a
-    folder that has a folder of pictures for each class. huggingface: the name of a split, `train` if not given."""
+    """The training images: parquet files, pattern or URI; the folder with a folder for each class; or a split's name."""
     test: Files | None = None
     """The test images, as `train`; of huggingface `test`, or `validation`, if not given."""
     path: str | None = None
@@ -37,8 +36,7 @@ class Data(Strict):
     image_column: str | None = None
     """parquet and huggingface: the column of whole image files; found by its type if not given."""
     label_column: str | None = None
-    """parquet and huggingface: the column of class numbers, or of names; the only one with the feature ClassLabel, or
-    `label`, if not given."""
+    """parquet and huggingface: the column of class numbers or names; that of the feature ClassLabel if not given."""
     train_size: PositiveInt | None = None
     """Use a random subset of the training images, of this size."""
     test_size: PositiveInt | None = None
