@@ -16,7 +16,7 @@ class Data(Strict):
     name: str
     """Which dataset: a name of the table of datasets, or one of your own."""
     train: Files | None = None
-    """The training images: parquet files, pattern or URI; the folder with a folder for each class; or a split's name."""
+    """The training images: parquet files, pattern or URI; a folder of folders of classes; or the name of a split."""
     test: Files | None = None
     """The test images, as `train`; of huggingface `test`, or `validation`, if not given."""
     path: str | None = None
