@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value that changes nothing
-    "data": {"normalize": None},
+    "data": dict.fromkeys(("normalize", "path", "test_share", "resize", "center_crop", "interpolation", "on_error")),
     "model": {"weights": None},
     "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
     "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files")),

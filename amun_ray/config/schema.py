@@ -7,23 +7,19 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from amun_ray import data, models
-from amun_ray.base.names import lookup
+from amun_ray import models
 from amun_ray.base.space import Space
+from amun_ray.config.data import Data
 from amun_ray.config.fields import (
     MOST,
     Count,
-    Files,
     Name,
-    Natural,
-    Normalization,
     Source,
     StorageUri,
     Strict,
@@ -34,65 +30,9 @@ from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.production import Requests
 from amun_ray.config.search import Search
 from amun_ray.config.sections import Attack, Final, Forget, HeldOut, References, Resources, Tracking, Unlearning
-from amun_ray.data.labels import MOST_CLASSES
 from amun_ray.metrics import RmiaSettings
-from amun_ray.training.augment import Augmentation
 from amun_ray.training.recipe import Recipe, named
 from amun_ray.unlearn import Contender, find
-
-
-class Data(Strict):
-    """Which images: a row of DATASETS, its own settings, and the augmentation of training images."""
-
-    name: str
-    """Which dataset: a name of the table of datasets, or one of your own."""
-    train: Files | None = None
-    """Parquet only: the training images: a file, folder, pattern (train-*.parquet) or URI, or a list of these."""
-    test: Files | None = None
-    """Parquet only: the test images, as `train`."""
-    root: str | None = None
-    """cifar10 and cifar100: the folder that the set is downloaded to."""
-    image_column: str | None = None
-    """Parquet only: the column of whole image files; found by its type if not given."""
-    label_column: str | None = None
-    """Parquet only: the column of class numbers, counted from 0, or of names, numbered in sorted order."""
-    train_size: PositiveInt | None = None
-    """Use a random subset of the training images, of this size."""
-    test_size: PositiveInt | None = None
-    """Use a random subset of the test images, of this size."""
-    classes: Annotated[int, Field(gt=0, le=MOST_CLASSES)] | None = None
-    """Parquet only: the number of classes; the largest label + 1 if not given."""
-    seed: int | None = None
-    """Decides the random subsets."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further keyword arguments of a dataset of your own."""
-    crop: Natural = 0
-    """Augmentation in training: random crop after padding by so many pixels."""
-    flip: bool = False
-    """Augmentation in training: mirror half of the images."""
-    normalize: Normalization | None = None
-    """How models normalise pixels; if not given, as loaded weights of timm or Hugging Face need, else by `dataset`."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        lookup(data.DATASETS, name, "dataset")
-        return name
-
-    @model_validator(mode="after")
-    def _fitting(self) -> "Data":
-        data.check(self.name, **self.settings)
-        return self
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the dataset's own function is called with."""
-        return self.model_dump(exclude={"name", "crop", "flip", "normalize", "options"},
-                               exclude_none=True) | self.options
-
-    @property
-    def augmentation(self) -> Augmentation:
-        return Augmentation(crop=self.crop, flip=self.flip)
 
 
 class Model(Strict):

@@ -8,11 +8,15 @@ from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.digits import load_digits
+from amun_ray.data.folder import load_folder
+from amun_ray.data.huggingface import load_huggingface
 from amun_ray.data.parquet import load_parquet
 from amun_ray.data.torchvision_sets import SIZES, load_cifar10, load_cifar100, outline
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": load_digits,
+    "folder": load_folder,
+    "huggingface": load_huggingface,
     "parquet": load_parquet,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,

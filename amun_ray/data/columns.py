@@ -1,6 +1,7 @@
 """How columns of users' parquet files are found and read, with errors that name the file, the column and the row."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,15 @@ STEP = 1024  # rows among which the first bad one is looked for
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 BROKEN = (OSError, ValueError, KeyError, MemoryError, pa.ArrowException)  # what a damaged file makes pyarrow raise
+
+
+class Readable(Protocol):
+    """What is asked of an open file: a parquet file, or one that behaves like it."""
+
+    schema_arrow: pa.Schema
+    metadata: Any
+
+    def read(self, columns: list[str]) -> pa.Table: ...
 
 
 def open_parquet(file: File) -> pq.ParquetFile:
@@ -47,7 +57,7 @@ def compact(opened: pq.ParquetFile, file: File, leaf: str) -> pq.ParquetFile:
     return pq.ParquetFile(file.system.open_input_file(file.path), metadata=opened.metadata, read_dictionary=[leaf])
 
 
-def read_column(opened: pq.ParquetFile, file: File, column: str, what: str) -> pa.ChunkedArray:
+def read_column(opened: Readable, file: File, column: str, what: str) -> pa.ChunkedArray:
     """One whole column of numbers or short texts; `what` is what a message calls a value of it.
 
     Raises:
@@ -61,9 +71,11 @@ def read_column(opened: pq.ParquetFile, file: File, column: str, what: str) -> p
     kind = opened.schema_arrow.field(column).type
     _check_type(kind, file, what)
     try:
-        values = compact(opened, file, column).read(columns=[column]).column(column)
+        values = (compact(opened, file, column) if isinstance(opened, pq.ParquetFile) else opened).read(
+            columns=[column]).column(column)
         if not _holds(value_type(values), TEXTS):
             return values
+        values = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
         longest = max((pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in values.chunks), default=0)
         if longest <= LONGEST:
             return values.cast(pa.string())

@@ -74,7 +74,7 @@ def find_files(source: Source) -> tuple[list[File], list[str]]:
         UserError: nothing is there; a link that leads nowhere; a numbered shard is missing; a folder or glob holds
             several splits (train, test, ...); two files hold the same bytes.
     """
-    listed = [source] if isinstance(source, str | os.PathLike[str]) else list(source)
+    listed = [source] if isinstance(source, str | os.PathLike) else list(source)
     if not listed:
         raise UserError("the list of data files is empty")
     files: list[File] = []
@@ -123,7 +123,7 @@ def _within(source: str | os.PathLike[str], system: fs.FileSystem, path: str, *,
     if mixed := _mixed(paths):
         raise UserError(f"{source}: holds several splits: {mixed}; name one of them by a pattern or a list, e.g. "
                         f"{os.path.join(source, 'train-*.parquet') if folder else 'train-*.parquet'}")
-    return sorted(paths, key=_natural)
+    return sorted(paths, key=natural)
 
 
 def _listing(system: fs.FileSystem, folder: str) -> list[str]:
@@ -150,7 +150,7 @@ def _order(source: str | os.PathLike[str], paths: Sequence[str]) -> list[str]:
     return []
 
 
-def _natural(path: str) -> tuple[list[str | int], str]:
+def natural(path: str) -> tuple[list[str | int], str]:
     """A key by which part.2 comes before part.10: texts and numbers in turn; then the path, for 2 and 02."""
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path))], path
 

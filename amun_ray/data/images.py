@@ -1,166 +1,156 @@
-"""Encoded images (JPEG, PNG, ...) decoded by a thread pool, straight into one preallocated uint8 array."""
+"""Encoded images (JPEG, PNG, ...) decoded by a thread pool into one uint8 array, all of one size."""
 
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
 
-from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.errors import UserError
+from amun_ray.data.picture import AS_STORED, Reading, TooSmall, Undecodable, picture, size_text
 
-CHUNK = 64  # images per task: large enough that handing out tasks costs nothing
-EIGHT_BIT_GREY = ("L", "LA", "1")
-WIDE_MODES = ("I", "F")  # 32-bit integers and floats; "I;16" and its kind begin with "I" too
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # PIL knows more; EPS runs a program
-PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # what may turn a PNG, also behind its pixels
-TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-         8: Image.Transpose.ROTATE_90}  # what sets an image of an EXIF orientation upright
+CHUNK = 16  # images per task: large enough that handing out tasks costs nothing
+AHEAD = 3  # tasks per thread that are handed out before their results are wanted
+ERRORS_SHOWN = 10
 
-
-class Opened(NamedTuple):
-    """An image of which the header was read."""
-
-    image: Image.Image
-    orientation: int  # EXIF's, 1 (upright) to 8
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the upright image."""
-        return self.image.size[::-1] if self.orientation >= 5 else self.image.size
+Encoded = bytes | str | None  # a whole image file, or its path
+Room = Callable[[tuple[int, int, int, int]], np.ndarray]
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class ImageStack:
-    """An array (count, C, H, W) uint8, filled in batches with encoded images of one size.
+    """An array (count, C, H, W) uint8, filled in batches with encoded images that have one size once they are read.
 
-    C is 1 until the first coloured image comes, from then on 3; grey images are repeated over the channels. An image is
-    turned as its EXIF orientation says, as Hugging Face datasets does, and transparency is dropped.
+    C is 1 until the first coloured image comes, from then on 3; grey images are repeated over the channels. On leaving
+    the context, images that could not be decoded are an error or, where the reading says so, gone: `left_out` has their
+    rows, and `pixels` has the others in their order.
 
     Args:
         count: number of images that will come.
         name: what a message calls this data.
+        reading: how an image is made of a file.
+        room: where the array lies, given its shape; in memory if not given.
+        told: called with a number of images when so many more are done.
+
+    Raises:
+        UserError: on leaving, images that cannot be decoded: their number, and the first ten of them.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, reading: Reading = AS_STORED, room: Room | None = None,
+                 told: Callable[[int], object] = bool) -> None:
         self.count = count
         self.name = name
-        self.pixels = np.empty((0, 1, 0, 0), np.uint8)  # until the first image is seen
-        self.size: tuple[int, int] | None = None  # (width, height) of the first image
-        self._pool = ThreadPoolExecutor(_threads())
+        self.reading = reading
+        self.pixels: np.ndarray | None = None
+        self.left_out: list[int] = []
+        self._errors: list[str] = []  # the first few
+        self._room = room or self._memory
+        self._told = told
+        self._pool = ThreadPoolExecutor(threads())
 
     def __enter__(self) -> "ImageStack":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        if kind is None and self.left_out:
+            self._close_ranks()
 
-    def fill(self, start: int, encoded: Sequence[bytes | None], where: Callable[[int], str]) -> None:
+    @property
+    def problems(self) -> str:
+        """The first images that could not be decoded, in words."""
+        more = len(self.left_out) - len(self._errors)
+        return "; ".join(self._errors) + (f"; and {more:,} more" if more else "")
+
+    def fill(self, start: int, encoded: Sequence[Encoded], where: Callable[[int], str]) -> None:
         """Decode `encoded` into the rows from `start` on.
 
         Args:
             start: row of the first image.
-            encoded: whole image files.
+            encoded: whole image files, or their paths.
             where: file and row of the image at a position of `encoded`, for messages.
 
         Raises:
-            UserError: an image that is missing, cannot be decoded, has another size than the first one, or more than
-                8 bits per channel; or all of them together are larger than the memory of this machine.
+            UserError: an image of another size than the first one, or smaller than what is cut out; or all of them
+                together are larger than the memory or the disk of this machine.
         """
-        if not encoded:
+        def read(span: range) -> list[np.ndarray | Undecodable]:
+            return [_read(encoded[position], self.reading) for position in span]
+
+        spans = (range(low, min(low + CHUNK, len(encoded))) for low in range(0, len(encoded), CHUNK))
+        position = 0
+        for found in _in_order(self._pool, read, spans):
+            for one in found:
+                self._place(start + position, one, where(position))
+                position += 1
+            self._told(len(found))
+
+    def _place(self, row: int, found: np.ndarray | Undecodable, where: str) -> None:
+        if isinstance(found, TooSmall):
+            raise UserError(f"{where}: {found}")
+        if isinstance(found, Undecodable):
+            self.left_out.append(row)
+            if len(self._errors) < ERRORS_SHOWN:
+                self._errors.append(f"{where}: {found}")
             return
-        spans = [range(low, min(low + CHUNK, len(encoded))) for low in range(0, len(encoded), CHUNK)]
-        opened: list[Opened] = []
-        for images in self._pool.map(lambda span: [_open(encoded[i], where(i)) for i in span], spans):
-            opened += images
-        for position, image in enumerate(opened):
-            self.size = size = self.size or image.size
-            if image.size != size:
-                raise UserError(f"{where(position)}: image of {_text(image.size)} pixels, but the first one has "
-                                f"{_text(size)}; all images must have one size")
-        self._make_room(*opened[0].size, coloured=any(one.image.mode not in EIGHT_BIT_GREY for one in opened))
-        pixels = self.pixels
+        if self.pixels is None:
+            self.pixels = self._room((self.count, *found.shape))
+        channels, *size = self.pixels.shape[1:]
+        if found.shape[1:] != tuple(size):
+            raise UserError(f"{where}: image of {size_text(found)} pixels, but the first one has "
+                            f"{size_text(self.pixels)}; all images must have one size: {self.reading.cure}")
+        if len(found) > channels:
+            grey, self.pixels = self.pixels, self._room((self.count, len(found), *size))
+            for low in range(0, row, CHUNK):
+                self.pixels[low:min(low + CHUNK, row)] = grey[low:min(low + CHUNK, row)]
+        self.pixels[row] = found
 
-        def decode(span: range) -> None:
-            for position in span:
-                _decode(opened[position], pixels[start + position], where(position))
+    def _close_ranks(self) -> None:
+        """Move the images behind those that are missing up, or refuse where none may be missing."""
+        if not self.reading.skip or self.pixels is None:
+            count = len(self.left_out)
+            hint = "" if self.pixels is None else "; data.on_error: skip leaves out what cannot be decoded"
+            raise UserError(self.problems + hint if count == 1 else
+                            f"{self.name}: {count:,} of {self.count:,} images cannot be decoded{hint}: {self.problems}")
+        kept = np.delete(np.arange(self.count), self.left_out)
+        for to, row in enumerate(kept):
+            if to != row:
+                self.pixels[to] = self.pixels[row]
+        self.pixels = self.pixels[:len(kept)]
 
-        list(self._pool.map(decode, spans))
-
-    def _make_room(self, width: int, height: int, *, coloured: bool) -> None:
-        """Allocate the array, or widen a grey one, once the first coloured image is seen."""
-        channels = 3 if coloured else 1
-        needed, there = self.count * channels * height * width, _memory()
+    def _memory(self, shape: tuple[int, int, int, int]) -> np.ndarray:
+        needed, there = int(np.prod(shape)), _memory()
         if needed > there:
-            raise UserError(f"{self.name}: {self.count:,} images of {width} x {height} pixels need "
+            raise UserError(f"{self.name}: {shape[0]:,} images of {shape[3]} x {shape[2]} pixels need "
                             f"{needed / 2**30:,.1f} GiB, and this machine has {there / 2**30:,.1f}; take some of them "
                             "(train_size, test_size)")
-        if not self.pixels.size:
-            self.pixels = np.empty((self.count, channels, height, width), np.uint8)
-        elif self.pixels.shape[1] < channels:
-            self.pixels = np.repeat(self.pixels, channels, axis=1)
+        return np.empty(shape, np.uint8)
 
 
-def _open(encoded: bytes | None, where: str) -> Opened:
-    """Read the header of one image: size, mode and orientation are known, pixels not yet decoded."""
-    if encoded is None:
-        raise UserError(f"{where}: the image has no bytes; store the whole image file, not its path")
+def _read(encoded: Encoded, reading: Reading) -> np.ndarray | Undecodable:
+    """An image, or why there is none."""
     try:
-        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except Exception as error:  # of damaged bytes PIL's readers raise nearly anything
-        raise _undecodable(error, where) from error
-    if image.mode.startswith(WIDE_MODES) or any(";16" in str(tile[3]) for tile in image.tile):
-        low, high = _range(image, where)
-        raise UserError(f"{where}: the image has more than 8 bits per channel (mode {image.mode}, values "
-                        f"[{low:.4g}, {high:.4g}]); store pixels as 8-bit, 0..255")
-    return Opened(image, _orientation(image, encoded))
+        if isinstance(encoded, str):
+            with open(encoded, "rb") as file:
+                encoded = file.read()
+        return picture(encoded, reading)
+    except OSError as error:
+        return Undecodable(f"the image cannot be read: {error.strerror or error}")
+    except Undecodable as error:
+        return error
 
 
-def _orientation(image: Image.Image, encoded: bytes) -> int:
-    """EXIF's orientation; 1 where there is none, none that can be read, or where PIL sets the image upright itself."""
-    if image.format == "TIFF" or (image.format == "PNG" and not any(mark in encoded for mark in PNG_EXIF)):
-        return 1
-    try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # EXIF that is damaged says nothing
-        return 1
-    return found if found in TURNS else 1
-
-
-def _decode(opened: Opened, out: np.ndarray, where: str) -> None:
-    """Decode an image into `out` (C, H, W)."""
-    try:
-        image = opened.image
-        if opened.orientation != 1:
-            image = image.transpose(TURNS[opened.orientation])
-        out[:] = _pixels(image, "L" if len(out) == 1 else "RGB")
-    except Exception as error:
-        raise _undecodable(error, where) from error
-
-
-def _pixels(image: Image.Image, mode: str) -> np.ndarray:
-    """(C, H, W) uint8, or (H, W) for grey, of an image converted to `mode`."""
-    if image.mode != mode:
-        image = image.convert(mode)
-    array = np.asarray(image)
-    return array if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def _range(image: Image.Image, where: str) -> tuple[float, float]:
-    """Smallest and largest value of an image whose depth is wrong."""
-    try:
-        values = np.asarray(image)
-    except Exception as error:
-        raise _undecodable(error, where) from error
-    return float(values.min()), float(values.max())
-
-
-def _undecodable(error: Exception, where: str) -> UserError:
-    known = f"not an image of a format that is read ({', '.join(FORMATS)})"
-    why = known if isinstance(error, UnidentifiedImageError) else first_line(error)
-    return UserError(f"{where}: the image cannot be decoded: {why}")
+def _in_order(pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """`map` in a pool that is never far ahead of who takes the results, so that these do not pile up."""
+    source = iter(items)
+    running = deque(pool.submit(function, item) for item in islice(source, AHEAD * threads()))
+    while running:
+        yield running.popleft().result()
+        running.extend(pool.submit(function, item) for item in islice(source, 1))
 
 
 def _memory() -> int:
@@ -168,11 +158,7 @@ def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _threads() -> int:
+def threads() -> int:
     """Processors that this process may use; decoding leaves the interpreter's lock for its larger part."""
     available = getattr(os, "sched_getaffinity", None)
     return len(available(0)) if available else os.cpu_count() or 1
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"

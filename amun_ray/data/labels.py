@@ -14,7 +14,6 @@ from amun_ray.data.columns import TEXTS, listed, quoted, value_type, whole_numbe
 from amun_ray.data.files import File
 
 CLASSES_SHOWN = 20
-MOST_CLASSES = 100_000  # that a config may say
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
 
@@ -35,32 +34,42 @@ class Labels(NamedTuple):
     names: tuple[str, ...] = ()  # of the classes, where the labels are names
 
 
-def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int | None) -> Labels:
-    """The labels as numbers: as they are or, where all of `train` are names, by the sorted order of these.
+def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int | None,
+                  names: Sequence[str] = ()) -> Labels:
+    """The labels as numbers of classes.
+
+    Numbers stay as they are where they count from 0 without gaps, or where `classes` or `names` say what they count.
+    Other numbers are mapped by size, and names of classes by their sorted order: the n-th of them is class n.
 
     Args:
-        classes: number of classes; None takes the largest training label + 1, or the number of names.
+        classes: number of classes; None takes the number of names, or of different training labels.
+        names: of the classes, where the files say what their numbers stand for.
 
     Raises:
-        UserError: a label that is missing, no integer, no name of the training set or outside the classes (its file and
-            row are named); labels that leave most of the classes implied by the largest one without an image.
+        UserError: a label that is missing, no integer, none of the training set's or outside the classes (its file and
+            row are named).
     """
-    names = _names(train)
+    written = None if names else _names(train)
     notes: list[str] = []
-    if names is None:
+    if written is None:
         numbers = [[whole_numbers(column.values, column.file, "label") for column in part] for part in (train, test)]
-        if classes is None:
-            classes, notes = _implied(train, numbers[0])
+        if classes is None and not names:
+            classes, names, notes = _mapped(numbers, test)
     else:
-        numbers = [[_positions(column, names) for column in part] for part in (train, test)]
-        classes = len(names) if classes is None else classes
-        notes = [f"classes     {listed([f'{number} {name}' for number, name in enumerate(names)], CLASSES_SHOWN)}"]
+        numbers, names = [[_positions(column, written) for column in part] for part in (train, test)], written
+    classes = len(names) if classes is None else classes
     for column, labels in zip((*train, *test), (*numbers[0], *numbers[1]), strict=True):
         outside = np.flatnonzero((labels < 0) | (labels >= classes))
         if outside.size:
             raise UserError(f"{column.file}: row {outside[0]}: label {labels[outside[0]]} is outside the classes "
                             f"0..{classes - 1}")
-    return Labels(numbers[0], numbers[1], classes, notes, tuple(names or ()))
+    said = [class_list(names)] if names else []
+    return Labels(numbers[0], numbers[1], classes, said + notes, tuple(names))
+
+
+def class_list(names: Sequence[str]) -> str:
+    """What a plan says of the names of the classes."""
+    return f"classes     {listed([f'{number} {name}' for number, name in enumerate(names)], CLASSES_SHOWN)}"
 
 
 def _names(train: Sequence[Column]) -> list[str] | None:
@@ -89,23 +98,24 @@ def _positions(column: Column, names: list[str]) -> np.ndarray:
     return found.to_numpy().astype(np.int64)
 
 
-def _implied(train: Sequence[Column], numbers: Sequence[np.ndarray]) -> tuple[int, list[str]]:
-    """The number of classes up to the largest label, and a warning of those that no training image has."""
-    present = np.unique(np.concatenate([np.unique(labels) for labels in numbers]))
-    if not present.size or present[0] < 0:
-        return 1 + int(present.max(initial=0)), []  # no label at all, or a negative one, which is refused as such
-    classes = 1 + int(present[-1])
-    empty = classes - len(present)
-    if 2 * empty > classes:
-        at = next(file for file, labels in enumerate(numbers) if labels.size and labels.max() == present[-1])
-        meant = f", or say data.classes: {classes} if it is meant" if classes <= MOST_CLASSES else ""
-        raise UserError(f"{train[at].file}: row {numbers[at].argmax()}: label {present[-1]} implies {classes:,} "
-                        f"classes, of which {empty:,} have no training image; number the labels from 0 without gaps or "
-                        f"remove such rows{meant}")
-    if not empty:
-        return classes, []
-    absent = np.setdiff1d(np.arange(classes), present)
-    shown = ", ".join(map(str, absent[:5])) + (", ..." if empty > 5 else "")
-    hint = "if the labels count from 1, subtract 1; " if absent[0] == 0 else ""
-    return classes, [f"warning: no training image has label {shown} of 0..{classes - 1}: {empty} class(es) for nobody; "
-                     f"{hint}data.classes: {classes} says that it is meant"]
+def _mapped(numbers: list[list[np.ndarray]], test: Sequence[Column]) -> tuple[int, list[str], list[str]]:
+    """The number of classes, their names and what to say of them; labels with gaps in `numbers` are mapped in place.
+
+    The names are the labels as they were, where any of them is now another number.
+    """
+    values, counts = np.unique(np.concatenate(numbers[0]), return_counts=True)
+    if not values.size or values[0] < 0 or values[-1] == len(values) - 1:
+        return 1 + int(values.max(initial=0)), [], []  # a negative label is refused as such
+    for column, labels in zip(test, numbers[1], strict=True):
+        unknown = np.flatnonzero(~np.isin(labels, values))
+        if unknown.size:
+            raise UserError(f"{column.file}: row {unknown[0]}: no training image has the label {labels[unknown[0]]}; "
+                            "say data.classes if it is meant")
+    for part in numbers:
+        part[:] = [np.searchsorted(values, labels).astype(np.int64) for labels in part]
+    notes = ["labels      have gaps: the classes are numbered by the size of the labels, each called by its label; "
+             f"data.classes: {1 + values[-1]} would leave them as they are"]
+    if single := values[counts == 1].tolist():
+        notes.append(f"warning: one training image alone has the label {listed([str(one) for one in single])}; is it "
+                     "a mistake?")
+    return len(values), [str(value) for value in values], notes

@@ -1,33 +1,37 @@
 """Image classification data from parquet: a column of encoded images and a column of labels, streamed and decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from amun_ray.base.errors import UserError, first_line
-from amun_ray.data.columns import BROKEN, compact, listed, open_parquet, read_column
+from amun_ray.data.arrow import ArrowFile, class_labels, open_table
+from amun_ray.data.assemble import Classes, Images, assembled, listing, reading_of
+from amun_ray.data.columns import BROKEN, Readable, compact, listed, open_parquet, read_column
 from amun_ray.data.dataset import Dataset, seeded_subset
 from amun_ray.data.files import File, Source, find_files
 from amun_ray.data.images import ImageStack
 from amun_ray.data.labels import Column, number_labels
+from amun_ray.data.picture import Reading
 
 BATCH_ROWS, BATCH_BYTES = 1024, 2**26  # encoded images held in memory at a time
 BYTES_AT_LEAST, REPEATED = 2**30, 100  # of images that a file may stand for, and as a multiple of its size
+LABEL = "label"
 ROWS_AT_LEAST = 10**6  # a file of fewer bytes than rows holds no images, unless they are few
-FILES_SHOWN = 40  # lines of a plan
 
 
 class Table(NamedTuple):
-    """One parquet file of a data set, of which the labels are in memory and the images are not."""
+    """One file of a data set, of which the labels are in memory and the images are not."""
 
     file: File
-    opened: pq.ParquetFile
+    opened: Readable
     image: str  # name of the image column
     labels: pa.ChunkedArray
+    names: tuple[str, ...]  # of the classes, where the file has them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,6 +42,11 @@ class Table(NamedTuple):
         One row group after another: pyarrow cannot put the dictionaries of two into one struct.
         """
         struct = pa.types.is_struct(self.opened.schema_arrow.field(self.image).type)
+        if isinstance(self.opened, ArrowFile):  # mapped, as large as what it holds
+            for batch in self.opened.iter_batches(BATCH_ROWS, [self.image]):
+                images = pc.struct_field(batch.column(0), "bytes") if struct else batch.column(0)
+                yield pa.record_batch([images.dictionary_encode()], [self.image])
+            return
         leaf = f"{self.image}.bytes" if struct else self.image
         reader = compact(self.opened, self.file, leaf)
         for group in range(reader.metadata.num_row_groups):
@@ -45,8 +54,10 @@ class Table(NamedTuple):
 
 
 def load_parquet(
-    *, train: Source, test: Source, image_column: str | None = None, label_column: str = "label",
-    classes: int | None = None, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+    *, train: Source, test: Source, image_column: str | None = None, label_column: str | None = None,
+    classes: int | None = None, resize: int | None = None, center_crop: int | None = None,
+    interpolation: str = "bilinear", on_error: str = "stop", train_size: int | None = None,
+    test_size: int | None = None, seed: int = 0,
 ) -> Dataset:
     """Training and test set from parquet files.
 
@@ -58,8 +69,10 @@ def load_parquet(
             local paths or URIs. Rows count over the files in their order.
         image_column: column of images, binary or a struct with the field `bytes` (a whole JPEG, PNG, ... file each);
             None takes the only column of such a type.
-        label_column: column of integers, or of names of classes, which are numbered in sorted order.
-        classes: number of classes; None takes the largest training label + 1.
+        label_column: column of integers, or of names of classes, see `labels.number_labels`; None takes the only one
+            with Hugging Face's feature ClassLabel, which has the names of the classes, else `label`.
+        classes: number of classes; None takes as many as there are names, or different labels.
+        resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
         train_size, test_size: so many random rows of each (`seed` decides which), in file order; None takes all.
         seed: decides the subsets.
 
@@ -68,28 +81,53 @@ def load_parquet(
 
     Raises:
         UserError: files that are missing, incomplete or no parquet; no image or label column (the columns are listed);
-            labels as `labels.number_labels`; an image that cannot be decoded, has another size than the others or more
-            than 8 bits per channel (file and row are named, rows count from 0).
+            labels as `labels.number_labels`; images that cannot be decoded, or have several sizes (file and row are
+            named, rows count from 0).
     """
-    notes: list[str] = []
-    tables = {part: _open(source, image_column, label_column, notes)
-              for part, source in (("train", train), ("test", test))}
-    columns = {part: [Column(table.file, table.labels) for table in tables[part]] for part in tables}
-    numbered = number_labels(columns["train"], columns["test"], classes)
-    available = {part: sum(map(len, tables[part])) for part in tables}
-    rows = {part: seeded_subset(available[part], size, f"{part}_size", seed)
-            for part, size in (("train", train_size), ("test", test_size))}
-    labels = np.concatenate([np.concatenate(numbers)[rows[part]]
-                             for part, numbers in (("train", numbered.train), ("test", numbered.test))])
-    with ImageStack(len(labels), "parquet") as stack:
-        filled = 0
-        for part in tables:
-            filled = _fill(stack, filled, tables[part], rows[part])
-    said = [line for part, what in (("train", "training"), ("test", "test"))
-            for line in _described(what, tables[part], rows[part], f"{part}_size")]
-    return Dataset("parquet", stack.pixels, labels, len(rows["train"]), numbered.classes,
-                   notes=(*said, *notes, *numbered.notes), file_rows=np.concatenate([*rows.values()]),
-                   file_train_size=available["train"], class_names=numbered.names)
+    reading = reading_of(resize, center_crop, interpolation, on_error)
+    found = [find_files(source) for source in (train, test)]
+    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed)
+    return from_files("parquet", [files for files, _ in found], wanted, reading, [*found[0][1], *found[1][1]])
+
+
+class Wanted(NamedTuple):
+    """What of some files makes a data set; the values are the settings of `load_parquet`."""
+
+    image_column: str | None
+    label_column: str | None
+    classes: int | None
+    sizes: tuple[int | None, int | None]
+    seed: int
+
+
+def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, reading: Reading,
+               notes: Sequence[str]) -> Dataset:
+    """The data set in the tables of D and of D_T; raises as `load_parquet`.
+
+    Args:
+        files: of D and of D_T, parquet or arrow.
+        notes: what a plan must say of these.
+    """
+    tables = [[_open_file(file, wanted) for file in part] for part in files]
+    for part in tables:
+        if not any(map(len, part)):
+            raise UserError(f"{part[0].file}: no rows" + (", and none in the files after it" if part[1:] else ""))
+    for table in (*tables[0], *tables[1]):
+        if table.names != tables[0][0].names:
+            raise UserError(f"{table.file}: its classes are {listed(table.names)}, those of {tables[0][0].file} are "
+                            f"{listed(tables[0][0].names)}")
+    names = tables[0][0].names if wanted.classes is None or wanted.classes == len(tables[0][0].names) else ()
+    columns = [[Column(table.file, table.labels) for table in part] for part in tables]
+    numbered = number_labels(columns[0], columns[1], wanted.classes, names)
+    images, said = [], []
+    for part, labels, what, key, size in zip(tables, (numbered.train, numbered.test), ("training", "test"),
+                                             ("train_size", "test_size"), wanted.sizes, strict=True):
+        available = sum(map(len, part))
+        rows = seeded_subset(available, size, key, wanted.seed)
+        images.append(Images(rows, np.concatenate(labels)[rows], available, partial(_fill, part, rows)))
+        said += listing(what, [(table.file, len(table)) for table in part], len(rows), available, key)
+    return assembled(name, images[0], images[1], Classes(numbered.classes, numbered.names), reading,
+                     [*said, *notes, *numbered.notes])
 
 
 def read_further(source: Source, column: str) -> pa.ChunkedArray:
@@ -110,42 +148,20 @@ def read_further(source: Source, column: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for one in read for chunk in one.chunks], read[0].type)
 
 
-def _open(source: Source, image_column: str | None, label_column: str, notes: list[str]) -> list[Table]:
-    """The files at `source` with their labels; UserError unless they hold rows and the two columns."""
-    files, said = find_files(source)
-    notes += said
-    tables = [_open_file(file, image_column, label_column) for file in files]
-    if not any(map(len, tables)):
-        raise UserError(f"{source}: no rows")
-    return tables
-
-
-def _open_file(file: File, image_column: str | None, label_column: str) -> Table:
-    opened = open_parquet(file)
+def _open_file(file: File, wanted: Wanted) -> Table:
+    """A file with its labels; UserError unless it holds the two columns."""
+    opened = open_table(file)
     schema, rows = opened.schema_arrow, opened.metadata.num_rows
     columns = listed([f"{field.name} ({field.type})" for field in schema])
     size = file.system.get_file_info(file.path).size or 0
     if rows > max(size, ROWS_AT_LEAST):
         raise UserError(f"{file}: {rows:,} rows in {size:,} bytes; so many images are not in it")
-    image = _image_column(schema, file, image_column, columns)
-    if label_column not in schema.names:
-        raise UserError(f"{file}: no label column {label_column!r}; columns: {columns}")
-    return Table(file, opened, image, read_column(opened, file, label_column, "label"))
-
-
-def _described(what: str, tables: list[Table], rows: np.ndarray, setting: str) -> list[str]:
-    """Each file with its range of rows, as a plan prints them; the middle of a long list is left out."""
-    lines, start = [], 0
-    for table in tables:
-        rows_of_it = f"rows {start}..{start + len(table) - 1}" if len(table) else "no rows"
-        lines.append(f"{what:<11} {table.file}: {rows_of_it}")
-        start += len(table)
-    if len(lines) > FILES_SHOWN:
-        half = FILES_SHOWN // 2
-        lines[half:-half] = [f"{what:<11} ... {len(lines) - 2 * half} more files ..."]
-    if len(rows) < start:
-        lines.append(f"{what:<11} {len(rows)} of these {start} rows (data.{setting}); each keeps its number")
-    return lines
+    image = _image_column(schema, file, wanted.image_column, columns)
+    named = class_labels(schema)
+    label = wanted.label_column or (next(iter(named)) if len(named) == 1 else LABEL)
+    if label not in schema.names:
+        raise UserError(f"{file}: no label column {label!r}; columns: {columns}")
+    return Table(file, opened, image, read_column(opened, file, label, "label"), named.get(label, ()))
 
 
 def _image_column(schema: pa.Schema, file: File, wanted: str | None, columns: str) -> str:
@@ -178,21 +194,19 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def _fill(stack: ImageStack, filled: int, tables: list[Table], rows: np.ndarray) -> int:
-    """Decode the images of `rows` (sorted, counted over all `tables`) into the stack from row `filled` on."""
+def _fill(tables: list[Table], rows: np.ndarray, stack: ImageStack, start: int) -> None:
+    """Decode the images of `rows` (rising, counted over all `tables`) into the stack from row `start` on."""
     before = 0  # rows of earlier files
     for table in tables:
-        after = before + len(table)
-        low, high = np.searchsorted(rows, (before, after))
-        filled = _fill_from(stack, filled, table, rows[low:high] - before)
-        before = after
-    return filled
+        low, high = np.searchsorted(rows, (before, before + len(table)))
+        _fill_from(stack, start + int(low), table, rows[low:high] - before)
+        before += len(table)
 
 
-def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -> int:
-    """Decode the images of `rows` (sorted, of this file) into the stack from row `filled` on; the next free row."""
+def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -> None:
+    """Decode the images of `rows` (rising, of this file) into the stack from row `filled` on."""
     if not rows.size:
-        return filled
+        return
     end = filled + len(rows)
     start = 0  # row of the file at which a batch begins
     most = max(BYTES_AT_LEAST, REPEATED * table.file.system.get_file_info(table.file.path).size)
@@ -215,7 +229,6 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
         raise UserError(f"{table.file}: row {start} or later cannot be read: {first_line(error)}") from error
     if filled != end:
         raise UserError(f"{table.file}: {start} images, but {len(table)} labels")
-    return filled
 
 
 def _cuts(sizes: np.ndarray) -> np.ndarray:

@@ -223,7 +223,7 @@ UNKNOWN_NAMES = [
     ("model.name=smal_cnn", "model.name: unknown model 'smal_cnn'; did you mean 'small_cnn'? "
                             f"Known: {', '.join(sorted(MODELS))}"),
     ("data.name=digist", "data.name: unknown dataset 'digist'; did you mean 'digits'? "
-                         "Known: cifar10, cifar100, digits, parquet"),
+                         "Known: cifar10, cifar100, digits, folder, huggingface, parquet"),
     ("attack.search.name=pgd_l3", "attack.search: unknown attack 'pgd_l3'; did you mean 'pgd_l2'? "
                                   f"Known: {', '.join(sorted(ATTACKS))}"),
     ("model.name=zzz", f"model.name: unknown model 'zzz'. Known: {', '.join(sorted(MODELS))}"),
@@ -343,7 +343,7 @@ def test_a_name_of_another_form_is_one_line(mine, name):
 def test_several_wrong_settings_of_one_row_are_all_named(mine):
     assert mistakes(mine, "data={name: parquet, flip: true, options: {x: 1}}") == [
         "data: dataset 'parquet' has no setting 'x'. Its settings: train, test, image_column, label_column, classes, "
-        "train_size, test_size, seed",
+        "resize, center_crop, interpolation, on_error, train_size, test_size, seed",
         "data: dataset 'parquet' needs the setting 'train'", "data: dataset 'parquet' needs the setting 'test'"]
     assert mistakes(mine, "model.name=os.path:basename") == [
         f"model: model 'os.path:basename' {rule}" for rule in (

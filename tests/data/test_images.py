@@ -1,6 +1,9 @@
 """What becomes of encoded images: orientation, formats, memory."""
 
 import io
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +11,8 @@ from PIL import EpsImagePlugin, ExifTags, Image, ImageOps, PngImagePlugin
 
 from amun_ray.base.errors import UserError
 from amun_ray.data import images as module
-from amun_ray.data.images import FORMATS, ImageStack
+from amun_ray.data.images import ImageStack
+from amun_ray.data.picture import FORMATS, Reading, Undecodable, picture
 
 UPRIGHT = np.array([[10, 20, 30], [40, 50, 60]], np.uint8)
 
@@ -23,6 +27,16 @@ def saved(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def deep_png(value):
+    """A PNG of 6 x 5 RGB pixels with 16 bits per channel, which PIL cannot write."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 6, 5, 16, 2, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + struct.pack(">H", value) * 18) * 5)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def tagged(orientation):
@@ -110,3 +124,76 @@ def test_more_than_the_memory_is_not_asked_for(monkeypatch):
     monkeypatch.undo()
     with ImageStack(10**12, "photos") as stack, pytest.raises(UserError, match="need 5,587.9 GiB, and this machine"):
         stack.fill(0, [content], "row {}".format)
+
+
+@pytest.mark.parametrize("value", [0, 255, 256, 32_768, 40_000, 65_535])
+def test_of_sixteen_bits_the_upper_eight_are_taken(value):
+    grey = Image.fromarray(np.full((5, 6), value, np.uint16))
+    for content in (saved(grey, "png"), saved(grey, "tiff"), saved(grey, "ppm"), deep_png(value)):
+        assert (decoded(content) == value // 256).all()
+
+
+@pytest.mark.parametrize("kind", ["tiff"])
+@pytest.mark.parametrize("pixels", [np.full((5, 6), 70_000, np.int32), np.full((5, 6), 0.25, np.float32)])
+def test_more_than_sixteen_bits_are_refused(pixels, kind):
+    with pytest.raises(UserError, match="the image has more than 16 bits per channel"):
+        decoded(saved(Image.fromarray(pixels), kind))
+
+
+RED = np.full((5, 6, 3), (200, 30, 60), np.uint8)
+
+
+@pytest.mark.parametrize(("mode", "kind", "wanted"), [
+    ("L", "png", 84), ("LA", "png", 84), ("1", "png", 255), ("RGB", "png", (200, 30, 60)),
+    ("RGBA", "png", (200, 30, 60)), ("P", "png", (200, 30, 60)), ("P", "gif", (200, 30, 60)),
+    ("CMYK", "tiff", (200, 30, 60)), ("RGB", "bmp", (200, 30, 60)), ("RGB", "ppm", (200, 30, 60)),
+    ("RGBA", "webp", (200, 30, 60)),
+])
+def test_every_mode_becomes_grey_or_rgb(mode, kind, wanted):
+    image = Image.fromarray(RED)
+    if mode == "P":
+        image = image.quantize(4)
+    elif mode == "1":
+        image = Image.new("1", image.size, 1)
+    else:
+        image = image.convert(mode)
+    if mode.endswith("A"):
+        image.putalpha(7)  # nearly transparent: the colour stays
+    found = decoded(saved(image, kind, **({"lossless": True, "exact": True} if kind == "webp" else {})))[0]
+    assert len(found) == np.size(wanted)
+    assert (found == np.reshape(wanted, (-1, 1, 1))).all()
+
+
+def test_cmyk_of_a_jpeg_is_what_pil_makes_of_it():
+    content = saved(Image.fromarray(RED).convert("CMYK"), "jpeg")
+    wanted = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(decoded(content)[0], wanted)
+    assert abs(wanted[:, 0, 0].astype(int) - RED[0, 0]).max() < 12
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(40, 31), (31, 40), (16, 16), (9, 50), (20, 17)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_scaling_and_cutting_are_torchvisions(size, interpolation, grey):
+    from torchvision.transforms import InterpolationMode, v2
+    draw = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image = Image.fromarray(draw[..., 0] if grey else draw)
+    made = v2.Compose([v2.Resize(16, InterpolationMode(interpolation)), v2.CenterCrop((13, 13))])
+    wanted = np.atleast_3d(np.asarray(made(image))).transpose(2, 0, 1)
+    np.testing.assert_array_equal(picture(saved(image, "png"), Reading(16, 13, interpolation)), wanted)
+
+
+def test_a_thread_never_decodes_far_ahead(monkeypatch):
+    """Results wait for whoever takes them: beyond those at hand a few chunks, not all of them."""
+    made, taken = [], []
+    with ThreadPoolExecutor(2) as pool:
+        for one in module._in_order(pool, lambda item: made.append(item) or item, range(1000)):
+            taken.append(one)
+            assert len(made) <= len(taken) + module.AHEAD * module.threads()
+    assert taken == list(range(1000))
+
+
+def test_a_line_of_pixels_does_not_become_a_gigabyte():
+    content = saved(Image.new("L", (30_000, 1)), "png")
+    with pytest.raises(Undecodable, match="would become one of 7,680,000 x 256"):
+        picture(content, Reading(256, 224))

@@ -72,29 +72,38 @@ def test_bad_labels_are_named_with_their_file_and_row(train, test, classes, mess
         numbered(train, test, classes)
 
 
-def test_a_class_that_nobody_has_is_said():
-    found = numbered([[1, 2], [3, 1]], [1])
-    assert found.classes == 4
-    (warning,) = found.notes
-    assert warning.startswith("warning: no training image has label 0 of 0..3: 1 class(es) for nobody; if the labels "
-                              "count from 1, subtract 1; data.classes: 4 says")
-    (warning,) = numbered([[0, 1, 3]], [1]).notes
-    assert warning.startswith("warning: no training image has label 2 of 0..3")
-    assert "count from 1" not in warning
-    assert numbered([[1, 2, 3]], [1], classes=4).notes == []  # the user said so
-
-
-@pytest.mark.parametrize(("labels", "message"), [
-    ([*range(10), 255], "0.parquet: row 10: label 255 implies 256 classes, of which 245 have no training image"),
-    ([0, 1_440_764, 1], "0.parquet: row 1: label 1440764 implies 1,440,765 classes, of which 1,440,762 have no"),
-    ([0, 3, 7], "label 7 implies 8 classes, of which 5 have no training image.*data.classes: 8 if it is meant"),
+@pytest.mark.parametrize(("labels", "values"), [
+    ([[1, 2], [3, 1]], [1, 2, 3]), ([[0, 1, 3, 3]], [0, 1, 3]), ([[0, 1_440_764], [7, 7, 0]], [0, 7, 1_440_764]),
+    ([["20", "3"], ["20", "3"]], [3, 20]),
 ])
-def test_labels_that_leave_most_classes_empty_are_refused(labels, message):
-    with pytest.raises(UserError, match=message):
-        numbered([labels], [0])
-    assert numbered([labels], [0], classes=max(labels) + 1).classes == max(labels) + 1
+def test_labels_with_gaps_are_mapped_by_their_size_and_keep_their_names(labels, values):
+    found = numbered(labels, labels[0])
+    for mapped, written in zip((*found.train, *found.test), (*labels, labels[0]), strict=True):
+        assert [values[number] for number in mapped] == [int(one) for one in written]
+    assert found.classes == len(values)
+    assert found.names == tuple(map(str, values))
+    assert found.notes[0] == f"classes     {', '.join(f'{place} {value}' for place, value in enumerate(values))}"
+    assert found.notes[1].startswith("labels      have gaps")
+    whole = numbered([[int(one) for one in part] for part in labels], [0], classes=values[-1] + 1)
+    assert (whole.names, whole.notes, whole.train[0].tolist()) == ((), [], [int(one) for one in labels[0]])
 
 
-def test_half_of_the_classes_may_be_empty():
-    assert numbered([[0, 1, 5, 3]], [0]).classes == 6  # 2 and 4
-    assert numbered([[1, 3]], [1]).classes == 4  # 0 and 2: not most of them
+def test_a_label_with_a_gap_that_one_image_has_is_probably_a_mistake():
+    assert numbered([[*range(10), *range(10), 255]], [0]).notes[-1] == (
+        "warning: one training image alone has the label 255; is it a mistake?")
+    assert "warning" not in " ".join(numbered([[3, 3, 5, 5]], [3]).notes)
+
+
+def test_a_test_label_in_a_gap_is_named():
+    with pytest.raises(UserError, match="0.parquet: row 1: no training image has the label 2; say data.classes"):
+        numbered([[1, 3]], [3, 2])
+
+
+def test_names_that_the_files_give_say_what_the_numbers_are():
+    found = number_labels(columns([0, 2]), columns([1]), None, ("cat", "dog", "eel"))
+    assert (found.classes, found.names, found.train[0].tolist()) == (3, ("cat", "dog", "eel"), [0, 2])
+    assert found.notes == ["classes     0 cat, 1 dog, 2 eel"]
+    with pytest.raises(UserError, match="row 0: label 3 is outside the classes 0..2"):
+        number_labels(columns([3]), columns([1]), None, ("cat", "dog", "eel"))
+    with pytest.raises(UserError, match="row 0: label -1 is outside the classes 0..1"):  # Hugging Face: no label
+        number_labels(columns([0, 1]), columns([-1]), None, ("cat", "dog"))

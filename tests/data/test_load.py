@@ -90,5 +90,6 @@ def test_mistakes_are_named(name, settings, message):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_check_reads_nothing(name):
-    settings = {"digits": {}, "parquet": {"train": "nowhere", "test": "nowhere"}}.get(name, {"root": "nowhere"})
+    settings = {"digits": {}, "folder": {"train": "nowhere"}, "huggingface": {"path": "nowhere"},
+                "parquet": {"train": "nowhere", "test": "nowhere"}}.get(name, {"root": "nowhere"})
     assert check(name, **settings) is DATASETS[name]

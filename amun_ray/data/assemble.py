@@ -1,0 +1,95 @@
+"""From labelled files of images to a Dataset: all decoded, or all but those that cannot be; rows keep their numbers."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.progress import bar
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.images import ImageStack
+from amun_ray.data.picture import FILTERS, Reading
+
+FILES_SHOWN = 40  # lines of a plan
+
+
+class Images(NamedTuple):
+    """The images of D or of D_T, before they are decoded."""
+
+    rows: np.ndarray  # (n,) int64, rising: which rows of the user's files are taken
+    labels: np.ndarray  # (n,) int64
+    available: int  # rows in the user's files
+    fill: Callable[[ImageStack, int], None]  # decode all of them into a stack, from a row of it on
+    paths: Sequence[str] | None = None  # (n,) of each image, relative to its folder, where each is a file
+
+
+class Classes(NamedTuple):
+    """What labels stand for."""
+
+    number: int
+    names: tuple[str, ...] = ()
+
+
+def reading_of(resize: int | None, center_crop: int | None, interpolation: str, on_error: str) -> Reading:
+    """The settings of a dataset as a Reading.
+
+    Raises:
+        UserError: a size below 1, a crop larger than the images, or a word that is not known.
+    """
+    for key, value in (("resize", resize), ("center_crop", center_crop)):
+        if value is not None and value < 1:
+            raise UserError(f"data.{key}: must be at least 1, but got {value}")
+    if resize is not None and center_crop is not None and center_crop > resize:
+        raise UserError(f"data.center_crop: must be at most data.resize ({resize}), but got {center_crop}")
+    words = (("interpolation", interpolation, tuple(FILTERS)), ("on_error", on_error, ("stop", "skip")))
+    for key, word, known in words:
+        if word not in known:
+            raise UserError(f"data.{key}: must be {' or '.join(known)}, but got {word!r}")
+    return Reading(resize, center_crop, interpolation, on_error == "skip")
+
+
+def assembled(name: str, train: Images, test: Images, classes: Classes, reading: Reading,
+              notes: Sequence[str]) -> Dataset:
+    """The dataset of decoded images; where some are left out, the others keep the rows of the user's files.
+
+    Raises:
+        UserError: as `ImageStack`.
+    """
+    count = len(train.rows) + len(test.rows)
+    with bar("decoding", count, "images") as progress, ImageStack(count, name, reading, told=progress.update) as stack:
+        train.fill(stack, 0)
+        test.fill(stack, len(train.rows))
+    kept = np.delete(np.arange(count), stack.left_out)
+    train_size = int(np.searchsorted(kept, len(train.rows)))
+    if not 1 <= train_size < len(kept):
+        raise UserError(f"{name}: no {'test' if train_size else 'training'} image can be decoded: {stack.problems}")
+    assert stack.pixels is not None, "some image was decoded"
+    said = [f"warning: {len(stack.left_out):,} of {count:,} images are left out, since they cannot be decoded: "
+            f"{stack.problems}"] if stack.left_out else []
+    paths = None if train.paths is None or test.paths is None else (*train.paths, *test.paths)
+    return Dataset(name, stack.pixels, np.concatenate([train.labels, test.labels])[kept], train_size, classes.number,
+                   notes=(*notes, *said), file_rows=np.concatenate([train.rows, test.rows])[kept],
+                   file_train_size=train.available, class_names=classes.names,
+                   paths=paths and tuple(paths[row] for row in kept))
+
+
+def listing(what: str, files: Sequence[tuple[object, int]], taken: int, available: int, setting: str) -> list[str]:
+    """Each file or folder with its range of rows, as a plan prints them; the middle of a long list is left out.
+
+    Args:
+        what: the word that each line begins with.
+        files: each with the number of its rows.
+        taken, available: how many rows are taken, of how many.
+        setting: the key that decides that.
+    """
+    lines, start = [], 0
+    for file, rows in files:
+        lines.append(f"{what:<11} {file}: " + (f"rows {start}..{start + rows - 1}" if rows else "no rows"))
+        start += rows
+    if len(lines) > FILES_SHOWN:
+        half = FILES_SHOWN // 2
+        lines[half:-half] = [f"{what:<11} ... {len(lines) - 2 * half} more files ..."]
+    if taken < available:
+        lines.append(f"{what:<11} {taken} of these {available} rows (data.{setting}); each keeps its number")
+    return lines

@@ -1,0 +1,200 @@
+"""Pictures in a folder for each class: the layout of torchvision's ImageFolder, and that of Tiny ImageNet."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import PurePath
+from typing import NamedTuple
+from unicodedata import normalize
+
+import numpy as np
+
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import expanded
+from amun_ray.base.names import suggestion
+from amun_ray.data.assemble import Classes, Images, assembled, listing, reading_of
+from amun_ray.data.columns import listed, quoted
+from amun_ray.data.dataset import Dataset, permutation, seeded_subset
+from amun_ray.data.files import SPLITS, natural
+from amun_ray.data.images import ImageStack
+from amun_ray.data.labels import class_list
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+           ".jp2", ".j2k", ".avif")
+LEFT_BY_SYSTEMS = (".", "__MACOSX", "@eaDir")  # how names begin that are nobody's pictures
+ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet: name, class and box of each picture of `images/`
+TEST_SHARE = 0.2  # of the pictures, for testing, where no folder holds others
+
+
+class Found(NamedTuple):
+    """The pictures of one folder, in the order in which their rows count."""
+
+    root: str
+    paths: list[str]  # relative to `root`, with /
+    classes: list[str]  # of each
+    ignored: Counter[str]  # how many files have endings that no picture has
+
+
+def load_folder(
+    *, train: str | os.PathLike[str], test: str | os.PathLike[str] | None = None, test_share: float | None = None,
+    resize: int | None = None, center_crop: int | None = None, interpolation: str = "bilinear", on_error: str = "stop",
+    train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+) -> Dataset:
+    """Training and test set from folders of pictures, `train/CLASS/.../picture.jpg`.
+
+    The classes are the folders directly in `train`, numbered in natural order: 2 before 10, n01443537 before n01629819.
+    Rows count over the classes in that order, and in each over its pictures in the natural order of their paths.
+
+    Args:
+        train, test: folders of this machine. One that has `val_annotations.txt`, as Tiny ImageNet, is read by that.
+        test_share: without `test`, this share of the pictures in `train` is for testing, 0.2 if not given; `seed`
+            decides which.
+        resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
+        train_size, test_size: so many random rows of each (`seed` decides which), in their order; None takes all.
+        seed: decides the subsets.
+
+    Returns:
+        Dataset with `class_names` and `paths`, the latter relative to `train` and to `test`.
+
+    Raises:
+        UserError: no such folder, or one of another layout; a test class that is no training class; pictures that
+            cannot be decoded, or are of several sizes.
+    """
+    reading = reading_of(resize, center_crop, interpolation, on_error)
+    if test is not None and test_share is not None:
+        raise UserError("data.test_share: a share of data.train is for testing only where there is no data.test")
+    found = _found("train", train)
+    names = sorted(set(found.classes), key=natural)
+    parts = _apart(found, TEST_SHARE if test_share is None else test_share, seed) if test is None else [
+        (one, np.arange(len(one.paths))) for one in (found, _found("test", test))]
+    images, notes = [], []
+    for (one, rows), what, key, size in zip(parts, ("training", "test"), ("train", "test"), (train_size, test_size),
+                                            strict=True):
+        rows = rows[seeded_subset(len(rows), size, f"{key}_size", seed)]
+        images.append(_images(one, rows, names))
+        cut = "test_share" if test is None and size is None else f"{key}_size"
+        folders = [] if test is None and images[1:] else list(_per_class(one).items())
+        notes += listing(what, folders, len(rows), len(one.paths), cut)
+    return assembled("folder", images[0], images[1], Classes(len(names), tuple(names)), reading,
+                     [*notes, *_ignored([one for one, _ in parts[:1 if test is None else 2]]), *class_notes(names)])
+
+
+def _found(setting: str, folder: str | os.PathLike[str]) -> Found:
+    """The pictures below a folder with their classes.
+
+    Raises:
+        UserError: it is no folder of pictures by class; the message says what it is.
+    """
+    if "://" in (root := expanded(os.fspath(folder))):
+        raise UserError(f"data.{setting}: {folder}: a folder of this machine is needed; or use parquet files")
+    if not os.path.isdir(root):
+        raise UserError(f"data.{setting}: {folder}: " + ("a file, not a folder" if os.path.exists(root) else
+                                                         "no such folder"))
+    paths, ignored = _walk(setting, root)
+    if os.path.isfile(os.path.join(root, ANNOTATIONS)):
+        classes = _annotated(root, paths)
+    else:
+        classes = [normalize("NFC", path.split("/")[0]) if "/" in path else "" for path in paths]
+    if alone := [path for path, name in zip(paths, classes, strict=True) if not name]:
+        raise UserError(f"data.{setting}: {folder}: {alone[0]}{f' and {len(alone) - 1:,} more' if alone[1:] else ''} "
+                        "in no folder of a class; CLASS/picture.jpg is expected")
+    if not paths:
+        raise UserError(f"data.{setting}: {folder}: no pictures; CLASS/picture.jpg is expected; endings: "
+                        f"{', '.join(ENDINGS)}")
+    if all(name.lower() in SPLITS for name in classes):
+        raise UserError(f"data.{setting}: {folder}: has folders of splits, {listed(sorted(set(classes)))}, and none of "
+                        "classes; name one of these instead")
+    order = sorted(range(len(paths)), key=lambda row: (natural(classes[row]), natural(paths[row])))
+    return Found(root, [paths[row] for row in order], [classes[row] for row in order], ignored)
+
+
+def _walk(setting: str, root: str) -> tuple[list[str], Counter[str]]:
+    """Every picture below `root`, by its path with /, and the endings of the other files; links are followed once."""
+    paths: list[str] = []
+    ignored: Counter[str] = Counter()
+    seen: set[str] = set()
+    try:
+        for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
+            seen.add(os.path.realpath(folder))
+            folders[:] = [one for one in folders if not one.startswith(LEFT_BY_SYSTEMS)
+                          and os.path.realpath(os.path.join(folder, one)) not in seen]
+            for name in files:
+                if name.startswith(LEFT_BY_SYSTEMS):
+                    continue
+                ending = os.path.splitext(name)[1].lower()
+                if ending in ENDINGS:
+                    paths.append(PurePath(os.path.relpath(os.path.join(folder, name), root)).as_posix())
+                else:
+                    ignored[ending or "no ending"] += 1
+    except OSError as error:
+        raise UserError(f"data.{setting}: {root}: cannot be read: {first_line(error)}") from error
+    return paths, ignored
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _annotated(root: str, paths: Sequence[str]) -> list[str]:
+    """The class of each picture by Tiny ImageNet's list; UserError for a picture that it lacks."""
+    try:
+        with open(os.path.join(root, ANNOTATIONS), encoding="utf-8") as file:
+            lines = [line.rstrip("\n").split("\t") for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{os.path.join(root, ANNOTATIONS)}: cannot be read: {first_line(error)}") from error
+    if wrong := next((number for number, cells in enumerate(lines, 1) if len(cells) < 2), None):
+        raise UserError(f"{os.path.join(root, ANNOTATIONS)}: line {wrong}: a file and its class with a tab between are "
+                        "expected")
+    of = {cells[0]: cells[1] for cells in lines}
+    if lost := next((path for path in paths if path.rpartition("/")[2] not in of), None):
+        raise UserError(f"{os.path.join(root, ANNOTATIONS)}: has no class for {lost}")
+    return [of[path.rpartition("/")[2]] for path in paths]
+
+
+def _apart(found: Found, share: float, seed: int) -> list[tuple[Found, np.ndarray]]:
+    """A random share of the pictures for testing, the others for training; each keeps its row."""
+    count = round(share * len(found.paths))
+    if not 0 < share < 1 or not 0 < count < len(found.paths):
+        raise UserError(f"data.test_share: must leave pictures for training and for testing, but got {share:g} of "
+                        f"{len(found.paths)}")
+    order = permutation(len(found.paths), seed, "test share")
+    return [(found, np.sort(order[count:])), (found, np.sort(order[:count]))]
+
+
+def _images(found: Found, rows: np.ndarray, names: Sequence[str]) -> Images:
+    """The pictures of `rows`, labelled; UserError for a class that is not among `names`."""
+    number = {name: label for label, name in enumerate(names)}
+    if unknown := next((name for name in found.classes if name not in number), None):
+        raise UserError(f"{os.path.join(found.root, unknown)}: {quoted(unknown)} is no class of the training set"
+                        f"{suggestion(unknown, names)} Classes: {listed(names)}")
+    labels = np.array([number[found.classes[row]] for row in rows], np.int64)
+    paths = [found.paths[row] for row in rows]
+    return Images(rows, labels, len(found.paths), partial(_fill, found.root, paths), paths)
+
+
+def _fill(root: str, paths: Sequence[str], stack: ImageStack, start: int) -> None:
+    files = [os.path.join(root, path) for path in paths]
+    stack.fill(start, files, lambda position: files[position])
+
+
+def _per_class(found: Found) -> Counter[str]:
+    """The number of pictures of each class, by its folder, in the order of the rows."""
+    annotated = os.path.isfile(os.path.join(found.root, ANNOTATIONS))
+    return Counter(f"{found.root} of {name}" if annotated else os.path.join(found.root, name)
+                   for name in found.classes)
+
+
+def _ignored(found: Sequence[Found]) -> list[str]:
+    """What a plan says of files that are no pictures."""
+    return [f"ignored     {one.root}: {sum(one.ignored.values()):,} files that are no pictures "
+            f"({listed([f'{count} {ending}' for ending, count in one.ignored.most_common()])})"
+            for one in found if one.ignored]
+
+
+def class_notes(names: Sequence[str]) -> list[str]:
+    """What a plan says of the names of the classes and their order."""
+    notes = [class_list(names)]
+    if list(names) != sorted(names):
+        notes.append("order       of classes: by the numbers in their names; ImageFolder of torchvision sorts as text")
+    return notes

@@ -1,0 +1,122 @@
+"""A folder of Hugging Face `datasets`: what `save_to_disk` writes, or a repository of the hub as it was downloaded."""
+
+import json
+import os
+from typing import Any
+
+from amun_ray.base.errors import UserError, first_line
+from amun_ray.base.files import expanded
+from amun_ray.base.names import suggestion
+from amun_ray.data.assemble import reading_of
+from amun_ray.data.columns import listed
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.files import ENDINGS, SPLITS, File, find_files, locate, natural
+from amun_ray.data.parquet import Wanted, from_files
+
+STATE, DICT = "state.json", "dataset_dict.json"  # of a split that was saved to disk; of a folder of such splits
+TEST_SPLITS = ("test", "validation")  # in the order in which they are taken, where the config names none
+
+
+def load_huggingface(
+    *, path: str | os.PathLike[str], train: str = "train", test: str | None = None, image_column: str | None = None,
+    label_column: str | None = None, classes: int | None = None, resize: int | None = None,
+    center_crop: int | None = None, interpolation: str = "bilinear", on_error: str = "stop",
+    train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+) -> Dataset:
+    """Training and test set from one folder; nothing is downloaded, and the library `datasets` is not needed.
+
+    Args:
+        path: a folder that `DatasetDict.save_to_disk` wrote (arrow files, `dataset_dict.json`), or one of parquet files
+            named by split, such as `data/train-00000-of-00002.parquet`.
+        train, test: names of splits; `test` or, without one, `validation` if not given.
+        image_column, label_column: the columns with the feature `Image` and `ClassLabel` if not given. The names of the
+            latter are those of the classes, as many as it has.
+        classes, resize, center_crop, interpolation, on_error, train_size, test_size, seed: as for `load_parquet`.
+
+    Raises:
+        UserError: no such folder or split; files as `parquet.from_files`.
+    """
+    reading = reading_of(resize, center_crop, interpolation, on_error)
+    root = expanded(os.fspath(path))
+    if not os.path.isdir(root):
+        raise UserError(f"data.path: {path}: no such folder")
+    splits = _saved_splits(root) or _parquet_splits(root)
+    if not splits:
+        raise UserError(f"data.path: {path}: no {DICT}, {STATE} or parquet file; what save_to_disk wrote, or a "
+                        "repository of the hub, is expected")
+    chosen = test or next((name for name in TEST_SPLITS if name in splits), "test")
+    for key, name in (("train", train), ("test", chosen)):
+        if name not in splits:
+            raise UserError(f"data.{key}: {path}: no split {name!r}{suggestion(name, splits)} "
+                            f"Splits: {listed(sorted(splits))}")
+    if train == chosen:
+        raise UserError(f"data.test: {path}: the split {train!r} is the training set")
+    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed)
+    return from_files("huggingface", (splits[train], splits[chosen]), wanted, reading, [])
+
+
+def _saved_splits(root: str) -> dict[str, list[File]]:
+    """The arrow files of each split that was saved to disk; the folder of one split alone has no names."""
+    if os.path.isfile(os.path.join(root, STATE)):
+        raise UserError(f"data.path: {root}: one split; name the folder of the DatasetDict, which has the test split, "
+                        "too")
+    content = _json(os.path.join(root, DICT))
+    names = content.get("splits", []) if content else []
+    return {name: _state_files(os.path.join(root, name)) for name in names}
+
+
+def _state_files(folder: str) -> list[File]:
+    state = _json(os.path.join(folder, STATE))
+    if state is None:
+        raise UserError(f"{os.path.join(folder, STATE)}: missing; the folder is not complete")
+    if state.get("_indices_files") or state.get("_indices_data_files"):
+        raise UserError(f"{folder}: rows were selected, not copied; call flatten_indices() before save_to_disk()")
+    names = [one.get("filename") for one in state.get("_data_files", [])]
+    if not names:
+        raise UserError(f"{os.path.join(folder, STATE)}: names no data files")
+    for name in names:
+        if os.path.basename(str(name)) != name or not os.path.isfile(os.path.join(folder, name)):
+            raise UserError(f"{os.path.join(folder, STATE)}: names {name!r}, which is not in this folder")
+    return [File(*locate(os.path.join(folder, name))) for name in names]
+
+
+def _parquet_splits(root: str) -> dict[str, list[File]]:
+    """The parquet files below a folder by the split in their names, or in those of their folders."""
+    found: dict[str, list[str]] = {}
+    folders = set()
+    for folder, inside, files in os.walk(root):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+                split = _split(name, os.path.relpath(folder, root))
+                found.setdefault(split, []).append(os.path.join(folder, name))
+                folders.add((split, folder))
+    for split, paths in found.items():
+        places = sorted(folder for one, folder in folders if one == split)
+        if len(places) > 1:
+            raise UserError(f"data.path: {root}: the split {split!r} is in several folders, {listed(places)}, one for "
+                            "each configuration; name one of these")
+        paths.sort(key=natural)
+    return {split: find_files(paths)[0] for split, paths in found.items()}
+
+
+def _split(name: str, folder: str) -> str:
+    """The split of a file: the word that its name begins with, else its folder."""
+    word = name.split("-")[0].split(".")[0]
+    if word in SPLITS or folder == ".":
+        return word
+    return os.path.basename(folder)
+
+
+def _json(path: str) -> dict[str, Any] | None:
+    """The content of a file of JSON; None where there is no file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: an object is expected, found {type(content).__name__}")
+    return content

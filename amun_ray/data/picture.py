@@ -1,0 +1,123 @@
+"""One encoded image as an array: which formats are read, how it is turned, what becomes of its mode, its size.
+
+The rules, in this order: an image is turned as its EXIF orientation says; of channels with 16 bits the upper 8 are
+taken; a palette is looked up, CMYK is converted, transparency is dropped; the shorter side becomes `resize` pixels,
+antialiased, and the middle is cut out. But for the turning these are the rules of torchvision's ImageFolder with Resize
+and CenterCrop, so that a model sees what it was trained on. Grey stays grey, as long as all images of a set are.
+"""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from amun_ray.base.errors import first_line
+
+EIGHT_BIT_GREY = ("L", "LA", "1")
+WIDE = "I"  # PIL's 32-bit integers, and with ";16" its 16-bit ones
+SIXTEEN_BIT = ("PNG", "PPM")  # formats whose 32-bit integers, as PIL has them, are 16-bit ones
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # PIL knows more; EPS runs a program
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # what may turn a PNG, also behind its pixels
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}  # what sets an image of an EXIF orientation upright
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+LARGEST = 2 * 89_478_485  # pixels of an image once it is resized; PIL's own limit for one that is opened
+
+
+class Undecodable(Exception):
+    """Why an encoded image is no picture, as a phrase."""
+
+
+class TooSmall(Undecodable):
+    """A picture that is sound, but smaller than what is to be cut out of it."""
+
+
+class Reading(NamedTuple):
+    """How an image is made of a file."""
+
+    resize: int | None = None  # pixels of the shorter side
+    center_crop: int | None = None  # pixels of both sides of what is cut out of the middle
+    interpolation: str = "bilinear"  # a row of FILTERS
+    skip: bool = False  # leave out what cannot be decoded
+
+    @property
+    def cure(self) -> str:
+        """What makes images of several sizes one."""
+        wanted = [f"data.{key}" for key in ("resize", "center_crop") if getattr(self, key) is None]
+        return f"set {' and '.join(wanted)}" if wanted else "this one is an error of ours"
+
+
+AS_STORED = Reading()
+
+
+def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
+    """(C, H, W) uint8 of an image file, C = 1 where it is grey.
+
+    Raises:
+        Undecodable: no bytes; a format that is not read; damaged; channels of more than 16 bits.
+    """
+    if encoded is None:
+        raise Undecodable("the image has no bytes; store the whole image file, not its path")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        turn = _orientation(image, encoded)
+        image = _eight_bit(image)
+        if turn != 1:
+            image = image.transpose(TURNS[turn])
+        array = np.asarray(_sized(image, reading))
+    except Undecodable:
+        raise
+    except Exception as error:  # of damaged bytes PIL's readers raise nearly anything
+        known = f"not an image of a format that is read ({', '.join(FORMATS)})"
+        why = known if isinstance(error, UnidentifiedImageError) else first_line(error)
+        raise Undecodable(f"the image cannot be decoded: {why}") from error
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def size_text(pixels: np.ndarray) -> str:
+    """`width x height` of (..., H, W)."""
+    return f"{pixels.shape[-1]} x {pixels.shape[-2]}"
+
+
+def _orientation(image: Image.Image, encoded: bytes) -> int:
+    """EXIF's orientation; 1 where there is none, none that can be read, or where PIL sets the image upright itself."""
+    if image.format == "TIFF" or (image.format == "PNG" and not any(mark in encoded for mark in PNG_EXIF)):
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # EXIF that is damaged says nothing
+        return 1
+    return found if found in TURNS else 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The image in the mode L where it is grey, else RGB."""
+    mode, kind = image.mode, image.format
+    if mode == "F" or (mode == WIDE and kind not in SIXTEEN_BIT):
+        values = np.asarray(image)
+        raise Undecodable(f"the image has more than 16 bits per channel (mode {mode}, values "
+                          f"[{values.min():.4g}, {values.max():.4g}]); store pixels as 8-bit, 0..255")
+    if mode.startswith(WIDE):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    wanted = "L" if mode in EIGHT_BIT_GREY else "RGB"
+    return image if mode == wanted else image.convert(wanted)
+
+
+def _sized(image: Image.Image, reading: Reading) -> Image.Image:
+    """The image scaled and cut as torchvision's Resize and CenterCrop do it."""
+    if (short := reading.resize) is not None and short != min(image.size):
+        width, height = (int(short * side / min(image.size)) for side in image.size)
+        scaled = width, height
+        if scaled[0] * scaled[1] > LARGEST:
+            raise Undecodable(f"the image of {image.width} x {image.height} pixels would become one of {scaled[0]:,} x "
+                              f"{scaled[1]:,}")
+        image = image.resize(scaled, FILTERS[reading.interpolation])
+    if (side := reading.center_crop) is not None:
+        if side > min(image.size):
+            raise TooSmall(f"the image of {image.width} x {image.height} pixels is smaller than data.center_crop "
+                           f"({side}); set data.resize")
+        left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+        image = image.crop((left, top, left + side, top + side))
+    return image
