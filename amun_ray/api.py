@@ -18,6 +18,7 @@ from amun_ray.attacks import AdversarialRows, AttackSettings
 from amun_ray.base.files import expanded
 from amun_ray.base.names import allow as allow_code
 from amun_ray.base.seeds import derive, generator
+from amun_ray.base.tensors import shared_tensor
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data import load as load_data
@@ -181,4 +182,4 @@ def _trained(network: nn.Module, data: Dataset, rows: np.ndarray, seed: int, aug
 
 def _logits(model: nn.Module, data: Dataset) -> np.ndarray:
     """(N, classes) float32 of every sample."""
-    return metrics.predict(model, torch.from_numpy(data.pixels)).numpy()
+    return metrics.predict(model, shared_tensor(data.pixels)).numpy()

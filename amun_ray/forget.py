@@ -127,7 +127,7 @@ class Desk:
 
     @cached_property
     def plan(self) -> Plan:
-        return sweep.planned(self.config, data.load)
+        return sweep.planned(self.config, data.load, self.output)
 
     @property
     def store(self) -> Store:

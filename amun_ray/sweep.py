@@ -27,7 +27,7 @@ from amun_ray.base.names import allowing
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
-from amun_ray.work.plan import Plan
+from amun_ray.work.plan import Plan, kept_pixels
 from amun_ray.work.preview import show
 
 
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             output = options.output or Path("amun_output", sweep.name)
             if options.dry_run or options.calibrate:
                 with blaming(sweep.own_names):
-                    show(planned(sweep, data.load_for_plan), output, measure=options.calibrate)
+                    show(planned(sweep, data.load_for_plan, output), output, measure=options.calibrate)
             else:
                 run(sweep, output, options.compare)
     except UserError as error:
@@ -88,7 +88,7 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
 
     Returns the rows as in results.json.
     """
-    plan = planned(sweep, data.load)
+    plan = planned(sweep, data.load, output)
     if compare:
         from amun_ray.reporting import paper
 
@@ -109,9 +109,9 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
     return rows
 
 
-def planned(sweep: Sweep, load: Callable[..., Dataset]) -> Plan:
+def planned(sweep: Sweep, load: Callable[..., Dataset], output: Path) -> Plan:
     """The plan of a sweep, checked, with the dataset that `load` returns."""
-    plan = Plan(sweep, load(sweep.data.name, **sweep.data.settings))
+    plan = Plan(sweep, load(sweep.data.name, keep=kept_pixels(sweep, output), **sweep.data.settings))
     plan.check()
     return plan
 

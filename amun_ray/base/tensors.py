@@ -1,8 +1,10 @@
 """Ranges and distances of image batches, checked where a batch comes in; and a model in eval mode for a while."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,13 @@ from amun_ray.base.errors import UserError
 def l2(difference: Tensor) -> Tensor:
     """Euclidean norm of each row of `difference` (N, ...): a tensor (N,), in pixel units."""
     return difference.flatten(1).norm(dim=1)
+
+
+def shared_tensor(array: np.ndarray) -> Tensor:
+    """A tensor over an array that may be read-only, without a copy: nothing may write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def to_unit(pixels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """DATASETS: name -> function that returns a Dataset; `load` is the one way in."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,11 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.data.digits import load_digits
 from amun_ray.data.folder import load_folder
 from amun_ray.data.huggingface import load_huggingface
+from amun_ray.data.keep import Keep
 from amun_ray.data.parquet import load_parquet
 from amun_ray.data.torchvision_sets import SIZES, load_cifar10, load_cifar100, outline
+
+KEEP = "keep"  # the parameter of a dataset that its caller gives, and no config
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": load_digits,
@@ -36,19 +40,26 @@ def check(name: str, **settings: Any) -> Callable[..., Dataset]:
     function = lookup(DATASETS, name, "dataset")
     if not callable(function):
         raise UserError(f"dataset {name!r} must be a callable that returns a Dataset, found {type(function).__name__}")
-    check_arguments(function, settings, f"dataset {name!r}")
+    check_arguments(function, settings, f"dataset {name!r}", [KEEP] if _keeps(function) else [])
     return function
 
 
-def load(name: str, **settings: Any) -> Dataset:
+def _keeps(function: Callable[..., Dataset]) -> bool:
+    """Whether a dataset of ours can lie in a file."""
+    return function in DATASETS.values() and KEEP in inspect.signature(function).parameters
+
+
+def load(name: str, *, keep: Keep | None = None, **settings: Any) -> Dataset:
     """The dataset `name`, read with `settings`; see `check` for both.
+
+    With `keep` the decoded images of folders and tables of files are kept there, and mapped into memory.
 
     Raises:
         UserError: as `check`, or whatever is wrong with the data, in one line.
     """
     function = check(name, **settings)
     try:
-        dataset = function(**settings)
+        dataset = function(**settings, **({KEEP: keep} if _keeps(function) else {}))
     except UserError:
         raise
     except FAILURES as error:
@@ -60,14 +71,14 @@ def load(name: str, **settings: Any) -> Dataset:
     return dataset
 
 
-def load_for_plan(name: str, **settings: Any) -> Dataset:
+def load_for_plan(name: str, *, keep: Keep | None = None, **settings: Any) -> Dataset:
     """`load`, except that nothing is downloaded: a set that is not there yet is replaced by its sizes.
 
     Raises:
         UserError: as `load`.
     """
     if name not in SIZES:
-        return load(name, **settings)
+        return load(name, keep=keep, **settings)
     try:
         return load(name, **settings | {"download": False})
     except UserError:

@@ -1,14 +1,18 @@
 """From labelled files of images to a Dataset: all decoded, or all but those that cannot be; rows keep their numbers."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from amun_ray.base.errors import UserError
+from amun_ray.base.log import say
 from amun_ray.base.progress import bar
 from amun_ray.data.dataset import Dataset
+from amun_ray.data.files import File
 from amun_ray.data.images import ImageStack
+from amun_ray.data.keep import Keep, Left, entry_key
 from amun_ray.data.picture import FILTERS, Reading
 
 FILES_SHOWN = 40  # lines of a plan
@@ -21,6 +25,7 @@ class Images(NamedTuple):
     labels: np.ndarray  # (n,) int64
     available: int  # rows in the user's files
     fill: Callable[[ImageStack, int], None]  # decode all of them into a stack, from a row of it on
+    sources: Sequence[File | str]  # the files that this reads
     paths: Sequence[str] | None = None  # (n,) of each image, relative to its folder, where each is a file
 
 
@@ -49,29 +54,69 @@ def reading_of(resize: int | None, center_crop: int | None, interpolation: str, 
     return Reading(resize, center_crop, interpolation, on_error == "skip")
 
 
-def assembled(name: str, train: Images, test: Images, classes: Classes, reading: Reading,
-              notes: Sequence[str]) -> Dataset:
-    """The dataset of decoded images; where some are left out, the others keep the rows of the user's files.
+class Assembly(NamedTuple):
+    """A data set before its images are decoded; `key` is what they depend on beside their files and `reading`."""
 
-    Raises:
-        UserError: as `ImageStack`.
-    """
-    count = len(train.rows) + len(test.rows)
-    with bar("decoding", count, "images") as progress, ImageStack(count, name, reading, told=progress.update) as stack:
-        train.fill(stack, 0)
-        test.fill(stack, len(train.rows))
-    kept = np.delete(np.arange(count), stack.left_out)
-    train_size = int(np.searchsorted(kept, len(train.rows)))
-    if not 1 <= train_size < len(kept):
-        raise UserError(f"{name}: no {'test' if train_size else 'training'} image can be decoded: {stack.problems}")
-    assert stack.pixels is not None, "some image was decoded"
-    said = [f"warning: {len(stack.left_out):,} of {count:,} images are left out, since they cannot be decoded: "
-            f"{stack.problems}"] if stack.left_out else []
-    paths = None if train.paths is None or test.paths is None else (*train.paths, *test.paths)
-    return Dataset(name, stack.pixels, np.concatenate([train.labels, test.labels])[kept], train_size, classes.number,
-                   notes=(*notes, *said), file_rows=np.concatenate([train.rows, test.rows])[kept],
-                   file_train_size=train.available, class_names=classes.names,
-                   paths=paths and tuple(paths[row] for row in kept))
+    name: str
+    train: Images
+    test: Images
+    classes: Classes
+    reading: Reading
+    notes: Sequence[str]
+    key: Sequence[str] = ()
+
+    def decoded(self, keep: Keep | None = None) -> Dataset:
+        """The dataset; where images are left out, the others keep the rows of the user's files.
+
+        With `keep`, many pixels are mapped from a file there, and not decoded again.
+
+        Raises:
+            UserError: as `ImageStack`.
+        """
+        if keep is None:
+            return self._dataset(*self._decode(None))
+        key = entry_key({"reading": self.reading, "key": list(self.key), "classes": self.classes.number,
+                         "parts": [hashlib.sha256(part.rows.tobytes() + part.labels.tobytes()).hexdigest()
+                                   for part in (self.train, self.test)]},
+                        [*self.train.sources, *self.test.sources])
+        if (kept := keep.find(key)) is not None:
+            dataset = self._dataset(kept.pixels, kept.left)
+            if kept.trusted or dataset.digest == kept.digest:
+                return dataset.knowing(kept.known)
+            say(f"  {dataset.map_path}: not what was written; the images are decoded again")
+        try:
+            pixels, left = self._decode(keep)
+            dataset = self._dataset(pixels, left)
+            kept = keep.put(key, dataset, left)
+        finally:
+            keep.tidy()
+        return dataset if kept is None else self._dataset(kept.pixels, left).knowing(kept.known)
+
+    def _decode(self, keep: Keep | None) -> tuple[np.ndarray, Left]:
+        count = len(self.train.rows) + len(self.test.rows)
+        with bar("decoding", count, "images") as progress, ImageStack(
+                count, self.name, self.reading, None if keep is None else keep.room, progress.update) as stack:
+            self.train.fill(stack, 0)
+            self.test.fill(stack, len(self.train.rows))
+        if stack.pixels is None:
+            raise UserError(f"{self.name}: no image can be decoded: {stack.problems}")
+        return stack.pixels, Left(stack.left_out, stack.problems)
+
+    def _dataset(self, pixels: np.ndarray, left: Left) -> Dataset:
+        train, test = self.train, self.test
+        count = len(train.rows) + len(test.rows)
+        kept = np.delete(np.arange(count), left.rows)
+        train_size = int(np.searchsorted(kept, len(train.rows)))
+        if not 1 <= train_size < len(kept):
+            raise UserError(f"{self.name}: no {'test' if train_size else 'training'} image can be decoded: "
+                            f"{left.problems}")
+        said = [f"warning: {len(left.rows):,} of {count:,} images are left out, since they cannot be decoded: "
+                f"{left.problems}"] if left.rows else []
+        paths = None if train.paths is None or test.paths is None else (*train.paths, *test.paths)
+        return Dataset(self.name, pixels, np.concatenate([train.labels, test.labels])[kept], train_size,
+                       self.classes.number, notes=(*self.notes, *said),
+                       file_rows=np.concatenate([train.rows, test.rows])[kept], file_train_size=train.available,
+                       class_names=self.classes.names, paths=paths and tuple(paths[row] for row in kept))
 
 
 def listing(what: str, files: Sequence[tuple[object, int]], taken: int, available: int, setting: str) -> list[str]:

@@ -1,8 +1,11 @@
 """What a dataset is: one stack of uint8 images in which every index array of the project counts rows."""
 
 import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -10,7 +13,7 @@ import torch
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import generator
 
-STATISTICS_ROWS = 4096  # rows per histogram step; bincount widens to int64, so this bounds the extra memory
+STATISTICS_PIXELS = 2**22  # per histogram step and channel; bincount widens to int64, so this bounds the extra memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +104,17 @@ class Dataset:
         """The shorter side of an image, in pixels: what limits how often a network may halve it."""
         return min(self.pixels.shape[2:])
 
+    @property
+    def map_path(self) -> str | None:
+        """The file that `pixels` is mapped from; None where it lies in memory."""
+        file = self.pixels.filename if isinstance(self.pixels, np.memmap) else None
+        return None if file is None else os.fspath(file)
+
+    def knowing(self, known: Mapping[str, Any]) -> Self:
+        """This dataset, with cached properties that were computed before: `digest`, `first_alike`, `statistics`."""
+        self.__dict__.update(known)
+        return self
+
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) of pixels, labels, train_size and classes; equal contents under two names agree."""
@@ -127,8 +141,9 @@ class Dataset:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, std) of D, one number per channel, for pixels in [0, 1]; exact, since it counts the 256 values."""
         counts = np.zeros((self.channels, 256), np.int64)
-        for start in range(0, self.train_size, STATISTICS_ROWS):
-            block = self.pixels[start:min(start + STATISTICS_ROWS, self.train_size)]
+        step = max(1, STATISTICS_PIXELS // int(np.prod(self.pixels.shape[2:])))
+        for start in range(0, self.train_size, step):
+            block = self.pixels[start:min(start + step, self.train_size)]
             for channel in range(self.channels):
                 counts[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
         values = np.arange(256) / 255

@@ -13,11 +13,12 @@ import numpy as np
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.base.names import suggestion
-from amun_ray.data.assemble import Classes, Images, assembled, listing, reading_of
+from amun_ray.data.assemble import Assembly, Classes, Images, listing, reading_of
 from amun_ray.data.columns import listed, quoted
 from amun_ray.data.dataset import Dataset, permutation, seeded_subset
 from amun_ray.data.files import SPLITS, natural
 from amun_ray.data.images import ImageStack
+from amun_ray.data.keep import Keep
 from amun_ray.data.labels import class_list
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
@@ -39,7 +40,7 @@ class Found(NamedTuple):
 def load_folder(
     *, train: str | os.PathLike[str], test: str | os.PathLike[str] | None = None, test_share: float | None = None,
     resize: int | None = None, center_crop: int | None = None, interpolation: str = "bilinear", on_error: str = "stop",
-    train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+    train_size: int | None = None, test_size: int | None = None, seed: int = 0, keep: Keep | None = None,
 ) -> Dataset:
     """Training and test set from folders of pictures, `train/CLASS/.../picture.jpg`.
 
@@ -53,6 +54,7 @@ def load_folder(
         resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
         train_size, test_size: so many random rows of each (`seed` decides which), in their order; None takes all.
         seed: decides the subsets.
+        keep: where decoded pixels are kept, mapped into memory; None decodes into memory.
 
     Returns:
         Dataset with `class_names` and `paths`, the latter relative to `train` and to `test`.
@@ -76,8 +78,8 @@ def load_folder(
         cut = "test_share" if test is None and size is None else f"{key}_size"
         folders = [] if test is None and images[1:] else list(_per_class(one).items())
         notes += listing(what, folders, len(rows), len(one.paths), cut)
-    return assembled("folder", images[0], images[1], Classes(len(names), tuple(names)), reading,
-                     [*notes, *_ignored([one for one, _ in parts[:1 if test is None else 2]]), *class_notes(names)])
+    notes += [*_ignored([one for one, _ in parts[:1 if test is None else 2]]), *class_notes(names)]
+    return Assembly("folder", images[0], images[1], Classes(len(names), tuple(names)), reading, notes).decoded(keep)
 
 
 def _found(setting: str, folder: str | os.PathLike[str]) -> Found:
@@ -170,11 +172,11 @@ def _images(found: Found, rows: np.ndarray, names: Sequence[str]) -> Images:
                         f"{suggestion(unknown, names)} Classes: {listed(names)}")
     labels = np.array([number[found.classes[row]] for row in rows], np.int64)
     paths = [found.paths[row] for row in rows]
-    return Images(rows, labels, len(found.paths), partial(_fill, found.root, paths), paths)
+    files = [os.path.join(found.root, path) for path in paths]
+    return Images(rows, labels, len(found.paths), partial(_fill, files), files, paths)
 
 
-def _fill(root: str, paths: Sequence[str], stack: ImageStack, start: int) -> None:
-    files = [os.path.join(root, path) for path in paths]
+def _fill(files: Sequence[str], stack: ImageStack, start: int) -> None:
     stack.fill(start, files, lambda position: files[position])
 
 

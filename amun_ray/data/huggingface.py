@@ -11,6 +11,7 @@ from amun_ray.data.assemble import reading_of
 from amun_ray.data.columns import listed
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.files import ENDINGS, SPLITS, File, find_files, locate, natural
+from amun_ray.data.keep import Keep
 from amun_ray.data.parquet import Wanted, from_files
 
 STATE, DICT = "state.json", "dataset_dict.json"  # of a split that was saved to disk; of a folder of such splits
@@ -21,7 +22,7 @@ def load_huggingface(
     *, path: str | os.PathLike[str], train: str = "train", test: str | None = None, image_column: str | None = None,
     label_column: str | None = None, classes: int | None = None, resize: int | None = None,
     center_crop: int | None = None, interpolation: str = "bilinear", on_error: str = "stop",
-    train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+    train_size: int | None = None, test_size: int | None = None, seed: int = 0, keep: Keep | None = None,
 ) -> Dataset:
     """Training and test set from one folder; nothing is downloaded, and the library `datasets` is not needed.
 
@@ -31,7 +32,7 @@ def load_huggingface(
         train, test: names of splits; `test` or, without one, `validation` if not given.
         image_column, label_column: the columns with the feature `Image` and `ClassLabel` if not given. The names of the
             latter are those of the classes, as many as it has.
-        classes, resize, center_crop, interpolation, on_error, train_size, test_size, seed: as for `load_parquet`.
+        classes, resize, center_crop, interpolation, on_error, train_size, test_size, seed, keep: as for `load_parquet`.
 
     Raises:
         UserError: no such folder or split; files as `parquet.from_files`.
@@ -51,7 +52,7 @@ def load_huggingface(
                             f"Splits: {listed(sorted(splits))}")
     if train == chosen:
         raise UserError(f"data.test: {path}: the split {train!r} is the training set")
-    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed)
+    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed, keep)
     return from_files("huggingface", (splits[train], splits[chosen]), wanted, reading, [])
 
 

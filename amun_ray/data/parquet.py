@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.data.arrow import ArrowFile, class_labels, open_table
-from amun_ray.data.assemble import Classes, Images, assembled, listing, reading_of
+from amun_ray.data.assemble import Assembly, Classes, Images, listing, reading_of
 from amun_ray.data.columns import BROKEN, Readable, compact, listed, open_parquet, read_column
 from amun_ray.data.dataset import Dataset, seeded_subset
 from amun_ray.data.files import File, Source, find_files
 from amun_ray.data.images import ImageStack
+from amun_ray.data.keep import Keep
 from amun_ray.data.labels import Column, number_labels
 from amun_ray.data.picture import Reading
 
@@ -57,7 +58,7 @@ def load_parquet(
     *, train: Source, test: Source, image_column: str | None = None, label_column: str | None = None,
     classes: int | None = None, resize: int | None = None, center_crop: int | None = None,
     interpolation: str = "bilinear", on_error: str = "stop", train_size: int | None = None,
-    test_size: int | None = None, seed: int = 0,
+    test_size: int | None = None, seed: int = 0, keep: Keep | None = None,
 ) -> Dataset:
     """Training and test set from parquet files.
 
@@ -75,6 +76,7 @@ def load_parquet(
         resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
         train_size, test_size: so many random rows of each (`seed` decides which), in file order; None takes all.
         seed: decides the subsets.
+        keep: where decoded pixels are kept, mapped into memory; None decodes into memory.
 
     Returns:
         Dataset with pixels (N, 1, H, W) if every image is grey, otherwise (N, 3, H, W).
@@ -86,7 +88,7 @@ def load_parquet(
     """
     reading = reading_of(resize, center_crop, interpolation, on_error)
     found = [find_files(source) for source in (train, test)]
-    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed)
+    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed, keep)
     return from_files("parquet", [files for files, _ in found], wanted, reading, [*found[0][1], *found[1][1]])
 
 
@@ -98,6 +100,7 @@ class Wanted(NamedTuple):
     classes: int | None
     sizes: tuple[int | None, int | None]
     seed: int
+    keep: Keep | None
 
 
 def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, reading: Reading,
@@ -124,10 +127,12 @@ def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, readi
                                              ("train_size", "test_size"), wanted.sizes, strict=True):
         available = sum(map(len, part))
         rows = seeded_subset(available, size, key, wanted.seed)
-        images.append(Images(rows, np.concatenate(labels)[rows], available, partial(_fill, part, rows)))
+        images.append(Images(rows, np.concatenate(labels)[rows], available, partial(_fill, part, rows),
+                             [table.file for table in part]))
         said += listing(what, [(table.file, len(table)) for table in part], len(rows), available, key)
-    return assembled(name, images[0], images[1], Classes(numbered.classes, numbered.names), reading,
-                     [*said, *notes, *numbered.notes])
+    return Assembly(name, images[0], images[1], Classes(numbered.classes, numbered.names), reading,
+                    [*said, *notes, *numbered.notes],
+                    [table.image for part in tables for table in part]).decoded(wanted.keep)
 
 
 def read_further(source: Source, column: str) -> pa.ChunkedArray:

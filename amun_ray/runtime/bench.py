@@ -1,6 +1,5 @@
 """What the workers of a sweep share of its dataset, which reaches a node once, and the device that each works on."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.base.names import allow
+from amun_ray.base.tensors import shared_tensor
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import predict
 from amun_ray.runtime.cluster import take_device
+from amun_ray.runtime.mapped import Mapped
 from amun_ray.storage.store import Store
 from amun_ray.training.parts import Part
 from amun_ray.work.checkpoints import Checkpoint
@@ -24,7 +25,7 @@ from amun_ray.work.units import Workspace
 class SharedWorkspace(Workspace):
     """A workspace whose samples every node can reach: they stay in the object store behind `samples`."""
 
-    samples: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"  # pixels (N, C, H, W) uint8, labels (N,) int64
+    samples: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"  # pixels (N, C, H, W) uint8 or `Mapped`, labels (N,) int64
     beginning: "tuple[ray.ObjectRef[Any]] | None" = None  # of `start`, as arrays by name: all but a fresh head
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -35,8 +36,9 @@ class SharedWorkspace(Workspace):
     @classmethod
     def open(cls, sweep: Sweep, store: Store, dataset: Dataset, start: Checkpoint | None = None) -> Self:
         """Put the dataset, and the weights at which every training begins, into the object store, once."""
+        pixels = dataset.pixels if dataset.map_path is None else Mapped.of(dataset)
         arrays = start and {name: tensor.numpy() for name, tensor in start.state.items()}
-        return cls.of(sweep, store, dataset, start, (ray.put(dataset.pixels), ray.put(dataset.labels)),
+        return cls.of(sweep, store, dataset, start, (ray.put(pixels), ray.put(dataset.labels)),
                       None if arrays is None else (ray.put(arrays),))
 
     def beginner(self, seed: int) -> nn.Module:
@@ -50,19 +52,31 @@ class SharedWorkspace(Workspace):
         return model
 
 
+DEVICE_SHARE = 0.5  # of a worker's part of a GPU that the pixels may take; where they need more, they stay on the host
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that a GPU has."""
+    return torch.cuda.get_device_properties(device).total_memory
+
+
 class Bench:
     """The worker's side of a dataset: the device, and the samples on it. One per process, kept between tasks."""
 
     def __init__(self, workspace: SharedWorkspace, device: torch.device) -> None:
         self.device = device
         pixels, labels = ray.get(list(workspace.samples))
-        self.pixels: Tensor = shared_tensor(pixels).to(self.device)
+        images = shared_tensor(pixels.array() if isinstance(pixels, Mapped) else pixels)
+        self.streamed = isinstance(pixels, Mapped) if device.type == "cpu" else (
+            images.nbytes > DEVICE_SHARE * workspace.sweep.resources.whole_gpus * _memory(device))
+        self.pixels: Tensor = images if self.streamed else images.to(self.device)
         self.labels: Tensor = shared_tensor(labels).to(self.device)
 
     def part(self, rows: np.ndarray) -> Part:
         """The samples of `rows`, to be augmented in training; their pixels stay where those of all samples are."""
-        chosen = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
-        return Part(self.pixels, self.labels[chosen], augment=True, rows=chosen)
+        chosen = torch.from_numpy(np.ascontiguousarray(rows))
+        labels = self.labels[chosen.to(self.device)]
+        return Part(self.pixels, labels, True, chosen.to(self.pixels.device), self.streamed)
 
     def logits(self, model: nn.Module) -> np.ndarray:
         """Logits (N, classes) float32 of `model` on every sample of the dataset, D first, then D_T."""
@@ -81,13 +95,6 @@ def bench(workspace: SharedWorkspace) -> Bench:
     if workspace.data_digest not in _BENCHES:
         _BENCHES[workspace.data_digest] = Bench(workspace, device)
     return _BENCHES[workspace.data_digest]
-
-
-def shared_tensor(array: np.ndarray) -> Tensor:
-    """A tensor over an array of the object store, without a copy. It is read-only: nothing may write to it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def load_state(model: nn.Module, state: dict[str, np.ndarray]) -> nn.Module:

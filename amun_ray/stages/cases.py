@@ -9,8 +9,9 @@ import ray
 from torch import nn
 
 from amun_ray.base.seeds import generator
+from amun_ray.base.tensors import shared_tensor
 from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, score
-from amun_ray.runtime.bench import SharedWorkspace, bench, load_state, shared_tensor
+from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn

@@ -1,6 +1,10 @@
 """One epoch over several parts: a joint shuffle, cut into batches without asking the device anything."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, islice, repeat
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +14,8 @@ from amun_ray.base.tensors import to_unit
 from amun_ray.training.augment import Augmentation, augmented, draw
 from amun_ray.training.parts import Part, count
 
+T = TypeVar("T")
+U = TypeVar("U")
 CHUNK_BYTES = 64 * 2**20  # of float32 images that are assembled at once on a GPU: launches cost more than memory there
 
 
@@ -41,48 +47,79 @@ def batches(parts: Sequence[Part], *, batch_size: int, augmentation: Augmentatio
     sizes = batch_sizes(total, batch_size)
     order = torch.randperm(total, generator=generator)
     draws = draw(total, augmentation, generator)
-    start = 0
-    for chunk in _chunks(sizes, parts[0].images):
-        stop = start + sum(chunk)
-        images, labels = _assemble(parts, order[start:stop], draws[start:stop])
+    chunks = list(_chunks(sizes, parts[0]))
+    spans = [slice(stop - sum(chunk), stop) for chunk, stop in
+             zip(chunks, accumulate(map(sum, chunks)), strict=True)]
+    streamed = any(part.streamed for part in parts)
+    nothing: list[Tensor | None] = [None] * len(parts)
+    read = ahead(lambda span: _read(parts, order[span]), spans) if streamed else repeat(nothing, len(spans))
+    for chunk, span, there in zip(chunks, spans, read, strict=True):
+        images, labels = _assemble(parts, order[span], draws[span], there)
         yield from zip(images.split(chunk), labels.split(chunk), strict=True)
-        start = stop
 
 
 def in_order(part: Part, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """All of `part` in its own order, never augmented: images (B, C, H, W) float32 in [0, 1], and labels (B,)."""
     places = torch.arange(len(part.labels), device=part.labels.device)
     for chosen, labels in zip(places.split(batch_size), part.labels.split(batch_size), strict=True):
-        yield _unit(part.images[part.rows_at(chosen)]), labels
+        yield _unit(part.images[part.rows_at(chosen)].to(labels.device)), labels
 
 
 def _unit(images: Tensor) -> Tensor:
     return to_unit(images) if images.dtype == torch.uint8 else images
 
 
-def _chunks(sizes: list[int], like: Tensor) -> Iterator[list[int]]:
+def ahead(make: Callable[[T], U], items: Iterable[T], depth: int = 2) -> Iterator[U]:
+    """`map` by a thread that is up to `depth` results ahead of who takes them."""
+    source = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(make, item) for item in islice(source, depth))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(make, item) for item in islice(source, 1))
+            yield result
+
+
+def _read(parts: Sequence[Part], rows: Tensor) -> list[Tensor | None]:
+    """Of each streamed part its images among `rows` (B,), in their order, pinned for a GPU; None for another part."""
+    found: list[Tensor | None] = []
+    first = 0
+    for part in parts:
+        mine = rows[(rows >= first) & (rows < first + len(part.labels))] - first
+        images = part.images.index_select(0, part.rows_at(mine)) if part.streamed else None
+        found.append(images.pin_memory() if images is not None and part.labels.device.type == "cuda" else images)
+        first += len(part.labels)
+    return found
+
+
+def _chunks(sizes: list[int], part: Part) -> Iterator[list[int]]:
     """Runs of batches that are assembled together: one batch on a CPU (its cache), up to CHUNK_BYTES on a GPU."""
     per_chunk = 1
-    if like.device.type != "cpu":
-        per_chunk = max(1, CHUNK_BYTES // (4 * like[:1].numel() * sizes[0]))
+    if part.labels.device.type != "cpu":
+        per_chunk = max(1, CHUNK_BYTES // (4 * part.images[:1].numel() * sizes[0]))
     for start in range(0, len(sizes), per_chunk):
         yield sizes[start:start + per_chunk]
 
 
-def _assemble(parts: Sequence[Part], rows: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+def _assemble(parts: Sequence[Part], rows: Tensor, draws: Tensor,
+              read: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     """Images and labels of `rows` (B,), which count through the parts one after another; all inputs on the host."""
     _, channels, height, width = parts[0].images.shape
-    device = parts[0].images.device
+    device = parts[0].labels.device
     images = torch.empty((len(rows), height, width, channels), device=device)
     labels = torch.empty(len(rows), dtype=torch.int64, device=device)
     first = 0
-    for part in parts:
+    for part, there in zip(parts, read, strict=True):
         places = ((rows >= first) & (rows < first + len(part.labels))).nonzero().flatten()
         local, where = send(rows[places] - first, device), send(places, device)
-        if part.augment:
-            picked = augmented(part.images, part.rows_at(local), send(draws[places], device))
+        if there is None:
+            source, mine = part.images, part.rows_at(local)
         else:
-            picked = part.images.index_select(0, part.rows_at(local)).permute(0, 2, 3, 1)
+            source, mine = there.to(device, non_blocking=True), torch.arange(len(there), device=device)
+        if part.augment:
+            picked = augmented(source, mine, send(draws[places], device))
+        else:
+            picked = source.index_select(0, mine).permute(0, 2, 3, 1)
         images.index_copy_(0, where, _unit(picked))
         labels.index_copy_(0, where, part.labels.index_select(0, local))
         first += len(part.labels)

@@ -1,4 +1,4 @@
-"""What a pass is made of: labelled images that already lie on the device they are trained on."""
+"""What a pass is made of: labelled images on the device they are trained on or, if they are too many, on the host."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,19 +18,22 @@ class Part(NamedTuple):
     labels: Tensor  # (N,) int64, what the model is to say
     augment: bool  # whether crop and flip apply
     rows: Tensor | None = None  # (N,) int64, which of `images` are meant, so that nobody copies them; None: all, M = N
+    streamed: bool = False  # `images`, `rows` are on the host: batches are read ahead, and sent to the labels' device
 
     @property
     def own_images(self) -> Tensor:
-        """The images of the samples alone (N, C, H, W); a copy, where `rows` picks them."""
-        return self.images if self.rows is None else self.images[self.rows]
+        """The images of the samples alone (N, C, H, W), on the device; a copy, where `rows` picks them."""
+        return (self.images if self.rows is None else self.images[self.rows]).to(self.labels.device)
 
     def rows_at(self, places: Tensor) -> Tensor:
-        """The rows in `images` of the samples at `places` (B,), which count from 0 to N - 1."""
+        """The rows in `images` of the samples at `places` (B,), which count from 0 to N - 1; where `images` are."""
+        places = places.to(self.images.device)
         return places if self.rows is None else self.rows[places]
 
     def take(self, places: Tensor, *, augment: bool) -> "Part":
         """The samples at `places` (B,), in that order, as a part that shares the images of this one."""
-        return Part(self.images, self.labels[places], augment, self.rows_at(places))
+        return Part(self.images, self.labels[places.to(self.labels.device)], augment, self.rows_at(places),
+                    self.streamed)
 
 
 def place(images: np.ndarray | Tensor, labels: np.ndarray | Tensor, *, augment: bool,

@@ -12,7 +12,7 @@ from torch import nn
 from amun_ray.attacks import craft
 from amun_ray.base.device import device_name
 from amun_ray.base.seeds import generator
-from amun_ray.base.tensors import to_unit
+from amun_ray.base.tensors import shared_tensor, to_unit
 from amun_ray.metrics import Split, predict, score
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.loop import fit
@@ -58,7 +58,7 @@ def _unit(plan: Plan) -> Unit:
 def _measure(plan: Plan, device: torch.device) -> Work:
     sweep, dataset = plan.sweep, plan.dataset
     network = plan.new_model().to(device)
-    pixels, labels = torch.from_numpy(dataset.pixels), torch.from_numpy(dataset.labels)
+    pixels, labels = shared_tensor(dataset.pixels), torch.from_numpy(dataset.labels)
 
     def part(count: int) -> Part:
         rows = torch.arange(count) % dataset.train_size

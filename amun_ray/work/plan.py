@@ -16,10 +16,12 @@ from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.data import path_requests, requests
 from amun_ray.data.dataset import Dataset
+from amun_ray.data.keep import Keep
 from amun_ray.data.parquet import read_further
 from amun_ray.data.requests import Request
 from amun_ray.data.splits import ForgetSets, like_forget_sets, random_forget_sets, requested_forget_sets
 from amun_ray.data.twins import forgotten_near_copies, forgotten_twins, unseen_twins
+from amun_ray.storage.pixels import keep_in
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
@@ -243,6 +245,13 @@ def _rates(sweep: Sweep) -> str:
     """The range of learning rates, where it is not that of the paper's optimiser."""
     low, high = sweep.search.lr.low, sweep.search.lr.high
     return "" if sweep.unlearning.optimizer == "sgd" else f"; {sweep.unlearning.optimizer}, lr {low:g} to {high:g}"
+
+
+def kept_pixels(sweep: Sweep, output: Path) -> Keep:
+    """Where the decoded pixels of a sweep are: in its storage or, where that cannot be mapped, in `output`."""
+    local = str(output.absolute() / "store")
+    store = Store(sweep.storage or local)
+    return keep_in(store if store.local else Store(local))
 
 
 def given_points(sweep: Sweep, contender: Contender) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def test_digest_ignores_the_memory_layout():
 
 
 def test_statistics_are_those_of_the_training_rows(monkeypatch):
-    monkeypatch.setattr("amun_ray.data.dataset.STATISTICS_ROWS", 3)  # several blocks, the last one short
+    monkeypatch.setattr("amun_ray.data.dataset.STATISTICS_PIXELS", 48)  # several blocks, the last one short
     dataset = make()
     mean, std = dataset.statistics
     unit = dataset.pixels[:7].astype(np.float64) / 255

@@ -1,0 +1,157 @@
+"""Decoded pixels kept in a file and mapped into memory: decoded once, for every sweep and every process of a machine.
+
+An entry is a folder named by a digest of all that it was made from: the bytes of the files, which rows of them, their
+labels, how they are read, and the version of the decoder. It appears by one rename; of two that decode the same at the
+same time, the later takes what the earlier one made. Nothing holds the pixels in memory: the system reads what is
+looked at, and forgets it again.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+from PIL import features
+
+from amun_ray.base.errors import StorageError, UserError, first_line
+from amun_ray.base.log import say
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.files import File
+from amun_ray.data.images import threads
+
+FORMAT = 1  # part of every digest
+KEPT_FROM = 64 * 2**20  # bytes of pixels; fewer are decoded again in about a second, and stay in memory
+PIXELS, ALIKE, FACTS = "pixels.u8", "first_alike.npy", "facts.json"
+
+
+class Left(NamedTuple):
+    """What was left out of the images of an entry."""
+
+    rows: list[int]
+    problems: str
+
+
+class Kept(NamedTuple):
+    """An entry: pixels (N, C, H, W) uint8, mapped read-only, and what is known of the data set that they are of."""
+
+    pixels: np.ndarray
+    left: Left
+    digest: str
+    known: dict[str, Any]  # cached properties of the Dataset
+    trusted: bool  # whether the pixels are known to be what was written; else their digest must be looked at
+
+
+class Keep:
+    """A folder of entries.
+
+    Args:
+        folder: where finished entries are, on a file system of this machine.
+        scratch: where they are written, on the same file system.
+        close, open_: make bytes of facts that vouch for themselves, and read them; ValueError for what was changed.
+        trusting: whether an entry whose size and time are those that were written is taken as it is, and not read.
+    """
+
+    def __init__(self, folder: Path, scratch: Path, *, close: Callable[[dict[str, Any]], bytes],
+                 open_: Callable[[bytes], dict[str, Any]], trusting: bool = True) -> None:
+        self.folder, self.scratch, self.trusting = folder, scratch, trusting
+        self._close, self._open = close, open_
+        self._made: list[Path] = []
+
+    def room(self, shape: tuple[int, int, int, int]) -> np.ndarray:
+        """An array for pixels: in a file or, where there are few, in memory."""
+        needed = int(np.prod([int(length) for length in shape], dtype=object))
+        if needed < KEPT_FROM:
+            return np.empty(shape, np.uint8)
+        try:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            there = shutil.disk_usage(self.scratch).free
+        except OSError as error:
+            raise StorageError(f"{self.folder}: decoded images cannot be kept here: {first_line(error)}") from error
+        if needed > there:
+            raise UserError(f"{self.scratch}: {shape[0]:,} images of {shape[3]} x {shape[2]} pixels need "
+                            f"{needed / 2**30:,.1f} GiB, and this disk has {there / 2**30:,.1f} left; take some of "
+                            "them (train_size, test_size), or another place (storage)")
+        self._made.append(self.scratch / f"pixels-{uuid.uuid4().hex}")
+        self._made[-1].mkdir()
+        return np.memmap(self._made[-1] / PIXELS, np.uint8, "w+", shape=shape)
+
+    def tidy(self) -> None:
+        """Remove what `room` made and `put` did not take."""
+        for path in self._made:
+            shutil.rmtree(path, ignore_errors=True)
+        self._made.clear()
+
+    def find(self, key: str) -> Kept | None:
+        """The entry of a key; None where there is none, or one that is damaged, which is said."""
+        folder = self.folder / key
+        try:
+            facts = self._open((folder / FACTS).read_bytes())
+            alike = (folder / ALIKE).read_bytes()
+            if hashlib.sha256(alike).hexdigest() != facts["first_alike"]:
+                raise ValueError(f"{ALIKE} is damaged")
+            found = (folder / PIXELS).stat()
+            if found.st_size != np.prod(facts["shape"]):
+                raise ValueError(f"{PIXELS} has {found.st_size:,} bytes")
+            pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=tuple(facts["shape"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f"  {folder}: {first_line(error)}; the images are decoded again")
+            return None
+        known = {"digest": facts["digest"], "first_alike": np.load(io.BytesIO(alike), allow_pickle=False),
+                 "statistics": tuple(tuple(each) for each in facts["statistics"])}
+        return Kept(pixels, Left(facts["left_out"], facts["problems"]), facts["digest"], known,
+                    self.trusting and found.st_mtime_ns == facts["written"])
+
+    def put(self, key: str, dataset: Dataset, left: Left) -> Kept | None:
+        """Make an entry of a dataset whose pixels lie in `room`, and map it; None where they lie in memory."""
+        if (written := dataset.map_path) is None:
+            return None
+        folder, pixels = Path(written).parent, dataset.pixels
+        assert isinstance(pixels, np.memmap), "as `map_path` says"
+        alike = io.BytesIO()
+        np.save(alike, dataset.first_alike)
+        facts = {"shape": list(pixels.shape), "digest": dataset.digest, "statistics": dataset.statistics,
+                 "left_out": left.rows, "problems": left.problems,
+                 "first_alike": hashlib.sha256(alike.getvalue()).hexdigest()}
+        try:
+            pixels.flush()
+            os.truncate(written, pixels.size)  # those that were left out lie behind the others
+            (folder / ALIKE).write_bytes(alike.getvalue())
+            (folder / FACTS).write_bytes(self._close(facts | {"written": os.stat(written).st_mtime_ns}))
+            if (there := self.find(key)) is not None and there.trusted:
+                return there
+            shutil.rmtree(self.folder / key, ignore_errors=True)
+            os.rename(folder, self.folder / key)
+        except OSError as error:
+            raise StorageError(f"{self.folder}: decoded images cannot be kept: {first_line(error)}") from error
+        return self.find(key)
+
+
+def entry_key(inputs: Mapping[str, Any], sources: Sequence[File | str]) -> str:
+    """What an entry is found by: a digest of `inputs` (JSON values), of the bytes of all files, and of the decoder."""
+    with ThreadPoolExecutor(threads()) as pool:
+        files = hashlib.sha256(b"".join(pool.map(_digest, sources))).hexdigest()
+    decoder = [PIL.__version__, *(features.version(name) or "" for name in ("jpg", "webp", "zlib", "libtiff"))]
+    content = {"format": FORMAT, "files": files, "decoder": decoder, **inputs}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _digest(source: File | str) -> bytes:
+    try:
+        if isinstance(source, str):
+            with open(source, "rb", buffering=0) as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        with source.system.open_input_stream(source.path, compression=None) as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:  # it cannot be decoded either, which is said where that is tried
+        return hashlib.sha256(f"{source}: {error}".encode()).digest()

@@ -1,0 +1,75 @@
+"""Pixels in a file, as workers get them: mapped where they see the file, else fetched once for each node.
+
+Cost: the driver's node sends the file to each node that does not see it, in blocks through the object store. There it
+is written to the folder of temporary files, and every process of the node maps it. Memory: one block on either side.
+"""
+
+import atexit
+import fcntl
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from amun_ray.data.dataset import Dataset
+
+BLOCK_BYTES = 64 * 2**20
+
+
+class Mapped(NamedTuple):
+    """Pixels (N, C, H, W) uint8 in a file of the node `node`."""
+
+    path: str
+    shape: tuple[int, ...]
+    digest: str  # of the dataset
+    node: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """Those of a dataset that this process has mapped."""
+        assert dataset.map_path is not None
+        return cls(dataset.map_path, dataset.pixels.shape, dataset.digest, ray.get_runtime_context().get_node_id())
+
+    def array(self) -> np.ndarray:
+        """The pixels, mapped read-only."""
+        path = Path(self.path) if self._is_whole(Path(self.path)) else self._fetched()
+        return np.memmap(path, np.uint8, "r", shape=self.shape)
+
+    def _is_whole(self, path: Path) -> bool:
+        with suppress(OSError):
+            return path.stat().st_size == int(np.prod(self.shape))
+        return False
+
+    def _fetched(self) -> Path:
+        """The file on this node, fetched by the first process that asks; it goes when that one ends."""
+        folder = Path(tempfile.gettempdir()) / f"amun_ray_pixels-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / self.digest
+        with (folder / f"{self.digest}.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._is_whole(path):
+                self._fetch(path)
+                atexit.register(path.unlink, missing_ok=True)
+        return path
+
+    def _fetch(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        there = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        total = int(np.prod(self.shape))
+        with partial.open("wb") as file:
+            for start in range(0, total, BLOCK_BYTES):
+                file.write(ray.get(_block.options(scheduling_strategy=there).remote(self.path, start)).data)
+        os.replace(partial, path)
+
+
+@ray.remote(num_cpus=0)
+def _block(path: str, start: int) -> np.ndarray:
+    """The bytes of a block of a file."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        return np.frombuffer(file.read(BLOCK_BYTES), np.uint8)
