@@ -65,7 +65,7 @@ def attacks(space, bank):
 
 def test_an_audit_is_score_and_audit_with_the_distance_to_the_retrained_models(space, bank, attacks):
     labels, halves, references, retrained = bank
-    logits, parts = logits_of(np.arange(SIZE) < TRAIN, labels, 50), space.split(FORGET)
+    logits, parts = logits_of(np.arange(SIZE) < TRAIN, labels, 50), space.split(FORGET, labels)
     stack = [read_logits(space, one.unit, one.name) for one in references]
 
     def every(one: np.ndarray) -> dict[str, float]:
