@@ -4,6 +4,7 @@ AMUN_SCREENSHOTS=FOLDER keeps a picture of each page there.
 """
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,24 @@ def screenshot(browser, request) -> Iterator[None]:
 def test_the_experiment_lists_the_run_of_the_sweep(browser, pages, sweep_run):
     browser.get(f"{pages}/#/experiments/{sweep_run[0]}/runs")
     wait_for("the run of the sweep in the list", lambda: "sweep small" in words(browser))
+
+
+def test_the_page_of_the_sweep_shows_its_result(browser, pages, sweep_run):
+    experiment, run = sweep_run
+    browser.get(f"{pages}/#/experiments/{experiment}/runs/{run}?workflowType=machine_learning")
+    wait_for("the result in words", lambda: "comes nearest to retraining" in words(browser))
+    wait_for("the table", lambda: browser.execute_script(
+        "return [...document.querySelectorAll('table')].some(one => one.innerText.includes('Avg. Gap'))"))
+    wait_for("a metric of the result", lambda: "average_gap.amun.retain" in words(browser))
+
+
+def test_the_list_of_models_has_the_columns_of_the_result(browser, pages, sweep_run, undisturbed):
+    _, run = sweep_run
+    client = MlflowClient(tracking_uri=uri(undisturbed[1]))
+    note = client.get_run(run).data.tags["mlflow.note.content"]
+    browser.get(f"{pages}/" + re.search(r"\[unlearned models by Avg. Gap\]\(([^)]*)\)", note)[1])
+    wait_for("the list", lambda: "final 1, run" in words(browser) and "average_gap" in words(browser)
+             and "sweep small" not in words(browser))
 
 
 def test_the_run_of_the_sweep_shows_its_table(browser, pages, sweep_run):

@@ -100,7 +100,12 @@ def test_mlflow_has_a_parent_and_a_child_for_each_trial_and_model(runs, sweep, o
     assert len(runs["trial"]) == 3 * sweep.search.trials
     assert len(runs["final"]) == 3 * 2 * sweep.final.runs
     children = [one for stage, group in runs.items() if stage != "sweep" for one in group]
-    assert {one.data.tags["mlflow.parentRunId"] for one in children} == {parent.info.run_id}
+    parts = {one.info.run_name: one.info.run_id for one in runs["part"]}
+    for stage, above in (("originals", "original and retrained models"), ("adversarial_set", "adversarial sets"),
+                         ("trial", "search"), ("final", "unlearned models")):
+        assert {one.data.tags["mlflow.parentRunId"] for one in runs[stage]} == {parts.pop(above)}
+    assert parts == {}
+    assert {one.data.tags["mlflow.parentRunId"] for one in runs["part"]} == {parent.info.run_id}
     assert {one.info.status for one in children} == {"FINISHED"}
     keys = [one.data.tags["amun.key"] for one in children]
     assert len(set(keys)) == len(keys)
@@ -128,9 +133,23 @@ def test_the_parent_has_figures_results_and_the_report_of_the_adversarial_sets(r
     assert set(figures) >= FIGURES
     assert min(figures.values()) > 5000
     assert {"results.json", "table.txt", "table.md"} <= {one.path for one in client.list_artifacts(parent.info.run_id)}
-    assert any(key.endswith("failed_percent") for key in parent.data.metrics)
-    assert any("eps" in key for key in parent.data.metrics)
-    assert any("l2" in key for key in parent.data.metrics)
+    for one in runs["adversarial_set"]:
+        for word in ("failed_percent", "eps", "l2"):
+            assert any(word in key for key in one.data.metrics)
+
+
+def test_the_page_of_the_sweep_opens_with_its_result(runs, output):
+    (parent,) = runs["sweep"]
+    rows = {".".join(filter(None, (row["method"], row["access"]))): row["average_gap"]["mean"]
+            for row in results(output)}
+    assert {key.removeprefix("average_gap."): value for key, value in parent.data.metrics.items()
+            if key.startswith("average_gap.")} == pytest.approx(rows)
+    note = parent.data.tags["mlflow.note.content"]
+    assert (output / "table.md").read_text().splitlines()[0] in note
+    assert " comes nearest to retraining, with an Avg. Gap of " in note
+    for stage in ("trial", "final"):
+        assert {used.tags[0].value for used in runs[stage][0].inputs.dataset_inputs} == {"D_F", "D_R", "D_T"}
+        assert runs[stage][0].data.tags["mlflow.source.name"] == "amun_ray/sweep.py"
 
 
 def stored_logits(output, run) -> np.ndarray:
