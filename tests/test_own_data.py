@@ -34,7 +34,7 @@ def retold(task: Task) -> EpochPlan:
 
 
 def broken(task: Task) -> EpochPlan:
-    return lambda epoch: (Pass((task.sets.retained,)),)
+    return lambda epoch: (Pass((task.sets.remaining,)),)
 
 
 class Awake(nn.Flatten):
@@ -165,7 +165,7 @@ def test_a_method_that_breaks_ends_the_search_with_its_own_words(run, folder):
     broken = Sweep("--config", "own.yaml", "--output", "out", "--set", "methods={'ours:BROKEN': }", "--set",
                    "search.trials=1", cwd=folder, **ours(folder)).finish(code=2)
     assert ("error: no successful trial: ours:BROKEN (retain): AttributeError: 'Sets' object has no attribute "
-            "'retained'") in broken.text
+            "'remaining'") in broken.text
 
 
 def test_a_network_that_breaks_in_a_worker_is_one_line(run, folder):

@@ -90,7 +90,8 @@ def test_a_near_copy_is_named(folder, capsys):
     ("{column: person, values: gone.txt}", "gone.txt: cannot be read: "),
     ("{column: person, values: wrong.txt}", "wrong.txt: line 2: column 'person' does not hold 'anna'; "),
     ("{column: person}", "--set: forget: column and values belong together, but got column alone"),
-    ("{column: image, values: [a]}", "forget.column: 'image' is a column of binary; integers, texts and truth "),
+    ("{column: image, values: [a]}", "train.parquet: value: integers, texts or truth values are needed, found a "
+     "column of binary"),
     ("{pattern: 'a/*'}", "forget.pattern: the images of parquet are no files of their own; use indices, "),
     ("{files: people.txt}", "forget.files: the images of parquet are no files of their own; use indices, "),
     ("{classes: [cat], fraction: 0.1}", "--set: forget: give one of fraction, indices, classes, "),

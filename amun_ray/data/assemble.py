@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from amun_ray.data.keep import Keep, Left, entry_key
 from amun_ray.data.picture import FILTERS, Reading
 
 FILES_SHOWN = 40  # lines of a plan
+SHOWN_FROM = 10_000  # images whose decoding is worth a line
 
 
 class Images(NamedTuple):
@@ -94,8 +96,9 @@ class Assembly(NamedTuple):
 
     def _decode(self, keep: Keep | None) -> tuple[np.ndarray, Left]:
         count = len(self.train.rows) + len(self.test.rows)
-        with bar("decoding", count, "images") as progress, ImageStack(
-                count, self.name, self.reading, None if keep is None else keep.room, progress.update) as stack:
+        room, shown = None if keep is None else keep.room, bar("decoding", count, "images")
+        with shown if count >= SHOWN_FROM else nullcontext() as progress, ImageStack(
+                count, self.name, self.reading, room, bool if progress is None else progress.update) as stack:
             self.train.fill(stack, 0)
             self.test.fill(stack, len(self.train.rows))
         if stack.pixels is None:

@@ -14,6 +14,7 @@ from amun_ray.data.files import File
 
 NAMES_SHOWN = 8  # of a file's columns in a message
 VALUE_SHOWN = 60  # characters of a value in a message
+VALUE = "value"  # what a message calls one of a further column
 LONGEST = 256  # bytes of a text that is a label or a row number
 STEP = 1024  # rows among which the first bad one is looked for
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
@@ -106,7 +107,8 @@ def whole_numbers(column: pa.ChunkedArray, file: object, what: str) -> np.ndarra
 def _check_type(kind: pa.DataType, file: object, what: str) -> None:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not _holds(kind, (*NUMBERS, *TEXTS)):
-        raise UserError(f"{file}: {what}: integers are needed, found a column of {kind}")
+        needed = "integers, texts or truth values" if what == VALUE else "integers"
+        raise UserError(f"{file}: {what}: {needed} are needed, found a column of {kind}")
 
 
 def _holds(kind: pa.DataType, kinds: Sequence[Callable[[pa.DataType], bool]]) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.data.arrow import ArrowFile, class_labels, open_table
 from amun_ray.data.assemble import Assembly, Classes, Images, listing, reading_of
-from amun_ray.data.columns import BROKEN, Readable, compact, listed, open_parquet, read_column
+from amun_ray.data.columns import BROKEN, VALUE, Readable, compact, listed, open_parquet, read_column
 from amun_ray.data.dataset import Dataset, seeded_subset
 from amun_ray.data.files import File, Source, find_files
 from amun_ray.data.images import ImageStack
@@ -144,7 +144,7 @@ def read_further(source: Source, column: str) -> pa.ChunkedArray:
     read: list[pa.ChunkedArray] = []
     files, _ = find_files(source)
     for file in files:
-        found = read_column(open_parquet(file), file, column, "value")
+        found = read_column(open_parquet(file), file, column, VALUE)
         if pa.types.is_dictionary(found.type):
             found = found.cast(found.type.value_type)
         if read and found.type != read[0].type:
