@@ -142,7 +142,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(path, WAIT_SECONDS, isolation_level=None)) as opened:
             yield opened
     except sqlite3.Error as error:
-        raise UserError(f"{path}: MLflow cannot be used: {first_line(error)}") from error
+        raise UserError(f"tracking.uri {f'{SQLITE}{path}'!r}: MLflow cannot be used: {first_line(error)}") from error
 
 
 def _tables(opened: sqlite3.Connection) -> set[str]:

@@ -161,7 +161,7 @@ def test_a_database_that_speaks_of_other_places_stays_as_it_is(empty_database, t
 
 def test_a_damaged_database_is_named(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"nothing of the kind" * 99)
-    with pytest.raises(UserError, match=f"^{tmp_path / 'mlflow.db'}: MLflow cannot be used: "):
+    with pytest.raises(UserError, match=f"^tracking.uri 'sqlite:///{tmp_path / 'mlflow.db'}': MLflow cannot be used: "):
         settle(database_uri(tmp_path / "mlflow.db"))
 
 

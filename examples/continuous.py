@@ -1,7 +1,7 @@
 """One request after another, with the settings of a finished sweep and no new search (Figure 2 of the AMUN paper).
 
     python amun_ray/sweep.py --config continuous
-    python benchmarks/continuous.py --config continuous [--requests 25 --share 0.004] [--json FILE] [--picture FILE]
+    python examples/continuous.py --config continuous [--requests 25 --share 0.004] [--json FILE] [--picture FILE]
 
 Every method and access of the sweep goes through the same requests, each on the model that it made before. Methods that
 use adversarial images do so twice: found on the current model (AMUN-A), and on the first original (AMUN). A model is
@@ -10,6 +10,7 @@ judged on all rows forgotten so far, beside a model that is retrained without th
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,4 +134,8 @@ def picture(found: dict[str, list[dict[str, Any]]]) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
