@@ -18,11 +18,10 @@ if (__name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(
     del sys.path[0]
 
 from amun_ray import data, sweep
+from amun_ray.base.command import ended
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
-from amun_ray.base.interrupt import STOPPED, UNREAD, interruptible
-from amun_ray.base.log import Unread, complain, say, speaking
-from amun_ray.base.names import allowing
+from amun_ray.base.log import say
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.splits import random_forget
@@ -88,18 +87,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = parse(arguments)
-    try:
-        with speaking(), interruptible(arguments), allowing(options.allow_code):
-            config = load_config(options.config or "default", options.overrides)
-            desk = Desk(config, (options.output or Path("amun_output", config.name)).absolute(), options)
-            return desk.serve()
-    except UserError as error:
-        complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return STOPPED
-    except Unread:
-        return UNREAD
+
+    def work() -> int:
+        config = load_config(options.config or "default", options.overrides)
+        return Desk(config, (options.output or Path("amun_output", config.name)).absolute(), options).serve()
+
+    return ended(work, arguments, options.allow_code)
 
 
 @dataclass

@@ -19,11 +19,9 @@ if (__name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.dirname(
 
 from amun_ray import data
 from amun_ray.base.blame import blaming
-from amun_ray.base.errors import UserError
+from amun_ray.base.command import ended
 from amun_ray.base.files import expanded
-from amun_ray.base.interrupt import STOPPED, UNREAD, interruptible
-from amun_ray.base.log import Unread, complain, say, speaking
-from amun_ray.base.names import allowing
+from amun_ray.base.log import say
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
@@ -64,23 +62,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = parse(arguments)
-    try:
-        with speaking(), interruptible(arguments), allowing(options.allow_code):
-            sweep = load_config(options.config, options.overrides)
-            output = options.output or Path("amun_output", sweep.name)
-            if options.dry_run or options.calibrate:
-                with blaming(sweep.own_names):
-                    show(planned(sweep, data.load_for_plan, output), output, measure=options.calibrate)
-            else:
-                run(sweep, output, options.compare)
-    except UserError as error:
-        complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return STOPPED
-    except Unread:
-        return UNREAD
-    return 0
+
+    def work() -> int:
+        sweep = load_config(options.config, options.overrides)
+        output = options.output or Path("amun_output", sweep.name)
+        if options.dry_run or options.calibrate:
+            with blaming(sweep.own_names):
+                show(planned(sweep, data.load_for_plan, output), output, measure=options.calibrate)
+        else:
+            run(sweep, output, options.compare)
+        return 0
+
+    return ended(work, arguments, options.allow_code)
 
 
 def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -48,12 +48,7 @@ def load(name: str, overrides: list[str] | None = None) -> Sweep:
         UserError: every mistake of the file and of the overrides, in one message.
     """
     path, overrides = resolve(name), overrides or []
-    try:
-        content = parse(_text(path))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+    content = _content(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a mapping of settings is expected, found {type(content).__name__}")
     for override in overrides:
@@ -72,12 +67,7 @@ def load_request(name: str) -> Forget:
     """
     path, content = Path(name), {"indices": name}
     if path.suffix in (".yaml", ".yml"):
-        try:
-            content = parse(_text(path))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+        content = _content(path)
     try:
         forget = Forget.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
@@ -87,9 +77,15 @@ def load_request(name: str) -> Forget:
     return forget
 
 
-def _text(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
-        return file.read(BYTES + 1)  # a letter more than `parse` takes, whatever the size of the file
+def _content(path: Path) -> Any:
+    """What the YAML of a file says; UserError for a file that cannot be read, or a text that is refused."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return parse(file.read(BYTES + 1))  # a letter more than it takes, whatever the size of the file
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def _message(path: Path, overrides: list[str], error: ValidationError) -> str:
