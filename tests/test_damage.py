@@ -96,11 +96,11 @@ def content(output: Path) -> dict[str, bytes]:
 def test_whatever_is_damaged_is_named_and_made_again_and_the_results_are_the_same(undisturbed, signed, turn):
     """In four turns every kind of file meets every kind of damage."""
     before, results = content(signed), (signed / "results.json").read_bytes()
-    damaged = targets(signed)
+    damaged, others = targets(signed), [*swapped(signed), forged(signed)] if turn == 0 else []
     for number, path in enumerate(damaged):
         changed = [*DAMAGES.values()][(number + turn) % len(DAMAGES)](path.read_bytes())
         path.unlink() if changed is None else path.write_bytes(changed)
-    damaged += [*swapped(signed), forged(signed)] if turn == 0 else []
+    damaged += others
     again = sweep(signed)
     for path in damaged:
         lines = [line for line in again.lines if line.startswith(f"  {path}: ") and line.endswith("; it is made again")]
