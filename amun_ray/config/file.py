@@ -72,8 +72,9 @@ def load_request(name: str) -> Forget:
         forget = Forget.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise UserError(_message(path, [], error)) from error
-    if forget.fraction is not None:
-        raise UserError(f"{path}: fraction: draws rows at random; a request names those that it is about")
+    for way in ("fraction", "folds"):
+        if getattr(forget, way) is not None:
+            raise UserError(f"{path}: {way}: draws rows at random; a request names those that it is about")
     return forget
 
 

@@ -10,7 +10,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "data": dict.fromkeys(("normalize", "path", "test_share", "resize", "center_crop", "interpolation", "on_error")),
     "model": {"weights": None},
     "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
-    "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files")),
+    "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")),
     "final": {"reference": None},
     "unlearning": {"optimizer": "sgd", "clip": 0.0},
 }

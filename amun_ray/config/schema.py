@@ -156,7 +156,10 @@ class Sweep(Strict):
     @field_validator("held_out")
     @classmethod
     def _within(cls, held_out: HeldOut, info: ValidationInfo) -> HeldOut:
-        originals = info.data.get("originals")
+        originals, forget = info.data.get("originals"), info.data.get("forget")
+        if forget is not None and forget.folds is not None and held_out.sets >= forget.folds:
+            raise ValueError(f"sets ({held_out.sets}) must be less than forget.folds ({forget.folds}): one fold counts "
+                             "at least")
         if originals is not None and held_out.originals > originals.count:
             raise ValueError(f"originals ({held_out.originals}) must not exceed originals.count ({originals.count})")
         return held_out
@@ -192,10 +195,11 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _countable(self) -> "Sweep":
-        held_out, originals = self.held_out, self.originals.count
+        held_out, originals, folds = self.held_out, self.originals.count, self.forget.folds
+        sets = ("forget.sets", self.forget.sets) if folds is None else ("final folds", folds - held_out.sets)
         for factors, product in (("held_out.sets x held_out.originals", held_out.sets * held_out.originals),
-                                 ("originals.count x forget.sets x final.runs",
-                                  originals * self.forget.sets * self.final.runs)):
+                                 (f"originals.count x {sets[0]} x final.runs",
+                                  originals * sets[1] * self.final.runs)):
             if product > MOST:
                 raise ValueError(f"{factors} must be at most {MOST:,}, but is {product:,}")
         return self

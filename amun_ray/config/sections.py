@@ -7,16 +7,18 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from amun_ray.attacks import AttackSettings
 from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Share, Strict, ValuesOrFile
 
-WAYS = ("fraction", "indices", "classes", "column", "pattern", "files")  # of which a config has one
+WAYS = ("fraction", "folds", "indices", "classes", "column", "pattern", "files")  # of which a config has one
 
 
 class Forget(Strict):
-    """What is forgotten, said in one way: random sets of a fraction of the training set, or a request."""
+    """What is forgotten, said in one way: random sets, folds of the training set, or a request."""
 
     fraction: Fraction | None = None
     """Forget random sets of this share of the training images, at most 0.5."""
     sets: Annotated[int, Field(gt=0, le=1000)] = 1
-    """How many random sets."""
+    """How many random sets of `fraction` count."""
+    folds: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Forget each of so many random parts that together are the training set, but those that the search takes."""
     indices: str | None = None
     """Forget the rows of the training files that this csv, text, parquet or .npy file lists."""
     classes: Named | None = None
@@ -47,6 +49,8 @@ class Forget(Strict):
         if (self.column is None) != (self.values is None):
             raise ValueError("column and values belong together, but got "
                              + ("column" if self.values is None else "values") + " alone")
+        if self.folds is not None and self.sets != 1:
+            raise ValueError(f"every fold counts that held_out.sets leaves: sets must not be given, but is {self.sets}")
         if self.fraction is None and self.sets != 1:
             raise ValueError(f"{given[0]} names one forget set, but sets is {self.sets}")
         return self
@@ -56,7 +60,7 @@ class HeldOut(Strict):
     """The forget sets that the search may see; `originals`: on how many of the originals it searches."""
 
     sets: Annotated[int, Field(gt=0, le=1000)] = 1
-    """How many random forget sets the search judges a trial on."""
+    """How many random forget sets the search judges a trial on; with `forget.folds`, how many of the folds."""
     originals: Count = 1
     """On how many of the originals the search runs."""
 

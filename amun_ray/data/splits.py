@@ -134,6 +134,22 @@ def random_forget_sets(train_size: int, fraction: float, *, sets: int, held_out:
                       tuple(draw("final", number) for number in range(sets)))
 
 
+def fold_forget_sets(train_size: int, folds: int, *, held_out: int, seed: int) -> ForgetSets:
+    """The training set cut into `folds` random sets that share no row: the first `held_out` for the search, the others
+    final. Their sizes differ by one row at most.
+
+    Raises:
+        UserError: no fold would be final, or there are fewer rows than folds.
+    """
+    if not 1 <= held_out < folds:
+        raise UserError(f"`1 <= held_out < folds` must hold, but got {held_out=}, {folds=}")
+    if folds > train_size:
+        raise UserError(f"{folds} folds need as many training samples, but there are {train_size}; ask for fewer "
+                        "(forget.folds)")
+    sets = [np.sort(rows) for rows in np.array_split(permutation(train_size, seed, "forget folds"), folds)]
+    return ForgetSets(tuple(sets[:held_out]), tuple(sets[held_out:]))
+
+
 def requested_forget_sets(train_size: int, rows: np.ndarray, *, held_out: int, seed: int) -> ForgetSets:
     """A real request: the final set is `rows`, the held-out sets are random sets of the same size from the others.
 

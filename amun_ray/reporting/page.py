@@ -22,7 +22,7 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
     sweep = plan.sweep
     return template.render(
         name=sweep.name, forgotten=len(plan.sets.final[0]), train_size=plan.dataset.train_size,
-        request=plan.request, searched=plan.searched, sets=sweep.forget.sets,
+        request=plan.request, searched=plan.searched, sets=len(plan.sets.final),
         columns=shown_columns(rows[0].summary), access=ACCESS,
         attacks={term: said for term, said in ATTACKS.items() if term in rows[0].summary}, marks=marks(rows),
         rows=rows, notes=[*plan.warnings, *filter(None, notes(rows))], costs=costs, environment=environment,

@@ -19,7 +19,13 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.data.keep import Keep
 from amun_ray.data.parquet import read_further
 from amun_ray.data.requests import Request
-from amun_ray.data.splits import ForgetSets, like_forget_sets, random_forget_sets, requested_forget_sets
+from amun_ray.data.splits import (
+    ForgetSets,
+    fold_forget_sets,
+    like_forget_sets,
+    random_forget_sets,
+    requested_forget_sets,
+)
 from amun_ray.data.twins import forgotten_near_copies, forgotten_twins, unseen_twins
 from amun_ray.storage.pixels import keep_in
 from amun_ray.storage.store import Store
@@ -81,6 +87,8 @@ class Plan:
             UserError: as `request`, or a set too large for disjoint ones like it.
         """
         forget, held_out, seed, dataset = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed, self.dataset
+        if forget.folds is not None:
+            return fold_forget_sets(dataset.train_size, forget.folds, held_out=held_out, seed=seed)
         if self.request is None:
             assert forget.fraction is not None, "the config has one of the two"
             return random_forget_sets(dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,

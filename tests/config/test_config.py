@@ -152,10 +152,14 @@ OUT_OF_RANGE = [
     ("originals.checkpoints=['run:/1/model']", "originals.checkpoints.0: must be a path or an MLflow address "
      "(runs:/, models:/, mlflow-artifacts:/), but got 'run:/1/model'"),
     ("originals.checkpoints=[a, b]", "originals: count (1) must be the number of checkpoints (2)"),
-    ("forget={fraction: 0.1, indices: a.csv}", "forget: give one of fraction, indices, classes, column, pattern, "
-                                               "files, but got fraction and indices; --set 'forget={...}' takes the "
-                                               "place of the whole section"),
-    ("forget={}", "forget: give one of fraction, indices, classes, column, pattern, files, but got none of them"),
+    ("forget={fraction: 0.1, indices: a.csv}", "forget: give one of fraction, folds, indices, classes, column, "
+                                               "pattern, files, but got fraction and indices; --set 'forget={...}' "
+                                               "takes the place of the whole section"),
+    ("forget={}", "forget: give one of fraction, folds, indices, classes, column, pattern, files, but got none of "
+                  "them"),
+    ("forget={folds: 1}", "forget.folds: must be greater than or equal to 2, but got 1"),
+    ("forget={folds: 5, sets: 2}", "forget: every fold counts that held_out.sets leaves: sets must not be given, "
+                                   "but is 2"),
     ("forget={column: person}", "forget: column and values belong together, but got column alone"),
     ("forget={indices: a.csv, values: [1]}", "forget: column and values belong together, but got values alone"),
     ("forget={classes: [3], sets: 2}", "forget: classes names one forget set, but sets is 2"),
@@ -206,6 +210,10 @@ TOO_MANY = [
         ("pgd_l2", "shrink", "100"), ("nearest", "polish", "1e+06"))),
     ("originals.count=100\nforget.sets=34",
      "originals.count x forget.sets x final.runs must be at most 10,000, but is 10,200"),
+    ("forget={folds: 5}\nheld_out.sets=5", "held_out: sets (5) must be less than forget.folds (5): one fold counts "
+                                           "at least"),
+    ("originals.count=100\nforget={folds: 41}\nheld_out.sets=7",
+     "originals.count x final folds x final.runs must be at most 10,000, but is 10,200"),
     ("originals.count=101\nheld_out={sets: 100, originals: 101}",
      "held_out.sets x held_out.originals must be at most 10,000, but is 10,100"),
     ("search={sampler: grid, grid: {lr: 3334}}",

@@ -4,6 +4,7 @@ import pytest
 from amun_ray.base.errors import UserError
 from amun_ray.data.splits import (
     Groups,
+    fold_forget_sets,
     forget_count,
     forgotten_classes,
     like_forget_sets,
@@ -72,6 +73,31 @@ def test_a_set_does_not_depend_on_how_many_are_asked_for():
 def test_impossible_sets_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         random_forget_sets(100, **({"fraction": 0.1, "sets": 1, "held_out": 1, "seed": 0} | settings))
+
+
+@pytest.mark.parametrize(("size", "folds", "held_out", "sizes"), [
+    (12, 4, 1, [3] * 4), (11, 4, 3, [3, 3, 3, 2]), (2, 2, 1, [1, 1])])
+def test_folds_are_the_training_set_once(size, folds, held_out, sizes):
+    sets = fold_forget_sets(size, folds, held_out=held_out, seed=3)
+    assert (len(sets.held_out), len(sets.final)) == (held_out, folds - held_out)
+    every = [*sets.held_out, *sets.final]
+    assert [len(rows) for rows in every] == sizes
+    assert all((np.diff(rows) > 0).all() for rows in every)
+    assert sorted(np.concatenate(every)) == list(range(size))
+
+
+def test_the_search_takes_folds_and_leaves_the_others_as_they_are():
+    few, many = (fold_forget_sets(100, 5, held_out=n, seed=0) for n in (1, 2))
+    np.testing.assert_array_equal([*few.held_out, *few.final], [*many.held_out, *many.final])
+    assert (few.final[0] != fold_forget_sets(100, 5, held_out=1, seed=1).final[0]).any()
+
+
+def test_folds_that_nothing_is_left_of_are_refused():
+    with pytest.raises(UserError, match="5 folds need as many training samples, but there are 4; ask for fewer"):
+        fold_forget_sets(4, 5, held_out=1, seed=0)
+    for held_out in (0, 5):
+        with pytest.raises(UserError, match=f"`1 <= held_out < folds` must hold, but got held_out={held_out}, folds=5"):
+            fold_forget_sets(10, 5, held_out=held_out, seed=0)
 
 
 def test_a_request_is_the_final_set_and_is_never_searched_on():

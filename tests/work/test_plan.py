@@ -141,6 +141,16 @@ def test_a_class_is_forgotten_and_another_one_is_searched_on(plan):
                           f"  held out    set 0: {len(held_out)} rows of class {label}"]
 
 
+def test_each_fold_is_a_case_of_each_original(plan):
+    """30 rows in five folds: two are the search's, on one original; three count, on both."""
+    made = plan("forget={folds: 5}", "held_out.sets=2", "originals={count: 2}")
+    assert made.request is None
+    assert [case.key for case in made.held_out] == [(0, "held_out 0"), (0, "held_out 1")]
+    assert [case.key for case in made.final] == [(k, f"final {fold}") for k in range(2) for fold in range(3)]
+    rows = {case.name: case.rows for case in made.cases}
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(30))
+
+
 def test_a_list_of_a_whole_class_is_the_same_request(plan, tmp_path):
     made = plan("forget={classes: [1]}")
     (tmp_path / "request.csv").write_text("index\n" + "".join(f"{row}\n" for row in made.sets.final[0]))

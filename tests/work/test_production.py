@@ -174,7 +174,8 @@ def test_a_file_of_row_numbers_and_a_section_of_a_config_name_rows(plan, tmp_pat
     assert production.named_rows(plan, str(tmp_path / "rows.csv")).tolist() == [2, 30, 31]
     (tmp_path / "rows.yaml").write_text(f"indices: {tmp_path / 'rows.csv'}\n")
     assert production.named_rows(plan, str(tmp_path / "rows.yaml")).tolist() == [2, 30, 31]
-    for content, message in (("fraction: 0.1", "draws rows at random"), ("indexes: 3", "indexes: "), ("[", "yaml")):
+    for content, message in (("fraction: 0.1", "draws rows at random"), ("folds: 3", "folds: draws"),
+                             ("indexes: 3", "indexes: "), ("[", "yaml")):
         (tmp_path / "rows.yaml").write_text(content)
         with pytest.raises(UserError, match=message):
             production.named_rows(plan, str(tmp_path / "rows.yaml"))
