@@ -1,1 +1,1 @@
-"""What every room may use: errors, names, seeds, tensors, devices, files; nothing here knows of models or sweeps."""
+"""What every room may use: errors, names, seeds, tensors, devices, files. Nothing here knows models or sweeps."""

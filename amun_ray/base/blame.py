@@ -1,4 +1,4 @@
-"""Where code of the user's own went wrong, here or in a worker: one line in place of a traceback."""
+"""Where the user's own code failed, here or in a worker: one line instead of a traceback."""
 
 import re
 import sys
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from amun_ray.base.errors import UserError, in_words
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-FAILURES = (Exception, SystemExit)  # what code of somebody else's may raise; Ctrl-C is not its own
+FAILURES = (Exception, SystemExit)  # what the user's code may raise; Ctrl-C does not come from it
 
 
 def fault(error: BaseException, name: str) -> str | None:
-    """`KIND: first line of the message (FILE, line N)`: the last line of the module of `name` on the way of `error`.
+    """`KIND: first line of the message (FILE, line N)`: the last line of `name`'s module in the traceback of `error`.
 
-    An error of a worker has the lines that it came through there as its text. None: it came through none of them.
+    The text of a worker's error holds the worker's traceback. None: the module is not in the traceback.
 
     Args:
         error: what was raised.
-        name: of code of the user's, `package.module:NAME`, imported in this process.
+        name: the user's code, `package.module:NAME`, imported in this process.
     """
     file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
     frames = FRAME.findall("".join(traceback.format_exception(error)))
@@ -29,7 +29,7 @@ def fault(error: BaseException, name: str) -> str | None:
 
 @contextmanager
 def blaming(names: Collection[str]) -> Iterator[None]:
-    """Raise UserError in place of whatever is raised by code of the user's called `names`."""
+    """Raise UserError instead of whatever the user's code called `names` raises."""
     try:
         yield
     except UserError:

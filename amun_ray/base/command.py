@@ -1,4 +1,4 @@
-"""How every command of the package ends: what went wrong in one line, and an exit code."""
+"""How every command of the package ends: one line on what went wrong, and an exit code."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,11 +9,11 @@ from amun_ray.base.names import allowing
 
 
 def ended(work: Callable[[], int], arguments: list[str] | None, allowed: Iterable[str]) -> int:
-    """The exit code of `work`, or 2 after a mistake of the user's, 130 after Ctrl-C, 141 where nobody reads any more.
+    """The exit code of `work`, or 2 after a user error, 130 after Ctrl-C, 141 when standard output was closed.
 
     Args:
         work: the command.
-        arguments: of the command; None for those that this process was started with.
+        arguments: of the command; None for those of this process.
         allowed: modules whose code a config may name.
     """
     try:

@@ -10,12 +10,12 @@ import torch
 def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool:
     """Whether forward passes run under bfloat16 autocast, for a `precision` of float32, bfloat16 or auto.
 
-    "auto" is bfloat16 where the device has instructions for it: elsewhere it is emulated, and slower than float32.
-    A processor has them where torch says so, which it does from 2.11 on.
+    "auto" is bfloat16 where the device has instructions for it; elsewhere it is emulated and slower than float32.
+    For a CPU torch answers this from 2.11 on; before that, "auto" is float32.
 
     Args:
-        on_cpu: whether "auto" holds for processors too. Those of one cluster may differ in this, so it is for work
-            whose result is checked in float32 in any case, not for a training, whose weights would differ as well.
+        on_cpu: whether "auto" may choose bfloat16 on a CPU. The CPUs of one cluster may differ, so set it only for
+            work whose result is checked in float32 anyway, not for training, where the weights would differ.
     """
     if precision != "auto":
         return precision == "bfloat16"
@@ -26,14 +26,14 @@ def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls the device: `GPU NVIDIA H100`, or `CPU AMD EPYC 7763`."""
+    """The device's name: `GPU NVIDIA H100`, or `CPU AMD EPYC 7763`."""
     if device.type == "cuda":
         return f"GPU {torch.cuda.get_device_name(device)}"
     return f"CPU {processor()}"
 
 
 def processor() -> str:
-    """The CPU of this machine, as its maker calls it."""
+    """The model name of this machine's CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

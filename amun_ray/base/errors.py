@@ -1,11 +1,11 @@
 """The exceptions of the package, all in one place.
 
     ValueError
-      +- UserError      something the user wrote or supplied, and can fix: ends a command with one line and exit code 2
-           +- Damaged        what is stored is not what was written
-           +- StorageError   the storage takes no more, or is away; an OSError, too
+      +- UserError      something the user wrote or supplied and can fix: ends a command with one line and exit code 2
+           +- Damaged        stored data is not what was written
+           +- StorageError   the storage is full or unreachable; also an OSError
     RuntimeError
-      +- Diverged       a training run whose loss or weights left the finite numbers: ends one trial, not the sweep
+      +- Diverged       training whose loss or weights are no longer finite: ends one trial, not the sweep
 """
 
 
@@ -14,11 +14,11 @@ class UserError(ValueError):
 
 
 class Damaged(UserError):
-    """Stored work is not what was written, or is not there. The message begins with its file."""
+    """Stored work is not what was written, or is missing. The message begins with the file."""
 
 
 class StorageError(OSError, UserError):
-    """The store cannot be written. What is finished is kept; the message says what has to be fixed."""
+    """The store cannot be written. Finished work is kept; the message says what to fix."""
 
 
 class Diverged(RuntimeError):
@@ -26,11 +26,11 @@ class Diverged(RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, for a message of one line; its kind where it has none."""
+    """The first line of an exception's message; its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def in_words(error: BaseException) -> str:
-    """An exception of somebody else's code as part of one line: its kind, and the first line of its message."""
+    """An exception from other code, on one line: its type and the first line of its message."""
     kind, line = type(error).__name__, first_line(error)
     return kind if line == kind else f"{kind}: {line}"

@@ -1,4 +1,4 @@
-"""Files of the output folder, whole or not there; files that are not what they are called; and `~` in a path."""
+"""Atomic writes to the output folder; files that are not what their name says; and `~` in a path."""
 
 import os
 import re
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 AT_HOME = re.compile(r"(file:/{0,3}|sqlite:///|)(~[^/]*)(.*)", re.DOTALL)
-IN_URI = str.maketrans({mark: f"%{ord(mark):02X}" for mark in "%?#"})  # what would mean something else there
+IN_URI = str.maketrans({mark: f"%{ord(mark):02X}" for mark in "%?#"})  # these have a meaning of their own in a URI
 PRETENDERS = {b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
               b"<!doctype": "a web page, not the file itself: the download failed, or asks for a login",
               b"<html": "a web page, not the file itself: the download failed, or asks for a login"}
 
 
 def expanded(place: str) -> str:
-    """A path, or a URI of a file or an SQLite database, with the home folder where it begins with `~` or `~NAME`.
+    """A path, or the URI of a file or an SQLite database, with a leading `~` or `~NAME` replaced by that home folder.
 
-    The one place where a `~` of a user's is read; what follows no known name stays as it is.
+    The only place that expands a user's `~`. A name that is unknown stays as it is.
     """
     found = AT_HOME.fullmatch(place)
     if found is None or (home := os.path.expanduser(found[2])) == found[2]:
@@ -25,9 +25,9 @@ def expanded(place: str) -> str:
 
 
 def pretender(file: Path | BinaryIO) -> str | None:
-    """What a file is that stands in the place of another, by its first bytes; None where it is none of these.
+    """What a file really is when its first bytes show a Git LFS pointer or a web page; otherwise None.
 
-    An open file is left at its start.
+    An open file is rewound to its start.
     """
     if isinstance(file, Path):
         try:
@@ -41,7 +41,7 @@ def pretender(file: Path | BinaryIO) -> str | None:
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file by one rename, so that whoever reads it finds the old one or the new one; returns its path."""
+    """Write a file by one rename, so that a reader finds either the old or the new one; returns its path."""
     partial = path.with_name(f".{path.name}-{os.getpid()}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)

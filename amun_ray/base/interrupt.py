@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a sweep (once, it ends in order; twice, at once), and a reader of its output that goes away."""
+"""What ends a sweep early: Ctrl-C (once in order, twice at once), or a reader of its output that goes away."""
 
 import os
 import shlex
@@ -11,20 +11,20 @@ from types import FrameType
 
 from amun_ray.base.log import complain
 
-STOPPED = 130  # of a program that Ctrl-C ended, as shells have it
-UNREAD = 141  # of one that lost the reader of its output, in the same way
+STOPPED = 130  # the exit code that shells give a program ended by Ctrl-C (128 + SIGINT)
+UNREAD = 141  # and one that lost the reader of its output (128 + SIGPIPE)
 
 
 @contextmanager
 def interruptible(arguments: list[str] | None) -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first Ctrl-C, end the process there and then at the second; say how to go on.
+    """Raise KeyboardInterrupt at the first Ctrl-C, end the process at once at the second; say how to go on.
 
-    Nothing is lost by the second: what is finished is in the store whole, and Ray's processes end after their driver.
-    Where Ctrl-C is ignored (`nohup`, a background job), it stays so, and where the process is somebody else's (a
-    notebook, a thread of another program) it stays as he has it: the second must not end what is his.
+    The second loses nothing: finished work is whole in the store, and Ray's processes end after their driver.
+    Where Ctrl-C is ignored (`nohup`, a background job) it stays ignored. Where the process belongs to another program
+    (a notebook, a thread), its handler stays: a second Ctrl-C must not end that program.
 
     Args:
-        arguments: of the command; None for those that this process was started with, which is then its own.
+        arguments: of the command; None for those of this process, which the command then owns.
     """
     again = f"python {shlex.join(sys.argv)}" if arguments is None else "the same call again"
     farewell = f"\nstopped; what is finished is kept. To go on: {again}"
@@ -35,7 +35,7 @@ def interruptible(arguments: list[str] | None) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def twice(_: int, __: FrameType | None) -> None:
-        os.write(sys.stderr.fileno(), f"{farewell}\n".encode())  # print may be what was interrupted
+        os.write(sys.stderr.fileno(), f"{farewell}\n".encode())  # not print: it may be what was interrupted
         os._exit(STOPPED)
 
     mine = (arguments is None and threading.current_thread() is threading.main_thread()

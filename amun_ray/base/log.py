@@ -1,4 +1,4 @@
-"""What the package tells a person: lines of one logger, which a command prints and a notebook can silence."""
+"""The package's output for people: lines of one logger, which a command prints and a notebook can silence."""
 
 import logging
 import os
@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-LONGEST = 2000  # characters of a line that a person reads
+LONGEST = 2000  # characters; longer lines are cut
 logger = logging.getLogger("amun_ray")
 
 
 def say(text: str) -> None:
-    """One line of what is going on, at the level INFO."""
+    """Log one line of progress, at level INFO."""
     logger.info(text)
 
 
 class Unread(BaseException):
-    """Nobody reads standard output any more: the other end of a pipe is closed. As little an Exception as Ctrl-C."""
+    """The reader of standard output has closed its end of the pipe. Not an Exception, just as Ctrl-C is not."""
 
 
 def complain(text: str) -> None:
-    """A line, or several, to standard error, if anybody reads it; a very long one is cut."""
+    """Write one or more lines to standard error, if anybody reads it; very long lines are cut."""
     lines = [line if len(line) <= LONGEST else f"{line[:LONGEST]}..." for line in text.split("\n")]
     try:
         print("\n".join(lines), file=sys.stderr, flush=True)
@@ -30,9 +30,9 @@ def complain(text: str) -> None:
 
 
 class Printing(logging.Handler):
-    """Prints each line to whatever standard output is at that moment.
+    """Prints each line to the current standard output.
 
-    The first line that nobody reads raises Unread; those after it are lost without a word.
+    The first line that nobody reads raises Unread; later ones are dropped silently.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -44,7 +44,7 @@ class Printing(logging.Handler):
 
 
 def _silence(stream: TextIO) -> None:
-    """Let `stream` lead nowhere, so that what it still holds can be written when Python ends."""
+    """Redirect `stream` to nowhere, so that Python can flush it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -52,7 +52,7 @@ def _silence(stream: TextIO) -> None:
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Print what is said to standard output, as it is, unless the program has given the logger a handler of its own.
+    """Print the logger's lines to standard output, unless the program has given the logger its own handler.
 
     `logging.getLogger("amun_ray").setLevel(logging.WARNING)` silences a sweep that is run from Python.
     """
@@ -61,7 +61,7 @@ def speaking() -> Iterator[None]:
         return
     handler, level = Printing(), logger.level
     logger.addHandler(handler)
-    logger.propagate = False  # a line is printed once, whoever has set up the root logger
+    logger.propagate = False  # print a line once, even if the root logger has a handler
     if level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     try:
@@ -73,7 +73,7 @@ def speaking() -> Iterator[None]:
 
 
 class Notes(logging.Handler):
-    """Keeps the warnings of a worker, whose own output nobody sees."""
+    """Collects the warnings of a worker, whose output nobody sees."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)

@@ -1,8 +1,7 @@
-"""How a name written by a user becomes a row of a table or an object of the user's own module, and how the settings
-beside it are checked against what that takes.
+"""How a name in a config becomes a table row or an object of the user's own module, and how its settings are checked.
 
-A name in a file could be that of any code there is (`os:system`). So code is imported only from modules that the person
-who gave the command, or the calling program, has allowed: see `allowing` and AMUN_ALLOW_CODE.
+A name in a file could point to any code (`os:system`). So code is imported only from modules that whoever ran the
+command, or the calling program, has allowed: see `allowing` and AMUN_ALLOW_CODE.
 """
 
 import inspect
@@ -18,13 +17,13 @@ from typing import Any
 from amun_ray.base.blame import FAILURES
 from amun_ray.base.errors import UserError, in_words
 
-ALLOWED = "AMUN_ALLOW_CODE"  # environment variable: MODULE or MODULE:NAME, with commas between several
-_allowed: list[str] = []  # by this process, beside the variable
+ALLOWED = "AMUN_ALLOW_CODE"  # environment variable: MODULE or MODULE:NAME, comma-separated
+_allowed: list[str] = []  # by this process, in addition to the variable
 KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or a full stop: the end of a sentence."""
+    """The end of a sentence: `; did you mean 'x'?` with the nearest known name, or a full stop."""
     near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else "."
 
@@ -33,8 +32,8 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
     """`table[name]`, or the object behind `package.module:NAME`.
 
     Raises:
-        UserError: the name is neither in the table nor importable, or nobody has allowed its module; the message lists
-            the choices.
+        UserError: the name is neither in the table nor importable, or its module is not allowed; the message lists the
+            choices.
     """
     if name in table:
         return table[name]
@@ -44,12 +43,12 @@ def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def allow(names: str | Iterable[str]) -> None:
-    """Let code of `names`, each `package.module` or `package.module:NAME`, be imported as long as this process lives.
+    """Allow code to be imported from `names` in this process, each `package.module` or `package.module:NAME`.
 
-    A module is allowed with every name that it holds, but not with the modules below it.
+    Allowing a module allows every name in it, but not its submodules.
 
     Raises:
-        UserError: a name of another form.
+        UserError: a name in another form.
     """
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
@@ -60,7 +59,7 @@ def allow(names: str | Iterable[str]) -> None:
 
 @contextmanager
 def allowing(names: str | Iterable[str]) -> Iterator[None]:
-    """`allow`, for as long as the context lasts."""
+    """`allow`, until the context ends."""
     before = len(_allowed)
     allow(names)
     try:
@@ -70,7 +69,7 @@ def allowing(names: str | Iterable[str]) -> Iterator[None]:
 
 
 def is_allowed(name: str) -> bool:
-    """Whether code called `package.module:NAME` may be imported."""
+    """Whether `package.module:NAME` may be imported."""
     given = {*_allowed, *(entry.strip() for entry in os.environ.get(ALLOWED, "").split(","))}
     return _is_name(name) and not given.isdisjoint((name, name.partition(":")[0]))
 
@@ -81,8 +80,7 @@ def _is_name(name: str) -> bool:
 
 
 def load_object(name: str, kind: str) -> Any:
-    """Import the object named by `package.module:NAME`; UserError when it is not there, its module is broken, or nobody
-    has allowed it."""
+    """Import the object `package.module:NAME`; UserError if it is missing, not allowed, or its module is broken."""
     module, _, attribute = name.partition(":")
     if not _is_name(name):
         raise UserError(f"{kind} {name!r}: a name of the form package.module:NAME is expected")
@@ -94,7 +92,7 @@ def load_object(name: str, kind: str) -> Any:
     except ImportError as error:
         raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {error}; install it, or put its "
                         "folder on PYTHONPATH") from error
-    except FAILURES as error:  # whatever the user's module does when it is imported
+    except FAILURES as error:  # whatever the user's module raises on import
         raise UserError(f"{kind} {name!r}: module {module!r} cannot be imported: {in_words(error)}") from error
     if not hasattr(loaded, attribute):
         raise UserError(f"{kind} {name!r}: module {module!r} has no {attribute!r}{suggestion(attribute, vars(loaded))}"
@@ -110,12 +108,12 @@ def check_arguments(
     Args:
         function: a row of a table, or a user's own callable; with `**kwargs` it takes any setting.
         given: the settings that the user wrote.
-        kind: what the message calls the row, e.g. "dataset 'digits'".
-        supplied: parameters that the caller passes itself, by keyword; a user cannot set them.
+        kind: the row's name in messages, e.g. "dataset 'digits'".
+        supplied: parameters that the caller passes by keyword; a user cannot set them.
 
     Raises:
-        UserError: a line for each setting that does not exist (with the nearest that does), is missing, or is of
-            another type than its annotation (classes and unions of classes are checked, other annotations are not).
+        UserError: one line for each setting that does not exist (with the nearest that does), is missing, or has the
+            wrong type (annotations that are classes or unions of classes are checked, others are not).
     """
     parameters = inspect.signature(function).parameters
     named = {name: parameter for name, parameter in parameters.items()
@@ -136,7 +134,7 @@ def check_arguments(
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` is of a class in `annotation`; True where the annotation cannot be judged by `isinstance`."""
+    """Whether `value` fits `annotation`; True where `isinstance` cannot tell."""
     choices = _choices(annotation)
     if annotation is inspect.Parameter.empty or not all(isinstance(choice, type) for choice in choices):
         return True
@@ -146,7 +144,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone; `list[int]` counts as `list`."""
+    """The members of a union, or the annotation itself; `list[int]` counts as `list`."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     members = typing.get_args(annotation) if union else (annotation,)
     return tuple(object if member is Any else typing.get_origin(member) or member for member in members)

@@ -1,4 +1,4 @@
-"""What a person sees while a stage works: what, how far, how long still. Only a terminal gets the moving bar."""
+"""What a person sees while a stage works: what, how far, how much longer. Only a terminal gets the moving bar."""
 
 import sys
 import time
@@ -10,8 +10,8 @@ from tqdm import tqdm
 from amun_ray.base.log import say
 
 
-class Progress(tqdm):  # type: ignore[type-arg]  # it has no [] when it runs
-    """A bar that also counts, where none is drawn, and knows what was at hand already."""
+class Progress(tqdm):  # type: ignore[type-arg]  # not generic at run time
+    """A bar that counts even where it is not drawn, and knows what was already in the store."""
 
     done = 0
     stored = 0
@@ -23,9 +23,9 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it has no [] when it runs
 
 @contextmanager
 def bar(label: str, total: int, unit: str) -> Iterator[Progress]:
-    """A progress bar with rate and time left on a terminal, silence elsewhere; one closing line on both.
+    """A progress bar with rate and time left on a terminal, silence elsewhere; a closing line on both.
 
-    The line is said of work that was broken off, too: how much of it is done.
+    Interrupted work gets the line too: how much of it is done.
     """
     started = time.monotonic()
     with Progress(total=total, desc=f"  {label}", unit=unit, disable=None, leave=False, file=sys.stderr) as progress:
@@ -40,7 +40,7 @@ def bar(label: str, total: int, unit: str) -> Iterator[Progress]:
 
 
 def _how(progress: Progress, total: int, seconds: float) -> str:
-    """Time is worth a word where something was done."""
+    """The time, where any work was done."""
     if progress.stored == total:
         return "from the store"
     return f"in {seconds:.1f} s" + (f", {progress.stored} of them from the store" if progress.stored else "")

@@ -1,4 +1,4 @@
-"""Every random draw comes from a stream named by its purpose, so no draw can shift another."""
+"""Every random draw comes from a stream named by its purpose, so that no draw can shift another."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import torch
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed that depends on `seed` and the purpose alone: the same on any worker, in any order."""
+    """A 63-bit seed that depends only on `seed` and the purpose: the same on any worker, in any order."""
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

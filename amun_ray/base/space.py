@@ -1,4 +1,4 @@
-"""Which values a setting may have, and the space of a search: what of them is tried, a range or a few values each."""
+"""Which values a setting may have, and the search space: a range or a few values for each setting."""
 
 import math
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Allowed:
-    """The values that a setting may have: a few choices, or the finite numbers within bounds."""
+    """The values that a setting may have: a few choices, or finite numbers within bounds."""
 
-    choices: tuple[Any, ...] | None = None  # the only values, where they are few
-    whole: bool = False  # whole numbers alone
+    choices: tuple[Any, ...] | None = None  # the only values, if given
+    whole: bool = False  # whole numbers only
     above: float = -math.inf  # a number must be greater than this ...
     at_least: float = -math.inf  # ... and not less than this ...
     below: float = math.inf  # ... less than this ...
     at_most: float = math.inf  # ... and not greater than this
 
     def problem(self, value: Any) -> str | None:
-        """Why `value` is not allowed, or None where it is."""
+        """Why `value` is not allowed, or None if it is."""
         if self.choices is not None:
             known = value in self.choices and not isinstance(value, bool)  # True is 1 to Python, never to a user
             return None if known else f"must be one of {', '.join(map(str, self.choices))}, but got {value!r}"
@@ -32,7 +32,7 @@ class Allowed:
 
 
 class Suggesting(Protocol):
-    """The part of an `optuna.Trial` that a space asks."""
+    """The part of an `optuna.Trial` that a space uses."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
 
@@ -56,7 +56,7 @@ class Range(NamedTuple):
         return f"must be from {self.low:g} to {self.high:g}, but got {value!r}"
 
     def grid(self, points: int) -> tuple[float, ...]:
-        """`points` values at equal distances on the scale, the ends among them; the middle where only one is asked."""
+        """`points` values evenly spaced on the scale, both ends included; the middle if `points` is 1."""
         if self.low == self.high:
             return (self.low,)
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -79,7 +79,7 @@ class Choice(NamedTuple):
         return None if value in self.values else f"must be one of {', '.join(map(str, self.values))}, but got {value!r}"
 
     def grid(self, points: int) -> tuple[Any, ...]:
-        """All of them, whatever `points` says."""
+        """All values, whatever `points` is."""
         return self.values
 
 
@@ -88,11 +88,11 @@ Space = dict[str, Axis]  # by name: `lr`, `schedule`, then the method's own sett
 
 
 def grid_size(space: Space, *, lr: int, own: int) -> int:
-    """How many combinations `grid` has; none of them is made."""
+    """How many combinations `grid` has, without building them."""
     return math.prod(len(axis.grid(lr if name == "lr" else own)) for name, axis in space.items())
 
 
 def grid(space: Space, *, lr: int, own: int) -> list[dict[str, Any]]:
-    """Every combination of `lr` learning rates, all schedules, and `own` values of each of the method's settings."""
+    """Every combination of `lr` learning rates, all schedules, and `own` values of each method setting."""
     values = [axis.grid(lr if name == "lr" else own) for name, axis in space.items()]
     return [dict(zip(space, chosen, strict=True)) for chosen in product(*values)]

@@ -1,4 +1,4 @@
-"""Ranges and distances of image batches, checked where a batch comes in; and a model in eval mode for a while."""
+"""Ranges and distances of image batches, checked on entry; and a model temporarily in eval mode."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from amun_ray.base.errors import UserError
 
 
 def l2(difference: Tensor) -> Tensor:
-    """Euclidean norm of each row of `difference` (N, ...): a tensor (N,), in pixel units."""
+    """Euclidean norm of each row of `difference` (N, ...): (N,), in pixel units."""
     return difference.flatten(1).norm(dim=1)
 
 
 def shared_tensor(array: np.ndarray) -> Tensor:
-    """A tensor over an array that may be read-only, without a copy: nothing may write to it."""
+    """A tensor sharing the memory of an array that may be read-only: do not write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 pixels in 0..255 as float32 in [0, 1]; the one place where that conversion is made."""
+    """uint8 pixels in 0..255 as float32 in [0, 1]; the only place that converts."""
     return pixels.to(torch.float32).div_(255)
 
 
@@ -38,7 +38,7 @@ def check_unit_range(images: Tensor, name: str) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in eval mode; on leaving, each of its modules gets the mode back that it had (they may differ)."""
+    """`model` in eval mode; on exit each of its modules returns to its own earlier mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
