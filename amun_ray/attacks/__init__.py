@@ -1,4 +1,4 @@
-"""Adversarial examples: attacks as functions of a batch, and `craft`, which makes verified rows with any of them."""
+"""Adversarial examples: attacks as functions of a batch, and `craft`, which builds verified rows with any of them."""
 
 from amun_ray.attacks.adversarial import Adversarial
 from amun_ray.attacks.craft import Prepared, calibrate, craft

@@ -1,4 +1,4 @@
-"""The attacks as plain functions of a batch: what they return, and how one is run on a model as it is."""
+"""The attacks as plain functions of a batch: what they return, and how they run on an unprepared model."""
 
 from typing import Any, NamedTuple
 
@@ -21,18 +21,18 @@ class Adversarial(NamedTuple):
     images: Tensor  # (N, C, H, W) float32 in [0, 1]
     labels: Tensor  # (N,) int64, what the model says now
     l2: Tensor  # (N,) float32, distance from the clean image, pixel units
-    found: Tensor  # (N,) bool, is it wrong now; where False the image is the last, failed, attempt
+    found: Tensor  # (N,) bool, whether it is misclassified; where False the image is the last, failed, attempt
 
 
 def attacked(attack: Attack[Any], model: nn.Module, images: Tensor, labels: Tensor) -> Adversarial:
-    """Run `attack` on a batch, on a frozen copy of `model` in float32, all rows together.
+    """Run `attack` on all rows of a batch at once, on a frozen copy of `model` in float32.
 
     Args:
         images: (N, C, H, W) float32 in [0, 1], on the model's device.
-        labels: (N,) int64, the true ones.
+        labels: (N,) int64, the true classes.
 
     Raises:
-        UserError: a batch that does not fit the model, or a setting of the attack that is not allowed.
+        UserError: a batch that does not fit the model, or an attack setting that is not allowed.
     """
     check_settings(vars(attack))
     model = frozen(model)
@@ -45,7 +45,7 @@ def attacked(attack: Attack[Any], model: nn.Module, images: Tensor, labels: Tens
 
 
 def check_radius(radius: float | Tensor, count: int) -> None:
-    """Raise UserError unless `radius` is one positive number, or a tensor (N,) of them."""
+    """Raise UserError unless `radius` is a positive number or a tensor (N,) of them."""
     values = torch.as_tensor(radius)
     if values.shape not in ((), (count,)):
         raise UserError(f"radius: must be one number or one per image ({count}), found shape {tuple(values.shape)}")

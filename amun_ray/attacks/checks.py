@@ -1,4 +1,4 @@
-"""What settings, a model and a batch must be before an attack starts; an error names the argument."""
+"""The checks on settings, model and batch before an attack starts; an error names the argument."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.space import Allowed
 from amun_ray.base.tensors import check_unit_range
 
-RULES = {  # of every setting that some attack has
+RULES = {  # for the settings of all attacks
     "steps": Allowed(whole=True, at_least=1, at_most=1e6), "step_ratio": Allowed(above=0), "eps_init": Allowed(above=0),
     "doublings": Allowed(whole=True, at_least=0, at_most=100), "shrink": Allowed(whole=True, at_least=0, at_most=100),
     "kappa": Allowed(at_least=0), "polish": Allowed(whole=True, at_least=0, at_most=1e6),
@@ -20,11 +20,11 @@ RULES = {  # of every setting that some attack has
     "stop": Allowed(choices=("full", "first_flip")), "objective": Allowed(choices=tuple(OBJECTIVES)),
     "precision": Allowed(choices=("float32", "bfloat16", "auto")),
 }
-PROBES = 2  # images that a model is asked about first
+PROBES = 2  # images that the model is tried on first
 
 
 def check_settings(settings: Mapping[str, Any], where: str = "") -> None:
-    """Raise UserError for a value that RULES does not allow; None, a default yet to be chosen, and tensors pass."""
+    """Raise UserError for a value that RULES does not allow. Tensors pass, and so does None (chosen later)."""
     for name, value in settings.items():
         known = name in RULES and value is not None and not isinstance(value, Tensor)
         if known and (problem := RULES[name].problem(value)) is not None:

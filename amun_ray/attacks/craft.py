@@ -1,5 +1,7 @@
-"""`craft`: from clean images to verified adversarial rows. `calibrate`: the first radius for all of them. Both take a
-model, or what was made of one beforehand, once, however many batches follow: `Prepared`."""
+"""`craft`: from clean images to verified adversarial rows. `calibrate`: the first radius for all of them.
+
+Both take a model, or a `Prepared` one: prepare once where many batches follow.
+"""
 
 import logging
 from collections.abc import Callable
@@ -23,20 +25,20 @@ from amun_ray.base.tensors import l2
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_SHARE = 0.95  # of the samples must have an adversarial example within the first radius (paper, section 3)
+CALIBRATION_SHARE = 0.95  # share of the samples with an adversarial example within the first radius (paper, section 3)
 CALIBRATION_DOUBLINGS = 20
 
 
 class Prepared:
-    """A model as `craft` and `calibrate` use it; give it to every call in the place of the model.
+    """A model as `craft` and `calibrate` use it; pass it instead of the model.
 
-    It keeps what costs time: the frozen copy, the folded one, what the compiler makes of that, and how many images the
-    GPU has room for. Results are the same as with the model itself.
+    It keeps what takes time to build: the frozen copy, the folded copy, its compiled form, and how many images fit on
+    the GPU. Results are the same as with the model itself.
 
     Args:
-        model: as in `craft`. It is copied: what becomes of it later does not matter.
-        settings: whose `compile` counts, and `batch_size` where no capacity is given.
-        capacity: that of the device, as an earlier model has found it out.
+        model: as in `craft`. It is copied, so later changes to it have no effect.
+        settings: only `compile` is read, and `batch_size` if no capacity is given.
+        capacity: of the device, as found with an earlier model.
     """
 
     def __init__(self, model: nn.Module, settings: AttackSettings, capacity: Capacity | None = None) -> None:
@@ -46,7 +48,7 @@ class Prepared:
         self._fast: Callable[[Tensor], Tensor] | None = None
 
     def fast(self, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """The copy to search on, made at the first call with one or a few images (N, C, H, W) in [0, 1]."""
+        """The copy to search on, built at the first call from one or a few images (N, C, H, W) in [0, 1]."""
         if self._fast is None:
             self._fast = folded(self.original, example)
             if self.compiled:
@@ -56,7 +58,7 @@ class Prepared:
 
 
 def prepared(model: nn.Module | Prepared, settings: AttackSettings) -> Prepared:
-    """`model`, prepared if it is not yet."""
+    """`model`, prepared unless it already is."""
     return model if isinstance(model, Prepared) else Prepared(model, settings)
 
 
@@ -65,20 +67,20 @@ def craft(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, settin
     """Find a close adversarial image for every sample, and verify it on `model` itself.
 
     The search runs on a frozen copy of `model` (batch norm folded, channels_last); `model` is not changed. Every
-    row that is not marked failed is misclassified by `model` in eval mode, in float32, as it is returned. A sample
-    that the model already gets wrong is its own neighbour at distance 0. What happens to a sample does not depend
-    on the others, beyond float noise; where `settings.eps_init` is None and the attack has a radius, it does:
-    `calibrate` is called on the images given here.
+    returned row that is not marked failed is misclassified by `model` in eval mode, in float32. A sample that the
+    model already gets wrong is its own neighbour at distance 0. Beyond float noise, a sample's result does not
+    depend on the others, with one exception: if `settings.eps_init` is None and the attack has a radius, `calibrate`
+    is called on the images given here.
 
     Args:
-        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes); its tensors are float32. `Prepared(model)` for
-            more calls than one.
+        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes); its tensors are float32. Pass `Prepared(model)`
+            for several calls.
         images: (N, C, H, W) float32 in [0, 1], on the model's device.
-        labels: (N,) int64, the true ones.
-        indices: (N,) int64, the dataset's rows of the images; 0 .. N-1 if not given.
+        labels: (N,) int64, the true classes.
+        indices: (N,) int64, the images' rows in the dataset; 0 .. N-1 if not given.
 
     Raises:
-        UserError: an argument that does not fit, before any work starts; or logits that are not finite.
+        UserError: an argument is wrong (found before any work starts), or logits are not finite.
     """
     ready = prepared(model, settings)
     check_batch(ready.original, images, labels)
@@ -111,13 +113,13 @@ def calibrate(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, se
     `craft` as `eps_init`; the sample is the first `samples` images, so pass them in a random order.
 
     Args:
-        model, images, labels: as in `craft`. Samples that the model already gets wrong do not count.
+        model, images, labels: as in `craft`. Samples that the model already gets wrong are ignored.
 
     Returns:
         The radius, in pixel units of the attack's norm.
 
     Raises:
-        UserError: an attack that has no radius to calibrate, or no sample that it could flip.
+        UserError: the attack has no radius to calibrate, or could not flip any sample.
     """
     ready = prepared(model, settings)
     check_batch(ready.original, images, labels)
@@ -159,7 +161,7 @@ def _shrunk(look: Looker, clean: Tensor, found: Found, labels: Tensor, settings:
 
 
 def _looker(ready: Prepared, images: Tensor, settings: AttackSettings) -> Looker:
-    """What the search asks: the folded copy, at the precision and in the form that the settings name."""
+    """The looker of the search: the folded copy, with the precision and compilation that the settings ask for."""
     precision = settings.precision if settings.row.bfloat16 or settings.precision != "auto" else "float32"
     return Looker(ready.fast(images[:1]), shape_of(images), ready.capacity, fixed=ready.compiled,
                   bfloat16=uses_bfloat16(precision, images.device, on_cpu=True))

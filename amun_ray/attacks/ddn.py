@@ -1,4 +1,4 @@
-"""Decoupled direction and norm (Rony et al., CVPR 2019): the ball shrinks while the image is wrong, else grows."""
+"""Decoupled direction and norm (Rony et al., CVPR 2019): the ball shrinks while the image is wrong, and else grows."""
 
 import math
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from amun_ray.attacks.look import Look, fooled
 from amun_ray.attacks.slots import Rows
 
 TINY = 1e-30
-STEP_LAST = 0.01  # of the first step's length
+STEP_LAST = 0.01  # as a share of the first step's length
 
 
 @dataclass
 class DdnRows(Rows):
-    """`eps` is the norm of the best."""
+    """`eps` is the norm of the best point."""
 
     ball: Tensor  # (N,) the current norm
 
@@ -25,8 +25,8 @@ class DdnRows(Rows):
 class Ddn:
     """The attack as rows of a batch (see slots.Attack).
 
-    The step falls from `eps_init` to a hundredth of it along a cosine. The paper's numbers are the case
-    `eps_init=1`; there is no quantisation to 256 levels, since rows are stored in float32.
+    The step length follows a cosine from `eps_init` to a hundredth of it. The paper uses `eps_init=1`. Pixels are not
+    quantised to 256 levels, since rows are stored in float32.
     """
 
     steps: int = 100
@@ -40,7 +40,7 @@ class Ddn:
         return rows
 
     def advance(self, rows: DdnRows, look: Look) -> Tensor:
-        """One step along the gradient, then onto the sphere of the new norm, then into the box."""
+        """Take one step along the gradient, then project onto the sphere of the new norm, then into the box."""
         looks = rows.looks
         step = rows.point - rows.clean
         distance = torch.linalg.vector_norm(step, dim=1)

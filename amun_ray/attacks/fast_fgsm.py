@@ -1,9 +1,9 @@
 """The fast FGSM variant of the AMUN paper's attack ablation: many steps along the sign of one gradient.
 
-The paper describes it in a sentence: eps-sized steps along the sign of one gradient; after a few failed steps it
-starts again from a small random offset. Decided here: each new start also doubles eps, so that the search ends,
-and its offset is uniform in [-eps, eps], one pattern per start for all images, so that what happens to an
-image depends neither on the batch nor on its place in it.
+The paper describes it in one sentence: eps-sized steps along the sign of one gradient; after a few failed steps it
+starts again from a small random offset. Our choices: each new start also doubles eps, so that the search ends. The
+offset is uniform in [-eps, eps], with one pattern per start for all images, so that an image's result depends neither
+on the batch nor on its place in it.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class FastFgsm:
         return done
 
     def _offsets(self, rows: FastFgsmRows) -> Tensor:
-        """(N, D) in [-1, 1], drawn from the number of the start alone."""
+        """(N, D) in [-1, 1], seeded by the start's number alone."""
         width = rows.clean.shape[1]
         drawn = [torch.rand(width, generator=generator(self.seed, "fast_fgsm", start))
                  for start in range(self.doublings + 1)]
@@ -74,8 +74,8 @@ def fast_fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 
     """Attack images (N, C, H, W) along the sign of one gradient per start.
 
     Args:
-        steps: steps along one gradient before it starts again.
-        eps_init: the first step's length per pixel; doubled at each new start.
-        doublings: new starts, at most.
+        steps: steps along one gradient before a new start.
+        eps_init: length of the first step per pixel; doubled at each new start.
+        doublings: most new starts.
     """
     return attacked(FastFgsm(steps=steps, eps_init=eps_init, doublings=doublings, seed=seed), model, images, labels)

@@ -1,4 +1,4 @@
-"""The copies of a model that are attacked and asked: nothing in here touches the model that came in."""
+"""The copies of a model that attacks run on; nothing here changes the model itself."""
 
 import copy
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# What torch.fx raises on a forward pass that cannot be written down as a graph: the model is attacked unfolded then.
+# What torch.fx raises on a forward pass that it cannot trace; such a model is attacked unfolded.
 UNTRACEABLE = (fx.proxy.TraceError, TypeError, ValueError, NameError, AttributeError, RuntimeError)
-FOLDING_TOLERANCE = 1e-3  # of the spread of the logits; float32 noise is a hundred times smaller
+FOLDING_TOLERANCE = 1e-3  # as a share of the logits' spread; float32 noise is a hundred times smaller
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """A copy of `model` in eval mode whose parameters take no gradient."""
+    """A copy of `model` in eval mode whose parameters require no gradient."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
@@ -20,12 +20,12 @@ def frozen(model: nn.Module) -> nn.Module:
 def folded(plain: nn.Module, example: Tensor) -> nn.Module:
     """A copy of a frozen model, in channels_last, with every batch norm folded into the convolution before it.
 
-    Folding makes a forward and backward pass 1.2 to 1.5 times as fast and changes the logits by float32 noise
-    only. It is given up, and the copy returned unfolded, for a model that torch.fx cannot trace or that says
-    something else on `example` once it is folded (a forward pass that depends on hooks, for instance).
+    Folding makes a forward and backward pass 1.2 to 1.5 times as fast and changes the logits by float32 noise only.
+    The copy stays unfolded if torch.fx cannot trace the model, or if the folded model gives other logits on `example`
+    (a forward pass that depends on hooks, for instance).
 
     Args:
-        plain: what `frozen` returned; it stays as it is.
+        plain: what `frozen` returned; it is not changed.
         example: images (N, C, H, W) in [0, 1] on the model's device, one or a few.
     """
     fast = _folded_or_none(plain, example)
@@ -45,7 +45,7 @@ def _folded_or_none(plain: nn.Module, example: Tensor) -> nn.Module | None:
 
 
 def _fold(model: nn.Module) -> fx.GraphModule:
-    """Replace each conv whose only reader is a batch norm by one conv; both must be called once."""
+    """Merge each conv with the batch norm that alone reads it into one conv; both must be called once."""
     traced = fx.symbolic_trace(model)
     modules = dict(traced.named_modules())
     calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]

@@ -1,7 +1,7 @@
-"""One look at a model: logits and the gradient of an objective, for rows of flat images, and what that cost.
+"""One look at a model: logits and the gradient of an objective, for rows of flat images, and the cost.
 
-Inside the attacks an image is a row of a matrix (N, D), D = H * W * C in that order: its view (N, C, H, W) is
-channels_last without a copy, and distances and projections are plain vector arithmetic.
+Inside the attacks an image is a row of a matrix (N, D) with D = H * W * C, in that order. Its view (N, C, H, W) is
+then channels_last without a copy, and distances and projections are plain vector arithmetic.
 """
 
 import logging
@@ -17,10 +17,10 @@ from amun_ray.base.errors import UserError
 logger = logging.getLogger(__name__)
 
 # A margin smaller than this share of the logits' spread is float32 noise: another batch size, layout or folding
-# may turn its sign. Rows must pass the boundary by more, so that they flip the model wherever it runs.
+# may change its sign. Rows must cross the boundary by more, so that they flip the model wherever it runs.
 SLACK = 2e-5
-# bfloat16 keeps 8 bits: on a ResNet margins are off by up to 1 % of the spread. Below this share they are read
-# again in float32.
+# bfloat16 keeps 8 bits: on a ResNet, margins are off by up to 1 % of the spread. Margins below this share are
+# computed again in float32.
 BFLOAT16_DOUBT = 0.03
 
 
@@ -30,7 +30,7 @@ class Look(NamedTuple):
     predicted: Tensor  # (N,) int64
     margin: Tensor  # (N,) float32, true logit minus the largest other one: negative where the model is wrong
     spread: Tensor  # (N,) float32, largest minus smallest logit: the unit in which margins are small or large
-    gradient: Tensor  # (N, D) float32, of the objective by the image; zero where none was wanted
+    gradient: Tensor  # (N, D) float32, of the objective w.r.t. the image; zero where not wanted
 
 
 def flat(images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def unflat(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N,) the label's logit minus the largest other one. Free of the logits' scale up to a factor."""
+    """(N,) the label's logit minus the largest other one. Scales with the logits."""
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
     return logits.gather(1, labels[:, None]).squeeze(1) - others
 
@@ -59,8 +59,8 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """(N,) log(p / (1 - p)) of the label.
 
-    Its gradient is that of the cross entropy divided by p - 1, so a step along the normalised gradient (or its
-    sign) is the same; but it does not underflow when the model is sure.
+    Its gradient is that of the cross-entropy divided by p - 1, so a step along the normalised gradient (or its
+    sign) is the same. Unlike the cross-entropy it does not underflow when the model is sure.
     """
     others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
     return logits.gather(1, labels[:, None]).squeeze(1) - others
@@ -76,9 +76,9 @@ def fooled(look: Look, labels: Tensor, kappa: float = 0.0) -> Tensor:
 
 @dataclass
 class Capacity:
-    """How many images go through a model at a time: fewer for good once the GPU's memory was too small for them.
+    """How many images go through a model at a time; lowered for good when the GPU runs out of memory.
 
-    Whoever attacks one batch after another on a device passes the same one on: what was found out stays known.
+    Share one Capacity between all attacks on a device, so that the limit is found only once.
     """
 
     images: int
@@ -86,18 +86,18 @@ class Capacity:
 
 @dataclass
 class Looker:
-    """Asks a frozen model, as many images at a time as there is room for, and counts the passes.
+    """Runs a frozen model on as many images at a time as fit, and counts the passes.
 
-    Out of memory on the GPU halves the capacity, as often as it takes, and goes on; one warning says so.
+    If the GPU runs out of memory, it halves the capacity until the batch fits, warns and goes on.
     """
 
     model: Callable[[Tensor], Tensor]
     shape: tuple[int, int, int]  # C, H, W
     capacity: Capacity
     bfloat16: bool = False
-    contiguous: bool = False  # images in the layout (N, C, H, W) that a user's model gets, not channels_last
-    fixed: bool = False  # every pass at one shape (N = the capacity) and with a gradient: what a CUDA graph needs
-    forward: int = field(default=0, init=False)  # images that went through, each way
+    contiguous: bool = False  # images contiguous in (N, C, H, W), as a user's model gets them, not channels_last
+    fixed: bool = False  # every pass has one shape (N = the capacity) and a gradient, as a CUDA graph requires
+    forward: int = field(default=0, init=False)  # images passed, each way
     backward: int = field(default=0, init=False)
 
     def __call__(self, rows: Tensor, labels: Tensor, wants: Tensor, objective: str = "margin",
@@ -105,8 +105,8 @@ class Looker:
         """Look at rows (N, D).
 
         Args:
-            wants: (N,) bool, where a gradient of `objective` is wanted: a backward pass only there.
-            judged: (N,) bool, where prediction and margin matter; elsewhere they may be rough. None: everywhere.
+            wants: (N,) bool, where to compute the gradient of `objective`; a backward pass runs only there.
+            judged: (N,) bool, where prediction and margin must be exact; elsewhere they may be rough. None: everywhere.
         """
         judged = torch.ones_like(wants) if judged is None else judged
         count = int(wants.sum())
@@ -145,7 +145,7 @@ class Looker:
         return Look(logits.argmax(1), margins(logits, labels), spread, gradient)
 
     def _pass(self, rows: Tensor, labels: Tensor, objective: str | None) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes), float32 in type, and gradient (N, D) of one pass."""
+        """Logits (N, classes), of dtype float32, and gradient (N, D) of one pass."""
         count = len(rows)
         self.forward += count
         if self.fixed:
@@ -168,7 +168,7 @@ class Looker:
             return self.model(images.contiguous() if self.contiguous else images).float()
 
     def _sharpened(self, rows: Tensor, labels: Tensor, judged: Tensor, logits: Tensor) -> Tensor:
-        """The logits, in float32 where bfloat16 cannot tell on which side of the boundary a judged image lies."""
+        """The logits, recomputed in float32 where bfloat16 cannot tell which side of the boundary a judged image is."""
         low, high = logits.aminmax(dim=1)
         doubtful = (judged & (margins(logits, labels) < BFLOAT16_DOUBT * (high - low))).nonzero().squeeze(1)
         if len(doubtful):

@@ -1,16 +1,16 @@
-"""`nearest`: the margin search, one forward and one backward pass per step, about seven in all.
+"""`nearest`: the margin search, one forward and one backward pass per step, about seven steps in all.
 
-Ours. The first phase is DeepFool (Moosavi-Dezfooli et al., CVPR 2016) against the single strongest other class;
-the second walks along the boundary towards the clean image, as SuperDeepFool's projections do (Abdollahpour et
-al., 2023), but keeps a part of the way already gone, which the plain projection throws away.
+Our own method. The first phase is DeepFool (Moosavi-Dezfooli et al., CVPR 2016) against the single strongest other
+class. The second walks along the boundary towards the clean image, as SuperDeepFool's projections do (Abdollahpour et
+al., 2023), but keeps part of the displacement so far, which the plain projection discards.
 
 With m = z_y - max_{j != y} z_j the margin at the point x, g its gradient, x0 the clean image and d = x - x0:
 
     d' = (1 - tau) d - c g,   c such that   m + g (d' - d) = -kappa,   then x = x0 + (1 + OVERSHOOT) d'
 
-tau is 0 until the image is misclassified for the first time, then falls from `TAU_FIRST` to `TAU_LAST` over
-`polish` steps. The length c accounts for the box [0, 1]: it is found by at most three Newton updates on
-g (clamp(x0 + (1 - tau) d - c g) - x0), without asking the model. The nearest misclassified point ever seen is kept.
+tau is 0 until the image is first misclassified, then falls from `TAU_FIRST` to `TAU_LAST` over `polish` steps.
+The length c accounts for the box [0, 1]: at most three Newton updates on g (clamp(x0 + (1 - tau) d - c g) - x0)
+find it, without running the model. The nearest misclassified point seen is kept.
 """
 
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from amun_ray.attacks.look import Look, fooled
 from amun_ray.attacks.slots import Rows
 
 TAU_FIRST, TAU_LAST = 0.7, 0.1
-OVERSHOOT = 0.01  # of the distance
+OVERSHOOT = 0.01  # as a share of the distance
 BOX_UPDATES = 3
-SETTLED = 1e-5  # of its length, within which a step needs no further update
+SETTLED = 1e-5  # relative change below which a step's length needs no further update
 TINY = 1e-30
 
 
 @dataclass
 class NearestRows(Rows):
-    """`eps` is the norm of the best."""
+    """`eps` is the norm of the best point."""
 
     polished: Tensor  # (N,) polishing steps taken, -1 until the first flip
 
@@ -71,9 +71,9 @@ class Nearest:
         return done
 
     def _move(self, rows: NearestRows, look: Look, step: Tensor) -> None:
-        """Put `rows.point` where to look next; it is at `step` (N, D), which is overwritten, from the clean image.
+        """Set `rows.point` to the next point to look at. `step` (N, D) is its offset from the clean image; overwritten.
 
-        On a processor all this is bound by memory, so nothing is made anew that can be overwritten.
+        On a CPU all this is memory-bound, so buffers are overwritten instead of allocated.
         """
         polished, gradient, clean = rows.polished, look.gradient, rows.clean
         share = (polished / max(self.polish - 1, 1)).clamp(0, 1)
@@ -88,7 +88,7 @@ class Nearest:
 
 
 class _Line(NamedTuple):
-    """For each of N rows the points `start - c gradient`, and what g (point - clean) is to be, inside the box."""
+    """For each of N rows the points `start - c gradient`, and the target for g (point - clean) inside the box."""
 
     start: Tensor  # (N, D)
     clean: Tensor  # (N, D)
@@ -97,16 +97,16 @@ class _Line(NamedTuple):
     target: Tensor  # (N,)
 
     def beyond(self, length: Tensor, wish: Tensor, boxed: Tensor) -> Tensor:
-        """(N,) by how much the target is exceeded at `length` (N,); `wish` becomes the point, `boxed` scratch."""
+        """(N,) how far the target is exceeded at `length` (N,); `wish` becomes the point, `boxed` is scratch."""
         torch.addcmul(self.start, self.gradient, length[:, None], value=-1, out=wish)
         torch.clamp(wish, 0, 1, out=boxed)
         return boxed.sub_(self.clean).mul_(self.gradient).sum(1) - self.target
 
     def updated(self, length: Tensor, wish: Tensor, boxed: Tensor) -> Tensor:
-        """`length` (N,) after one Newton update; both others are overwritten."""
+        """`length` (N,) after one Newton update; `wish` and `boxed` are overwritten."""
         beyond = self.beyond(length, wish, boxed)
         torch.clamp(wish, 0, 1, out=boxed)
-        # 0 and 1 as floats: a bool tensor would have to be converted, which takes longer than all the rest
+        # 0 and 1 as floats: converting a bool tensor would take longer than everything else
         return length + beyond / wish.eq_(boxed).mul_(self.square).sum(1).clamp_min(TINY)
 
 
@@ -131,7 +131,7 @@ def nearest(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = Ne
 
     Args:
         labels: (N,) int64.
-        steps: passes after which a sample that is still right is given up.
+        steps: passes after which the search gives up on a sample that is still classified correctly.
         polish: steps along the boundary after the first flip.
         kappa: the margin, in logits, by which the wrong class must lead.
     """

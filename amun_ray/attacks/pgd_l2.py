@@ -12,7 +12,7 @@ TINY = 1e-30
 
 
 def move_l2(clean: Tensor, point: Tensor, gradient: Tensor, radius: Tensor, step_ratio: float) -> Tensor:
-    """A step of `step_ratio * radius` against the normalised gradient, back into the ball, then into the box."""
+    """Step `step_ratio * radius` against the normalised gradient, project into the ball, then clamp to the box."""
     norm = torch.linalg.vector_norm(gradient, dim=1).clamp_min(TINY)
     step = point - (step_ratio * radius / norm)[:, None] * gradient - clean
     length = torch.linalg.vector_norm(step, dim=1).clamp_min(TINY)
@@ -25,10 +25,10 @@ def pgd_l2(model: nn.Module, images: Tensor, labels: Tensor, *, radius: float | 
     """Attack each image within `radius`, one number or (N,), in pixel units.
 
     Args:
-        images: (N, C, H, W) float32 in [0, 1]. A sample the model already gets wrong is returned as it is.
+        images: (N, C, H, W) float32 in [0, 1]. A sample the model already gets wrong is returned unchanged.
         labels: (N,) int64.
         step_ratio: length of a step, in radii.
-        stop: take all steps, or stop a sample at its first flip.
+        stop: `full` takes all steps, `first_flip` stops a sample at its first flip.
         objective: a row of look.OBJECTIVES.
     """
     check_radius(radius, len(images))

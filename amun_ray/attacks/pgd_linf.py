@@ -10,7 +10,7 @@ from amun_ray.attacks.radius import RadiusSearch
 
 
 def move_linf(clean: Tensor, point: Tensor, gradient: Tensor, radius: Tensor, step_ratio: float) -> Tensor:
-    """A step of `step_ratio * radius` in every pixel against the gradient's sign, back into the ball and the box."""
+    """Step every pixel by `step_ratio * radius` against the gradient's sign, then project into the ball and the box."""
     limit = radius[:, None]
     step = point - step_ratio * limit * gradient.sign() - clean
     return (clean + torch.maximum(torch.minimum(step, limit), -limit)).clamp_(0, 1)

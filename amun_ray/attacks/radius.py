@@ -1,4 +1,4 @@
-"""The search for each sample's own radius (AMUN, algorithm 1), around any attack that works inside a ball."""
+"""The search for each sample's own radius (AMUN, algorithm 1), around any attack inside a ball."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from amun_ray.attacks.look import Look, fooled
 from amun_ray.attacks.slots import Rows
 
 # (clean (N, D), point (N, D), gradient (N, D), radius (N,), step_ratio) -> the next point (N, D) in the ball and in
-# [0, 1]. The gradient is that of the objective, which the attack wants to be small.
+# [0, 1]. The gradient is that of the objective, which the attack minimises.
 Move = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 
@@ -19,25 +19,25 @@ Move = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 class RadiusRows(Rows):
     """`eps` is the current radius."""
 
-    moves: Tensor  # (N,) taken in this radius
+    moves: Tensor  # (N,) taken within this radius
     doubled: Tensor  # (N,) doublings so far
-    clean_gradient: Tensor  # (N, D) at the clean image; (N, 0) for a search that goes on from where it stands
+    clean_gradient: Tensor  # (N, D) at the clean image; (N, 0) for a warm start
 
 
 @dataclass(frozen=True, kw_only=True)
 class RadiusSearch:
-    """Take `steps` moves inside the ball; a sample that is still right gets twice its radius, `doublings` times.
+    """Take `steps` moves inside the ball; double the radius of a sample that is still right, up to `doublings` times.
 
-    Paper and authors' scripts differ; `start="clean", stop="full"` is the paper's text, `start="warm",
+    The paper and the authors' scripts differ: `start="clean", stop="full"` follows the paper, `start="warm",
     stop="first_flip"` the scripts:
-    - start: with a new radius the sample starts again from the clean image, or goes on from where it stands;
-    - stop: its prediction is read after all steps of a radius, or after each one.
+    - start: with a new radius, the sample starts again from the clean image (clean) or from its last point (warm);
+    - stop: its prediction is read after all steps of a radius (full) or after each step (first_flip).
 
-    The gradient at the clean image is the same for every radius, so a clean start asks for it only once.
+    The gradient at the clean image is the same for every radius, so a clean start computes it only once.
     """
 
     move: Move
-    eps_init: float | Tensor | None = None  # the first radius; of each row of the one batch; None: to be calibrated
+    eps_init: float | Tensor | None = None  # the first radius, or one for each row of a single batch; None: calibrate
     doublings: int = 12
     steps: int = 50
     step_ratio: float = 0.1  # length of a move, in radii
@@ -48,7 +48,7 @@ class RadiusSearch:
     def begin(self, clean: Tensor, label: Tensor) -> RadiusRows:
         rows = RadiusRows.fresh(clean, label, moves=torch.zeros_like(label), doubled=torch.zeros_like(label),
                                 clean_gradient=torch.zeros_like(clean if self.start == "clean" else clean[:, :0]))
-        assert self.eps_init is not None, "it is calibrated before"
+        assert self.eps_init is not None, "eps_init must be calibrated first"
         rows.eps += self.eps_init
         return rows
 

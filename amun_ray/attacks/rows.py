@@ -1,4 +1,4 @@
-"""The result of an attack, row by row and in numbers."""
+"""The result of an attack: its rows and their statistics."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ QUANTILES_PCT = (5, 25, 50, 75, 95)
 
 
 class AttackCost(NamedTuple):
-    """Images that went through a model, added up over a run."""
+    """Images passed through a model, summed over a run."""
 
     samples: int = 0  # how many were attacked
     forward: int = 0  # forward passes of the search
@@ -25,10 +25,10 @@ class AttackCost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialRows:
-    """N attacked samples, in the order of the input; what shards hold."""
+    """N attacked samples, in the order of the input, as shards store them."""
 
     index: np.ndarray  # (N,) int64, row of the dataset
-    image: np.ndarray  # (N, C, H, W) float32 in [0, 1]; of a failed row: the last attempt
+    image: np.ndarray  # (N, C, H, W) float32 in [0, 1]; for a failed row, the last attempt
     true_label: np.ndarray  # (N,) int64
     label: np.ndarray  # (N,) int64, what the original model says of `image`
     eps: np.ndarray  # (N,) float32, final radius in the attack's own norm, pixel units; 0 where already wrong
@@ -44,7 +44,7 @@ class AdversarialRows:
 
     @property
     def kept(self) -> np.ndarray:
-        """(N,) bool: the rows that belong into the adversarial set."""
+        """(N,) bool: the rows that belong to the adversarial set."""
         return self.status != Status.FAILED
 
     @classmethod
@@ -56,14 +56,14 @@ class AdversarialRows:
                    cost=sum((part.cost for part in parts), AttackCost()))
 
     def report(self) -> dict[str, float]:
-        """What `report` says of these rows."""
+        """`report` of these rows."""
         return report(self.columns, self.cost)
 
 
 def report(columns: Mapping[str, np.ndarray], cost: AttackCost) -> dict[str, float]:
-    """Shares of flipped, already wrong and failed samples in percent; eps and L2 of the flipped; passes per sample.
+    """Flipped, already wrong and failed samples in percent; eps and L2 of the flipped ones; passes per sample.
 
-    A statistic of no sample is left out, so the dict can be logged as metrics as it is.
+    A statistic over no samples is left out, so the dict can be logged as metrics directly.
     """
     status = columns["status"]
     found = {f"{code.name.lower()}_percent": 100 * float((status == code).mean()) for code in Status}

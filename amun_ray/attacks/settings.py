@@ -1,4 +1,4 @@
-"""AttackSettings: which attack, and how; checked once, when they are made."""
+"""AttackSettings: which attack, and how; checked once, when created."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,13 +14,13 @@ GENERAL = ("name", "batch_size", "precision", "compile")
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
-    """How adversarial images are searched. None is the attack's own default; ATTACKS says which attack has which.
+    """How to search for adversarial images. None is the attack's default; ATTACKS says which attack has which setting.
 
     Raises:
-        UserError: unknown attack, a setting that this attack does not have, or a value out of its range.
+        UserError: unknown attack, a setting that this attack does not have, or a value out of range.
     """
 
-    # a config file may hold these settings: no unknown key there either, and its reference has these sentences
+    # a config file may hold these settings: forbid unknown keys; the reference of config keys quotes these docstrings
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     name: str = "nearest"
@@ -30,7 +30,7 @@ class AttackSettings:
     step_ratio: float | None = None
     """pgd: length of a step, in radii."""
     start: Literal["clean", "warm"] | None = None
-    """pgd, with a new radius: `clean` starts anew (paper), `warm` goes on (authors' scripts)."""
+    """pgd, at a new radius: `clean` restarts from the clean image (paper), `warm` continues (authors' scripts)."""
     stop: Literal["full", "first_flip"] | None = None
     """pgd: look after all steps (`full`, paper), or after each (`first_flip`, authors' scripts)."""
     eps_init: float | None = None
@@ -38,7 +38,7 @@ class AttackSettings:
     doublings: int | None = None
     """How often the radius may double before a sample is reported as failed."""
     shrink: int | None = None
-    """Bisections towards the clean image after the flip, a forward pass each."""
+    """Bisections towards the clean image after the flip, one forward pass each."""
     objective: Literal["margin", "cross_entropy"] | None = None
     """What the gradient is taken of."""
     kappa: float | None = None
@@ -48,7 +48,7 @@ class AttackSettings:
     gamma: float | None = None
     """ddn: share by which the norm shrinks or grows at each step."""
     batch_size: int = 128
-    """Samples in the model at a time; less when the GPU's memory asks for it."""
+    """Samples in the model at a time; fewer if GPU memory runs out."""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     """Arithmetic of the search; adversarial images are verified in float32."""
     compile: bool = False
@@ -69,12 +69,12 @@ class AttackSettings:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The settings this attack has, defaults filled in; `eps_init` None: to be calibrated."""
+        """This attack's settings, with defaults filled in; `eps_init` None: calibrate it."""
         own = {name: getattr(self, name) for name in self.row.settings}
         return {name: self.row.settings[name] if value is None else value for name, value in own.items()}
 
     def attack(self) -> Attack[Any]:
-        """The attack itself; `eps_init` must be known by now."""
+        """The attack itself; `eps_init` must already be known."""
         values = self.values
         values.pop("shrink", None)
         assert values.get("eps_init", 1) is not None, "calibrate first"

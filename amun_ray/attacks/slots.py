@@ -1,4 +1,4 @@
-"""Runs an attack over any number of images in a batch that stays full: who is done leaves, the next one enters."""
+"""Runs an attack over any number of images in a batch that stays full: as one image finishes, the next one enters."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
@@ -11,12 +11,12 @@ from amun_ray.attacks.look import Look, Looker
 
 @dataclass
 class Rows:
-    """All that an attack knows of the N images in the batch; a subclass adds the columns of its own attack.
+    """Everything an attack knows about the N images in the batch; a subclass adds its attack's own columns.
 
-    `Attack.begin` makes the columns, `Attack.advance` updates them in place.
+    `Attack.begin` creates the columns, `Attack.advance` updates them in place.
     """
 
-    clean: Tensor  # (N, D) what it was given
+    clean: Tensor  # (N, D) the input
     label: Tensor  # (N,) int64
     point: Tensor  # (N, D) the image to look at next
     best: Tensor  # (N, D) the answer so far
@@ -29,7 +29,7 @@ class Rows:
 
     @classmethod
     def fresh(cls, clean: Tensor, label: Tensor, **own: Tensor) -> Self:
-        """The columns of images (N, D) that nobody has looked at; `own`: those that the subclass adds."""
+        """The columns of new images (N, D); `own`: the subclass's columns."""
         count, yes = len(clean), torch.ones_like(label, dtype=torch.bool)
         return cls(clean=clean.clone(), label=label.clone(), point=clean.clone(), best=clean.clone(), wants=yes,
                    judged=yes.clone(), flipped=~yes, looks=torch.zeros_like(label, dtype=torch.int32),
@@ -54,21 +54,21 @@ R = TypeVar("R", bound=Rows)
 
 
 class Attack(Protocol[R]):
-    """An attack as a pure function of the rows of a batch: what it does to one never depends on another."""
+    """An attack as a pure function of the rows of a batch: no row's result depends on another row."""
 
     @property
     def objective(self) -> str:
         """A row of look.OBJECTIVES."""
 
     def begin(self, clean: Tensor, label: Tensor) -> R:
-        """The columns of fresh images: `clean` (N, D), `label` (N,)."""
+        """The columns of new images: `clean` (N, D), `label` (N,)."""
 
     def advance(self, rows: R, look: Look) -> Tensor:
-        """Take in a look at `rows.point`, in place; (N,) bool: which rows are done."""
+        """Update `rows` in place from a look at `rows.point`; returns (N,) bool: which rows are done."""
 
 
 class Found(NamedTuple):
-    """The answers of an attack, in the order of its input."""
+    """The results of an attack, in the order of its input."""
 
     best: Tensor  # (N, D) float32
     flipped: Tensor  # (N,) bool

@@ -1,4 +1,4 @@
-"""ATTACKS: one row per attack, with the settings that it has."""
+"""ATTACKS: one row per attack, with its settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -16,18 +16,18 @@ from amun_ray.attacks.slots import Attack
 
 @dataclass(frozen=True, kw_only=True)
 class AttackRow:
-    """What an attack is made of; its defaults are those of the class that `make` calls."""
+    """How to build an attack; its defaults are those of the class that `make` calls."""
 
     make: Callable[..., Attack[Any]]  # called with its settings, by name
     names: tuple[str, ...]  # of the settings that a user may choose
-    shrinks: bool = False  # whether its flips are moved back by `shrink` bisections, none unless told
-    smallest: float | None = None  # the radius from which it is calibrated, pixel units; None: it is not
-    has_radius: bool = False  # whether a row's `eps` is a radius of the attack's own; else it is the distance
-    bfloat16: bool = False  # does precision "auto" attack in bfloat16 (rows are verified in float32 in any case)
+    shrinks: bool = False  # whether `shrink` bisections move its flips back; 0 of them by default
+    smallest: float | None = None  # the radius at which calibration starts, pixel units; None: not calibrated
+    has_radius: bool = False  # whether a row's `eps` is the attack's radius; otherwise it is the distance
+    bfloat16: bool = False  # whether precision "auto" attacks in bfloat16 (rows are always verified in float32)
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """The settings it has, with their defaults; eps_init None: calibrate it."""
+        """Its settings with their defaults; eps_init None: calibrate it."""
         made: Any = self.make.func if isinstance(self.make, partial) else self.make
         defaults = {field.name: field.default for field in fields(made)}
         return {name: defaults[name] for name in self.names} | ({"shrink": 0} if self.shrinks else {})

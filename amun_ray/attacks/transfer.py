@@ -17,11 +17,11 @@ from amun_ray.base.status import Status
 
 def transfer(source: nn.Module | Prepared, target: nn.Module, images: Tensor, labels: Tensor, *,
              settings: AttackSettings, indices: np.ndarray | None = None) -> AdversarialRows:
-    """Attack `source`, then let `target` say what the images are; arguments and errors as in `craft`.
+    """Attack `source`, then label the images with `target`; arguments and errors as in `craft`.
 
-    The rows' labels are those of `target`. A row is flipped where `target` is wrong, already wrong (at distance 0)
-    where `target` is wrong on the clean image, and failed where the example did not transfer; what `source` says of
-    it does not count. `report()["flipped_percent"]` of the result is the success share.
+    The rows' labels are the predictions of `target`. A row is flipped if `target` is wrong, already wrong (at distance
+    0) if `target` is wrong on the clean image, and failed if the example did not transfer; the predictions of `source`
+    do not count. `report()["flipped_percent"]` of the result is the success rate.
     """
     ready, target = prepared(source, settings), frozen(target)
     check_batch(ready.original, images, labels)

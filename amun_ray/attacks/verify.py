@@ -1,5 +1,5 @@
-"""What follows a search: the way back by bisection, then the last word on a row, from the original model, unfolded, in
-float32, on the image exactly as it will be stored."""
+"""What follows a search: bisection back towards the clean image, then verification of each row by the original model,
+unfolded, in float32, on the image exactly as it will be stored."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from torch import Tensor
 from amun_ray.attacks.look import SLACK, Look, Looker, fooled
 from amun_ray.attacks.slots import Found
 
-# How much farther from the clean image a row that does not quite flip the original is pushed, one after another.
+# A row that does not quite flip the original is pushed away from the clean image by these factors, one after another.
 PUSHES = (1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2)
-# Search and verification run differently, so a row may lose a part of the slack it was found with, not all.
+# Search and verification compute differently, so a row may lose part of the slack it was found with, not all.
 KEPT_SLACK = SLACK / 2
-# Clean margins below this share of the spread are read again from the original: is the sample already wrong?
+# Clean margins below this share of the spread are checked on the original: is the sample already wrong?
 DOUBT = 1e-3
 
 
@@ -22,16 +22,16 @@ class Verdict(NamedTuple):
     """The rows as they will be stored."""
 
     image: Tensor  # (N, D) float32
-    label: Tensor  # (N,) int64, what the original says of it
+    label: Tensor  # (N,) int64, what the original predicts for it
     flipped: Tensor  # (N,) bool
     already_wrong: Tensor  # (N,) bool
 
 
 def shrink(look: Looker, clean: Tensor, found: Tensor, label: Tensor, *, times: int) -> Tensor:
-    """The last misclassified point of `times` bisections between `clean` (N, D) and `found` (N, D), misclassified.
+    """The last misclassified point of `times` bisections between `clean` (N, D) and the misclassified `found` (N, D).
 
-    Every answer is misclassified, and no farther than `found`. The boundary may cross the line more than once:
-    the answer is next to one crossing, not always the nearest.
+    Every answer is misclassified and no farther than `found`. The boundary may cross the line more than once: the
+    answer is next to one crossing, not always the nearest.
     """
     low = found.new_zeros(len(found))
     high = torch.ones_like(low)
@@ -45,18 +45,18 @@ def shrink(look: Looker, clean: Tensor, found: Tensor, label: Tensor, *, times: 
 
 
 def flips(look: Look, label: Tensor, kappa: float) -> Tensor:
-    """(N,) bool: wrong by `kappa` logits and by enough to stay so in another batch or layout."""
+    """(N,) bool: wrong by `kappa` logits, and by enough to stay wrong in another batch or layout."""
     return (look.predicted != label) & (look.margin <= -(kappa + KEPT_SLACK * look.spread))
 
 
 def verify(original: Looker, clean: Tensor, label: Tensor, found: Found, *, kappa: float,
            again: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Ask the original about every row; fix one that should flip it but does not: push it on, else search again.
+    """Check every row on the original; fix those that should flip it but do not: push them farther, else search again.
 
     Args:
-        original: looks at the original model.
+        original: the looker of the original model.
         clean: (N, D), before the search.
-        found: what the search says; a row that it could not flip is asked about, but not fixed.
+        found: the search's results; rows that it could not flip are checked, but not fixed.
         again: a search on the original itself: (clean, label) -> best.
     """
     nothing = torch.zeros_like(label, dtype=torch.bool)
