@@ -1,4 +1,4 @@
-"""Arrays in, numbers out; only `predict` touches a model. Percent wherever a number is a rate."""
+"""Arrays in, numbers out; only `predict` touches a model. Rates are in percent."""
 
 from amun_ray.metrics import lira
 from amun_ray.metrics.accuracy import accuracy

@@ -9,7 +9,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Percent of rows of `logits` (N, classes) whose largest entry (the first one, on ties) is at `labels` (N,).
 
     Raises:
-        UserError: empty, of different lengths, or logits that are not finite.
+        UserError: no samples, different lengths, or logits that are not finite.
     """
     logits, labels = check_logits(logits, labels)
     broken = int((~np.isfinite(logits).all(axis=1)).sum())
@@ -19,7 +19,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def check_logits(logits: np.ndarray, labels: np.ndarray, name: str = "logits") -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, `logits` (N, classes) and `labels` (N,) in [0, classes); UserError says what does not fit."""
+    """Both as arrays: `logits` (N, classes) and `labels` (N,) in [0, classes); UserError if they do not fit."""
     logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2:
         raise UserError(f"{name}: must have shape (N, classes), got {logits.shape}")

@@ -1,4 +1,4 @@
-"""How well a score tells members from non-members: AUC, ROC and the hits at few false alarms. All in percent."""
+"""How well a score tells members from non-members: AUC, ROC, and TPR at a low FPR. All in percent."""
 
 import numpy as np
 import torch
@@ -7,15 +7,15 @@ from amun_ray.base.errors import UserError
 
 
 def auc(positive: np.ndarray, negative: np.ndarray, *, constant: float | None = None) -> float:
-    """Percent chance that a random positive scores above a random negative, a tie counting one half.
+    """Percent chance that a random positive scores above a random negative; a tie counts one half.
 
-    Exact (the Mann-Whitney statistic, integer counts), O(N log N), over all pairs: that is the expectation of the same
-    number over equal-sized random draws of both sides, without their noise.
+    Exact (the Mann-Whitney statistic, integer counts), O(N log N), over all pairs. This is the expectation of the AUC
+    of equal-sized random draws from both sides, without their noise.
 
     Args:
         positive: scores (P,) of the side that should score high.
         negative: scores (Q,) of the other side.
-        constant: what to return when all scores are one value and say nothing; None refuses.
+        constant: what to return when all scores are equal and say nothing; None raises.
 
     Raises:
         UserError: an empty side, NaN, or all scores equal and `constant` is None.
@@ -33,7 +33,7 @@ def auc(positive: np.ndarray, negative: np.ndarray, *, constant: float | None = 
 
 
 def auc_interval(percent: float, positive: int, negative: int) -> tuple[float, float]:
-    """95 % interval of an AUC of `percent`, from the numbers of samples of both sides (Hanley and McNeil, 1982)."""
+    """95 % interval of an AUC of `percent`, given the sample counts of both sides (Hanley and McNeil, 1982)."""
     area = percent / 100
     one, two = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + (positive - 1) * (one - area**2) + (negative - 1) * (two - area**2))
@@ -42,7 +42,7 @@ def auc_interval(percent: float, positive: int, negative: int) -> tuple[float, f
 
 
 def balanced(positive: np.ndarray, negative: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides at the size of the smaller one: the larger side is drawn from without replacement."""
+    """Both sides at the size of the smaller one; the larger side is sampled without replacement."""
     size = min(len(positive), len(negative))
 
     def draw(scores: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def roc(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndar
 def tpr_at_fpr(positive: np.ndarray, negative: np.ndarray, fpr: float) -> float:
     """The largest true positive rate, in percent, of a threshold whose false positive rate is at most `fpr` percent.
 
-    No interpolation between thresholds: with fewer than 100 / fpr negatives none of them may pass.
+    Thresholds are not interpolated: with fewer than 100 / fpr negatives, none of them may pass.
 
     Raises:
         UserError: an empty side, NaN, or `fpr` outside [0, 100].

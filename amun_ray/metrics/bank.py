@@ -1,4 +1,4 @@
-"""The predictions of the reference models, read one model at a time, and the check that they can judge every sample."""
+"""The predictions of the reference models, read one model at a time, and the check that they cover every sample."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from amun_ray.base.errors import UserError
 
-MODELS_PER_SIDE = 2  # references that a sample must be in, and out of: with one, its own noise is the reference
+MODELS_PER_SIDE = 2  # references that a sample must be in, and out of; a single one would be mostly noise
 BOTH_SIDES = ("in", "out")
 
 Signal = Callable[[np.ndarray, np.ndarray], np.ndarray]  # logits (N, classes), labels (N,) -> (N,)
@@ -21,11 +21,11 @@ def signals(
         references: logits (N, classes) of each model, any float type, such as a memory-mapped (models, N, classes).
         labels: (N,) true classes.
         signal: such as `taylor_softmax`.
-        models: how many references there must be, where that is known.
+        models: the expected number of references, if known.
 
     Raises:
-        UserError: a reference of another length or class count, or with logits that are not finite (it is named by its
-            number); another number of references than `models`; fewer than 4 (2 in and 2 out of each sample).
+        UserError: a reference with another length or class count, or with logits that are not finite (the message gives
+            its number); a number of references other than `models`; fewer than 4 (2 in and 2 out for each sample).
     """
     found, classes = 0, None
     for found, logits in enumerate(references, start=1):
@@ -49,7 +49,7 @@ def signals(
 
 
 def check_members(members: np.ndarray, count: int, sides: tuple[str, ...] = BOTH_SIDES) -> None:
-    """Raise UserError unless `members` (models, count) bool has 2 models or more on each of `sides` per sample."""
+    """Raise UserError unless `members` (models, count) bool has at least 2 models on each of `sides` per sample."""
     if members.ndim != 2 or members.dtype != bool or members.shape[1] != count:
         raise UserError(f"reference bank: membership must be bool of shape (models, {count}), "
                         f"got {members.dtype} {members.shape}")

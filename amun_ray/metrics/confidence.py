@@ -1,7 +1,7 @@
-"""How sure a model is of the true class, in the three ways that membership inference uses.
+"""How sure a model is of the true class, measured in the three ways that membership inference uses.
 
 All functions take logits (N, classes) of any float type and labels (N,), and return (N,) float64. A row's value never
-depends on the other rows. They work in blocks of rows, so memory stays a few MiB whatever N is.
+depends on the other rows. They work in blocks of rows, so memory stays at a few MiB whatever N is.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 from amun_ray.base.errors import UserError
 from amun_ray.metrics.accuracy import check_logits
 
-BLOCK_VALUES = 65_536  # logits worked on at once: 512 KiB of float64, which stays in a core's cache
+BLOCK_VALUES = 65_536  # logits per block: 512 KiB of float64, which fits in a core's cache
 
 
 def taylor_softmax(
@@ -29,10 +29,10 @@ def taylor_softmax(
 
         p = T(z_y - margin) / (T(z_y - margin) + sum_{j != y} T(z_j))
 
-    (Banerjee et al. 2020, used for RMIA by Zarifzadeh et al., ICML 2024, appendix on confidence). Polynomial tails keep
-    well-fitted samples apart, where softmax gives 1 for all of them. T of even order is positive on the whole line; an
+    (Banerjee et al. 2020; used for RMIA by Zarifzadeh et al., ICML 2024, appendix on confidence). Polynomial tails keep
+    well-fitted samples apart where softmax gives 1 for all of them. T of even order is positive on the whole line; an
     odd order is refused because its T has a zero. (Published RMIA code sums to k = order - 1, which is odd for order 4;
-    here the equation is followed.) Unlike softmax the value changes when a constant is added to all logits.
+    this function follows the equation.) Unlike softmax, the value changes when a constant is added to all logits.
 
     Raises:
         UserError: odd order, temperature <= 0, shapes that do not fit, logits that are not finite.
@@ -73,7 +73,7 @@ def softmax(logits: np.ndarray, labels: np.ndarray, *, temperature: float = 1.0)
 def logit_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """log(p / (1 - p)) of the true class's softmax probability p (Carlini et al. 2022, section IV-C), any real number.
 
-    Computed as z_y - log sum_{j != y} exp(z_j), which neither overflows nor loses digits where p rounds to 1.
+    Computed as z_y - log sum_{j != y} exp(z_j), which does not overflow or lose digits where p rounds to 1.
 
     Raises:
         UserError: one class only, shapes that do not fit, logits that are not finite.
@@ -93,7 +93,7 @@ def logit_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def check_taylor(order: int, temperature: float) -> None:
-    """Raise UserError unless the Taylor polynomial is positive everywhere and the temperature is."""
+    """Raise UserError unless the Taylor polynomial is positive everywhere and the temperature is positive."""
     if order < 2 or order % 2:
         raise UserError(f"order must be a positive even number, got {order}: an odd Taylor polynomial has a zero")
     if not temperature > 0:
@@ -104,11 +104,11 @@ Rowwise = Callable[[np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray]
 
 
 def _by_block(function: Rowwise, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`function(block, true)` for blocks of rows; it may overwrite `block`, whose true class entries `true` picks."""
+    """`function(block, true)` over blocks of rows; it may overwrite `block`; `true` indexes the true-class entries."""
     logits, labels = check_logits(logits, labels)
     values, broken = np.empty(len(logits)), 0
     rows = max(1, BLOCK_VALUES // logits.shape[1])
-    with np.errstate(invalid="ignore", over="ignore"):  # counted instead, over all blocks
+    with np.errstate(invalid="ignore", over="ignore"):  # counted below, over all blocks
         for start in range(0, len(logits), rows):
             block = logits[start : start + rows].astype(np.float64)
             broken += int(np.count_nonzero(~np.isfinite(block).all(axis=1)))

@@ -1,6 +1,6 @@
-"""The one number a method is judged by: its mean distance from the retrained model. Not the mean of the metrics.
+"""The one number that ranks a method: its mean distance from the retrained model. Not the mean of the metrics.
 
-Where no retrained model can be afforded, `proxy` stands in for it in a search.
+If retraining is too expensive, a search uses `proxy` instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ def average_gap(
     """Mean absolute difference from the retrained model over `terms`, in percentage points; 0 is perfect unlearning.
 
     Args:
-        scores: of the unlearned model, in percent; may hold more than the terms.
-        retrained: the same scores of the retrained models (their mean, where there are several).
+        scores: of the unlearned model, in percent; may hold more than `terms`.
+        retrained: the same scores of the retrained model (the mean, if there are several).
         terms: `GAP_TERMS` (the paper's Avg. Gap with FT AUC) or `GAP_TERMS_MIS` (with the SVC attack).
 
     Raises:
@@ -33,11 +33,11 @@ def average_gap(
 
 
 def proxy(scores: Mapping[str, float], original_test_accuracy: float) -> float:
-    """Mean of |FT AUC - 50| and the test accuracy lost against the original model, in percentage points; 0 is the best.
+    """Mean of |FT AUC - 50| and the loss of test accuracy against the original model, in percentage points; 0 is best.
 
-    It needs no retrained model: 50 is the FT AUC that the paper (ICML 2025, section 6) gives as the ideal, the one of a
-    model that never saw D_F, and the test accuracy is what unlearning must not cost. A gain of test accuracy counts as
-    no loss. It does not see the accuracy on D_F and D_R, so its best trial need not be the one with the least Avg. Gap.
+    It needs no retrained model: 50 is the ideal FT AUC (the paper, ICML 2025, section 6), that of a model that never
+    saw D_F; and unlearning should not cost test accuracy. A gain in test accuracy counts as no loss. The proxy ignores
+    the accuracy on D_F and D_R, so its best trial need not have the smallest Avg. Gap.
 
     Raises:
         UserError: a score is missing or not finite.
@@ -50,15 +50,15 @@ def proxy(scores: Mapping[str, float], original_test_accuracy: float) -> float:
 
 
 def keeps_accuracies(scores: Mapping[str, float], original: Mapping[str, float], tolerance: float = 0.1) -> bool:
-    """True where unlearn and retain accuracy are both within `tolerance` points of the original model's."""
+    """True if unlearn and retain accuracy are both within `tolerance` points of the original model's."""
     return all(abs(scores[term] - original[term]) <= tolerance for term in ("unlearn_accuracy", "retain_accuracy"))
 
 
 def is_unchanged(scores: Mapping[str, float], original: Mapping[str, float], tolerance: float = 2.0) -> bool:
-    """True where a method keeps the accuracies and FT AUC is within `tolerance` points of the original model's.
+    """True if a method keeps the accuracies, and FT AUC is within `tolerance` points of the original model's.
 
-    Such a method did nothing: a table must say so, because its retain and test accuracy look excellent. One that keeps
-    the accuracies and lowers FT AUC is another case: where retrained models, too, are right on D_F, that is the aim.
+    Such a method did nothing: a table must say so, because its retain and test accuracy look excellent. Keeping the
+    accuracies and lowering FT AUC is different: it is the aim wherever retrained models are right on D_F too.
     """
     moved = abs(scores["forget_test_auc"] - original["forget_test_auc"])
     return keeps_accuracies(scores, original) and moved <= tolerance

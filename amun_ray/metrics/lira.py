@@ -1,7 +1,7 @@
-"""LiRA: how much likelier is the model's confidence if the sample was trained on (Carlini et al. 2022, algorithm 1).
+"""LiRA: how much likelier the model's confidence is if the sample was trained on (Carlini et al. 2022, algorithm 1).
 
-For each sample a normal is fitted to the logit-scaled confidences of the reference models that saw it, and another to
-those that did not. The predictions are the same that RMIA uses.
+For each sample, one normal is fitted to the logit-scaled confidences of the reference models that saw it, and another
+to those of the models that did not. It uses the same predictions as RMIA.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from amun_ray.metrics.bank import check_members, signals
 from amun_ray.metrics.confidence import logit_scaled
 from amun_ray.metrics.split import Split
 
-FEW_MODELS = 64  # below this many per side a sample's own variance is noise (the paper, section VI-A)
-SMALLEST_STD = 1e-6  # keeps references that all agree from dividing by zero
+FEW_MODELS = 64  # with fewer models per side, a sample's own variance is noise (their paper, section VI-A)
+SMALLEST_STD = 1e-6  # avoids a division by zero where all references agree
 
 
 class Lira(NamedTuple):
@@ -30,14 +30,14 @@ class Lira(NamedTuple):
 def fit(
     references: Iterable[np.ndarray], labels: np.ndarray, *, members: np.ndarray, fixed_variance: bool | None = None
 ) -> Lira:
-    """The normals, in one pass over the reference models and memory that does not grow with their number.
+    """The normals, in one pass over the reference models; memory does not grow with their number.
 
     Args:
-        references: logits (N, classes) of one model after another, as `bank.signals` takes them.
+        references: logits (N, classes) of one model after another, as in `bank.signals`.
         labels: (N,) true classes.
         members: (models, N) bool, True where the model was trained on the sample.
-        fixed_variance: one variance per side, the mean over all samples, instead of one per sample. None decides as
-            the paper advises: fixed with fewer than 64 models on a side.
+        fixed_variance: one variance per side, the mean over all samples, instead of one per sample. None follows the
+            paper's advice: fixed with fewer than 64 models on a side.
 
     Raises:
         UserError: references that do not fit, or a sample with fewer than 2 models in or out.
@@ -46,7 +46,7 @@ def fit(
     count, mean, squares = (np.zeros((2, len(labels))) for _ in range(3))
     values = signals(references, labels, logit_scaled, len(members))
     for value, member in zip(values, members, strict=True):
-        for side, weight in enumerate((member, ~member)):  # Welford's update, stable where a sum of squares is not
+        for side, weight in enumerate((member, ~member)):  # Welford's update: stable, unlike a sum of squares
             count[side] += weight
             step = weight * (value - mean[side])
             mean[side] += step / np.maximum(count[side], 1)
@@ -61,12 +61,12 @@ def fit(
 
 
 def log_likelihood_ratio(value: np.ndarray, normals: Lira) -> np.ndarray:
-    """LiRA's score (N,): log N(value; in) - log N(value; out), high says member.
+    """LiRA's score (N,): log N(value; in) - log N(value; out). High means member.
 
     `value` (N,) is the target model's `logit_scaled` confidence. The scores go into `auc` and `tpr_at_fpr`.
 
     Raises:
-        UserError: `value` is of another length than the references.
+        UserError: `value` and the references differ in length.
     """
     value = np.asarray(value, dtype=np.float64)
     if value.shape != normals.mean_in.shape:
@@ -80,8 +80,8 @@ def membership_probability(value: np.ndarray, normals: Lira) -> np.ndarray:
     """Probability (N,) in [0, 1] that the sample is still in the model, at even odds: p_in / (p_in + p_out).
 
     This is the score of U-LiRA (Kurmanji et al. 2023; Hayes et al. 2024) with one difference: U-LiRA fits the first
-    normal to models that saw the sample and unlearned it, which needs a bank for each method. Here it is fitted to
-    models that saw it, so the question is "trained on or never seen" and not "unlearned or never seen".
+    normal to models that saw the sample and unlearned it, which needs a reference bank for each method. Here it is
+    fitted to models that saw the sample, so the question is "trained on or never seen", not "unlearned or never seen".
     """
     ratio = log_likelihood_ratio(value, normals)
     return np.exp(-np.logaddexp(0.0, -ratio))

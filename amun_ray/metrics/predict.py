@@ -1,4 +1,4 @@
-"""The only place where a metric meets a model: one forward pass, after which everything is arithmetic."""
+"""The only place where metrics run a model: one forward pass; everything after it is arithmetic."""
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int | None = None, 
     """Logits of `model` in eval mode.
 
     Args:
-        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes). Left in the mode it came in.
+        model: (N, C, H, W) float32 in [0, 1] -> logits (N, classes). Its train or eval mode is restored.
         images: (N, C, H, W), uint8 in 0..255 or floating point in [0, 1], on any device.
-        batch_size: samples per forward pass; by default 1024 on a GPU, and 128 on a CPU, whose caches hold no more.
+        batch_size: samples per forward pass; by default 1024 on a GPU and 128 on a CPU, to fit its caches.
         precision: "float32", or "bfloat16" (autocast) where speed matters more than the last digits.
 
     Returns:
@@ -24,7 +24,7 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int | None = None, 
 
     Raises:
         UserError: no images, pixels out of range, or an unknown precision.
-        Diverged: some logits are not finite, so the model is not one that can be judged.
+        Diverged: some logits are not finite, so the model cannot be judged.
     """
     device = next((tensor.device for tensor in model.parameters()), images.device)
     batch_size = (128 if device.type == "cpu" else 1024) if batch_size is None else batch_size
@@ -34,8 +34,8 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int | None = None, 
         for batch in images.split(batch_size):
             batch = batch.to(device, non_blocking=True, memory_format=torch.channels_last)
             found = model(to_unit(batch) if batch.dtype == torch.uint8 else batch.float())
-            if start == 0:  # one place for all: kept one by one, they would lie between the batches' own memory,
-                # and on a CPU no gap that is left would hold the next batch
+            if start == 0:  # one buffer for all: separate results would fragment the memory that batches reuse,
+                # and on a CPU no gap would be large enough for the next batch
                 logits = found.new_empty((len(images), *found.shape[1:]), dtype=torch.float32)
             logits[start:start + len(batch)] = found
             start += len(batch)

@@ -1,10 +1,10 @@
-"""RMIA: was a sample in the training set, judged against reference models and a population (Zarifzadeh et al. 2024).
+"""RMIA: was a sample in the training set? Judged by reference models and a population (Zarifzadeh et al. 2024).
 
     ratio(x) = p_target(x) / p_reference(x)
     score(x) = share of population samples z with ratio(x) / ratio(z) > gamma
 
-p_target is the attacked model's confidence in the true class, p_reference(x) its mean over reference models. Online:
-over all references, each sample being in the training set of exactly half of them. Offline: see `offline_mean`.
+p_target is the attacked model's confidence in the true class; p_reference(x) is the mean confidence of the reference
+models. Online: over all references, where each sample is in the training set of exactly half. Offline: `offline_mean`.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from amun_ray.metrics.split import Split
 
 @dataclass(frozen=True, kw_only=True)
 class RmiaSettings:
-    """The attack's parameters, with the values of the AMUN paper's protocol.
+    """The attack's parameters; the defaults are those of the AMUN paper.
 
     Raises:
         UserError: gamma or temperature not positive, order odd.
@@ -60,13 +60,13 @@ def reference_mean(
     """Mean confidence (N,) over all reference models: the denominator of the online attack.
 
     Args:
-        references: logits (N, classes) of one model after another, as `bank.signals` takes them.
+        references: logits (N, classes) of one model after another, as in `bank.signals`.
         labels: (N,) true classes.
-        settings: must be those that the target's confidence is computed with.
+        settings: the same as for the target's confidence.
         members: (models, N) bool, True where the model was trained on the sample. Only checked.
 
     Raises:
-        UserError: references that do not fit (see `bank.signals`), a sample with fewer than 2 models in or out.
+        UserError: references that do not fit (see `bank.signals`), or a sample with fewer than 2 models in or out.
     """
     if members is not None:
         check_members(members, len(labels))
@@ -84,7 +84,7 @@ def out_mean(
     """Mean confidence (N,) over the reference models that were not trained on the sample. Arguments as above.
 
     Raises:
-        UserError: as `reference_mean`, but a sample may be in no model; it must be out of at least 2.
+        UserError: as in `reference_mean`, except that a sample may be in no model; it must be out of at least 2.
     """
     check_members(members, len(labels), sides=("out",))
     total = np.zeros(len(labels))
@@ -95,9 +95,9 @@ def out_mean(
 
 
 def offline_mean(mean_out: np.ndarray, a: float) -> np.ndarray:
-    """The offline attack's stand-in for `reference_mean`: ((1 + a) mean_out + (1 - a)) / 2, shape (N,).
+    """The offline attack's substitute for `reference_mean`: ((1 + a) mean_out + (1 - a)) / 2, shape (N,).
 
-    It estimates the mean over models in and out from the models out alone, assuming p_in = a p_out + (1 - a)
+    It estimates the mean over both sides from the "out" models alone, assuming p_in = a p_out + (1 - a)
     (Zarifzadeh et al. 2024, section on the offline attack; they use about 0.3 for CIFAR-10, 0.6 for CIFAR-100).
 
     Raises:
@@ -109,7 +109,7 @@ def offline_mean(mean_out: np.ndarray, a: float) -> np.ndarray:
 
 
 def ratios(confidence: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """p_target / p_reference per sample, both (N,); UserError unless of one length, finite and positive."""
+    """p_target / p_reference per sample, both (N,); UserError unless both have the same length, finite and positive."""
     confidence, mean = np.asarray(confidence, dtype=np.float64), np.asarray(mean, dtype=np.float64)
     if confidence.shape != mean.shape or confidence.ndim != 1:
         raise UserError(f"RMIA: target confidences {confidence.shape} and reference means {mean.shape} must both be "
@@ -124,17 +124,17 @@ def ratios(confidence: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def scores(
     confidence: np.ndarray, mean: np.ndarray, population: np.ndarray | None = None, *, gamma: float = 2.0
 ) -> np.ndarray:
-    """RMIA score (N,) in [0, 1] of every sample; high says member.
+    """RMIA score (N,) in [0, 1] of every sample. High means member.
 
-    The count is exact for the definition as floating point evaluates it, `ratio(x) / ratio(z) > gamma`: that predicate
-    is monotone in ratio(z), so the number of z is found by bisection in the sorted population, O((N + Z) log Z).
+    The count is exact for `ratio(x) / ratio(z) > gamma` as evaluated in floating point. That predicate is monotone in
+    ratio(z), so bisection in the sorted population counts the z in O((N + Z) log Z).
 
     Args:
         confidence: (N,) the target model's confidence in the true class.
         mean: (N,) mean over the reference models, from `reference_mean` or `offline_mean`.
-        population: rows z to compare with; None takes all N. A sample never counts itself, as 1 > gamma fails for
-            the usual gamma >= 1.
-        gamma: how much more likely x has to be than z.
+        population: rows z to compare with; None means all N. A sample never counts itself for the usual gamma >= 1,
+            since 1 > gamma is false.
+        gamma: how much more likely x must be than z.
 
     Raises:
         UserError: shapes that differ, values that are not positive, an empty population, gamma <= 0.
@@ -145,7 +145,7 @@ def scores(
     reference = np.sort(ratio if population is None else ratio[population])
     if not reference.size:
         raise UserError("RMIA: the population is empty")
-    low = np.zeros(len(ratio), dtype=np.int64)  # every z before `low` is dominated by x, none from `high` on
+    low = np.zeros(len(ratio), dtype=np.int64)  # x dominates every z before `low`, and none from `high` on
     high = np.full(len(ratio), len(reference))
     for _ in range(len(reference).bit_length()):
         middle = (low + high) // 2
@@ -158,22 +158,22 @@ def scores(
 def forget_test_auc(
     values: np.ndarray, rows: Split, *, generator: torch.Generator | None = None, constant: float | None = None
 ) -> float:
-    """FT AUC in percent: telling D_F (positive) from D_T, of forgotten classes where whole ones are forgotten. 50 is
-    ideal, a retrained model has it. See `auc_between`."""
+    """FT AUC in percent: telling D_F (positive) from D_T (from the forgotten classes alone, if whole classes are
+    forgotten). 50 is ideal: a retrained model has it. See `auc_between`."""
     return auc_between(values[rows.forget], values[rows.unseen], generator=generator, constant=constant)
 
 
 def forget_retain_auc(
     values: np.ndarray, rows: Split, *, generator: torch.Generator | None = None, constant: float | None = None
 ) -> float:
-    """FR AUC in percent: telling D_R (positive) from D_F. Its target is the retrained model's. See `auc_between`."""
+    """FR AUC in percent: telling D_R (positive) from D_F. The target is the retrained model's. See `auc_between`."""
     return auc_between(values[rows.retain], values[rows.forget], generator=generator, constant=constant)
 
 
 def retain_test_auc(
     values: np.ndarray, rows: Split, *, generator: torch.Generator | None = None, constant: float | None = None
 ) -> float:
-    """RT AUC in percent: telling D_R (positive) from D_T, the most the attack achieves here. See `auc_between`."""
+    """RT AUC in percent: telling D_R (positive) from D_T; the best this attack can do here. See `auc_between`."""
     return auc_between(values[rows.retain], values[rows.test], generator=generator, constant=constant)
 
 
@@ -184,9 +184,9 @@ def auc_between(
     generator: torch.Generator | None = None,
     constant: float | None = None,
 ) -> float:
-    """AUC in percent of two sets of scores: over all pairs, or on one equal-sized draw where a `generator` is given.
+    """AUC in percent of two sets of scores: over all pairs, or on one equal-sized draw if a `generator` is given.
 
-    The paper draws; its expectation is the AUC over all pairs, which is the default since it has no drawing noise.
+    The paper draws. The expectation of a draw is the AUC over all pairs, which is the default because it is noise-free.
     """
     if generator is not None:
         positive, negative = balanced(positive, negative, generator)

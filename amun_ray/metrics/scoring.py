@@ -18,8 +18,8 @@ from amun_ray.metrics.rmia import (
 from amun_ray.metrics.split import Split, check_split
 from amun_ray.metrics.svc import mis
 
-UNINFORMATIVE = 50.0  # percent: the AUC where every score is the same, each tie counting one half
-FEW_FALSE_ALARMS = {"0.1pct": 0.1, "1pct": 1.0}  # percent of D_T that an attack may accuse
+UNINFORMATIVE = 50.0  # percent: the AUC if all scores are equal, since each tie counts one half
+FEW_FALSE_ALARMS = {"0.1pct": 0.1, "1pct": 1.0}  # FPR in percent: the share of D_T called member
 
 
 def score(
@@ -36,20 +36,20 @@ def score(
     Args:
         logits: (N, classes) of the model, one row per sample of D + D_T.
         labels: (N,) true classes.
-        rows: the rows of D_R, D_F and D_T, see `Split`; their union is RMIA's population.
+        rows: the rows of D_R, D_F and D_T (see `Split`); their union is RMIA's population.
         reference_mean: (N,) from `rmia.reference_mean` (or `offline_mean`), computed with the same `settings`.
         settings: RMIA's parameters.
-        strict: refuse when RMIA gives every sample the same score. Without it such an AUC is 50, which is what ties
-            count: a trial whose network collapsed is a bad result, not a mistake of the user.
+        strict: refuse if RMIA gives every sample the same score. Otherwise such an AUC is 50, since all pairs tie:
+            a trial whose network collapsed is a bad result, not a user error.
 
     Returns:
         `unlearn_accuracy` (D_F), `retain_accuracy` (D_R), `test_accuracy` (D_T): target = the retrained model's.
-        `forgotten_test_accuracy`, where whole classes are forgotten: on their test images, which `test_accuracy` then
+        `forgotten_test_accuracy`, if whole classes are forgotten: on their test images, which `test_accuracy` then
         leaves out; the target is the retrained model's, which is 0.
         `forget_test_auc`: 50 is ideal. `forget_retain_auc`, `retain_test_auc`: target = the retrained model's.
 
     Raises:
-        UserError: an empty or overlapping split, arrays of different lengths, logits that are not finite.
+        UserError: an empty or overlapping split, arrays of different lengths, or logits that are not finite.
     """
     logits, labels = check_logits(logits, labels)
     check_split(rows, len(labels))
@@ -79,18 +79,18 @@ def audit(
     settings: RmiaSettings = DEFAULTS,
     normals: lira.Lira | None = None,
 ) -> dict[str, float]:
-    """Every other attack on one model, all in percent, for the final models: seconds, where `score` takes milliseconds.
+    """All other attacks on one model, in percent. For final models: seconds, where `score` takes milliseconds.
 
-    Arguments as in `score`; `generator` draws the samples of the SVC attack and `normals` come from `lira.fit`.
+    Arguments as in `score`; `generator` draws the samples of the SVC attack; `normals` come from `lira.fit`.
 
     Returns:
         `{attack}_forget_test_auc` for rmia, lira and the threshold signals: 50 is ideal.
         `{attack}_forget_test_tpr_at_{0.1pct, 1pct}_fpr` for rmia and lira: 0.1 and 1 are ideal.
         `{attack}_forget_called_member` for lira and the signals, `mis` (share called NON-member): target = the
-        retrained model's. The lira entries are missing without `normals`.
+        retrained model's. Without `normals` the lira entries are missing.
 
     Raises:
-        UserError: as `score`.
+        UserError: as in `score`.
     """
     logits, labels = check_logits(logits, labels)
     check_split(rows, len(labels))

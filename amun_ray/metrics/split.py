@@ -1,4 +1,4 @@
-"""Which rows of the one stack of samples are retained, to be forgotten, and never seen."""
+"""Which rows of the stacked samples are retained, to be forgotten, and never seen."""
 
 from typing import NamedTuple
 
@@ -11,20 +11,20 @@ from amun_ray.data.splits import forgotten_classes
 class Split(NamedTuple):
     """Rows of D + D_T, disjoint int64 arrays. A row number is valid for every array of the same stack.
 
-    Where whole classes are forgotten, D_T falls into two: no model that has forgotten them gets their test images
-    right, and beside those of other classes their training images would be told apart by their class alone.
+    If whole classes are forgotten, D_T is split in two: no model that has forgotten them gets their test images right,
+    and compared with test images of other classes, their training images would stand out by their class alone.
     """
 
     retain: np.ndarray  # D_R, trained on and kept
     forget: np.ndarray  # D_F, trained on and to be forgotten
-    test: np.ndarray  # D_T, never trained on, without those of classes that are forgotten whole
-    forgotten_test: np.ndarray = np.empty(0, np.int64)  # these
+    test: np.ndarray  # D_T, never trained on, without the classes that are forgotten as a whole
+    forgotten_test: np.ndarray = np.empty(0, np.int64)  # the test rows of those classes
 
     @classmethod
     def of(cls, forget: np.ndarray, *, labels: np.ndarray, train_size: int) -> "Split":
         """The split for one forget set of a stack with `labels` (N,), the first `train_size` of them for training.
 
-        D_T is divided where `forgotten_classes` says so.
+        D_T is split in two as `forgotten_classes` says.
         """
         rows = np.arange(len(labels), dtype=np.int64)
         test, classes = rows[train_size:], forgotten_classes(labels, forget, train_size)
@@ -33,12 +33,12 @@ class Split(NamedTuple):
 
     @property
     def unseen(self) -> np.ndarray:
-        """The rows of D_T that D_F is compared with: images of the same kind."""
+        """The rows of D_T to compare D_F with: images of the same kind."""
         return self.forgotten_test if self.forgotten_test.size else self.test
 
 
 def check_split(rows: Split, count: int) -> None:
-    """Raise UserError unless D_R, D_F and D_T are not empty, and all sets are disjoint and lie in [0, count)."""
+    """Raise UserError unless D_R, D_F and D_T are non-empty, disjoint and within [0, count)."""
     for name, part in rows._asdict().items():
         part = np.asarray(part)
         if part.size == 0 and part is rows.forgotten_test:

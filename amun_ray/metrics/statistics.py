@@ -1,4 +1,4 @@
-"""What a set of repeated runs supports: mean and spread, an interval, and whether two methods really differ."""
+"""What repeated runs support: mean and spread, an interval, and whether two methods really differ."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil, log2
@@ -9,19 +9,19 @@ from numpy.typing import ArrayLike
 
 from amun_ray.base.errors import UserError
 
-WIDEST = 4.0  # standard errors from the mean to an end of its interval: with 2 originals, 95 % would take 12.7
+WIDEST = 4.0  # largest half-width of an interval, in standard errors: with 2 originals, 95 % would need 12.7
 
 
 class Summary(NamedTuple):
     """Mean and sample standard deviation (n - 1) of n values, in their unit."""
 
     mean: float
-    std: float  # 0.0 for n = 1, where the spread is unknown: show n beside it
+    std: float  # 0.0 for n = 1, where the spread is unknown: always show n too
     n: int
 
 
 class Interval(NamedTuple):
-    """An interval that holds the true mean with probability `level` at least."""
+    """An interval that contains the true mean with probability at least `level`."""
 
     low: float
     high: float
@@ -33,22 +33,22 @@ class Comparison(NamedTuple):
 
     difference: float  # mean of method - reference, in the values' unit
     interval: Interval | None  # of the difference; None for a single pair
-    p: float  # two-sided: the larger of the two tests' of `compare`
-    p_holm: float  # the same after Holm's correction for all comparisons made
+    p: float  # two-sided: the larger p-value of the two tests of `compare`
+    p_holm: float  # the same after Holm's correction for all comparisons
     n: int  # pairs
     significant: bool  # p_holm <= level
 
 
 class CrossedMean(NamedTuple):
-    """The mean over originals and forget sets, both taken as random draws, and how sure it is."""
+    """The mean over originals and forget sets, both taken as random draws, and its uncertainty."""
 
     mean: float
     standard_error: float
     degrees: float  # of freedom, of the standard error
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Student's interval, cut off at WIDEST standard errors to either side: its level is then lower."""
-        from scipy.special import stdtr, stdtrit  # a moment to import, which no dry run should pay
+        """Student's interval, cut off at WIDEST standard errors on either side; its level is then lower."""
+        from scipy.special import stdtr, stdtrit  # slow to import; a dry run should not pay for it
 
         far = min(float(stdtrit(self.degrees, (1 + level) / 2)), WIDEST)
         half = far * self.standard_error
@@ -57,16 +57,16 @@ class CrossedMean(NamedTuple):
 
     @property
     def p(self) -> float:
-        """Student's test, two-sided, of a true mean of 0."""
+        """The p-value of Student's two-sided test that the true mean is 0."""
         from scipy.special import stdtr
 
-        if self.standard_error == 0:  # the data then speak for what they say
+        if self.standard_error == 0:  # no spread: the mean is taken as certain
             return float(self.mean == 0)
         return 2 * float(stdtr(self.degrees, -abs(self.mean) / self.standard_error))
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation (n - 1) and n; UserError for no values or one that is not finite."""
+    """Mean, standard deviation (n - 1) and n; UserError if there are no values or one is not finite."""
     array = _finite(values, "values")
     return Summary(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0, len(array))
 
@@ -74,20 +74,20 @@ def summarize(values: Sequence[float]) -> Summary:
 def crossed_mean(values: np.ndarray) -> CrossedMean:
     """The mean of a crossed design with its standard error (random effects of rows, columns and their pairs).
 
-    Every original model forgets every set, so two cases share an original or a set and are not independent. With mean
-    squares R of rows, C of columns and E of what is left,
+    Every original model forgets every set, so two cases may share an original or a set and are not independent. With
+    mean squares R of the rows, C of the columns and E of the residuals,
 
         variance of the mean = (R + C - E) / (a b),   or max(R, C) / (a b) where that is larger,
 
-    on Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946). The maximum makes it conservative where chance
-    makes E large. With one row or one column this is the common standard error, and the mean is that for the one
-    original or the one set that there is.
+    with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946). The maximum makes it conservative when E is
+    large by chance. With one row or one column this is the ordinary standard error, and the mean describes only that
+    one original or set.
 
     Args:
         values: (a, b) one number for each original and forget set; a * b >= 2.
 
     Raises:
-        UserError: another shape, a single number, or a value that is not finite.
+        UserError: a wrong shape, a single number, or a value that is not finite.
     """
     values = _finite(values, "crossed mean", dimensions=2)
     if values.size < 2:
@@ -108,22 +108,21 @@ def crossed_mean(values: np.ndarray) -> CrossedMean:
 
 
 def compare(differences: Mapping[str, np.ndarray], *, level: float = 0.05) -> dict[str, Comparison]:
-    """Paired tests of several methods, each against a reference, Holm-corrected for all of them together.
+    """Paired tests of several methods, each against a reference, with Holm's correction over all of them.
 
-    Two tests, and the larger p-value of them: Wilcoxon's signed ranks, which asks for no normal distribution but takes
-    the cases for independent, and Student's test of `crossed_mean`, which takes originals and sets for random draws
-    that cases share.
+    Takes the larger p-value of two tests: Wilcoxon's signed-rank test, which assumes independent cases but no normal
+    distribution; and Student's test of `crossed_mean`, which allows for cases that share an original or a set.
 
     Args:
         differences: method -> (originals, sets) of method - reference for the same original and forget set. Average
-            repeated runs of a pair first, they are not independent. Choose the reference before you see the values.
+            repeated runs of a pair first: they are not independent. Choose the reference before you see the values.
         level: family-wise error rate, in (0, 1).
 
     Returns:
-        A row for each method. With fewer than `cases_needed` pairs none can be significant.
+        One row per method. With fewer than `cases_needed` pairs none can be significant.
 
     Raises:
-        UserError: no pair, an array that is no (originals, sets), or a value that is not finite.
+        UserError: no pairs, an array that is not (originals, sets), or a value that is not finite.
     """
     arrays = {name: _finite(values, name, dimensions=2) for name, values in differences.items()}
     means = {name: crossed_mean(array) if array.size > 1 else None for name, array in arrays.items()}
@@ -135,8 +134,8 @@ def compare(differences: Mapping[str, np.ndarray], *, level: float = 0.05) -> di
 
 
 def _p(differences: np.ndarray, mean: CrossedMean | None) -> float:
-    """The larger p-value of the two tests; 1 where nothing can be tested, or there is no difference at all."""
-    from scipy.stats import wilcoxon  # half a second to import, which no trial should pay
+    """The larger p-value of the two tests; 1 if nothing can be tested or there is no difference at all."""
+    from scipy.stats import wilcoxon  # half a second to import; a trial should not pay for it
 
     if mean is None or not differences.any():
         return 1.0
@@ -144,15 +143,15 @@ def _p(differences: np.ndarray, mean: CrossedMean | None) -> float:
 
 
 def cases_needed(comparisons: int, level: float = 0.05) -> int:
-    """How many cases it takes until one of so many comparisons can be significant: the least n with 2 m / 2^n <= level.
+    """How many cases are needed before one of m comparisons can be significant: the smallest n with 2 m / 2^n <= level.
 
-    The exact Wilcoxon test gives n pairs no p-value below 2 / 2^n, and Holm multiplies the least of m by m.
+    With n pairs the exact Wilcoxon test has no p-value below 2 / 2^n, and Holm multiplies the smallest of m by m.
     """
     return ceil(log2(2 * comparisons / level))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: the i-th smallest of m times (m - i + 1), made monotone."""
+    """Holm's adjusted p-values, in the given order: the i-th smallest of m times (m - i + 1), made monotone."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)

@@ -1,4 +1,4 @@
-"""MIS: the SVC attack of earlier unlearning papers, kept to compare with their tables."""
+"""MIS: the SVC attack of earlier unlearning papers, kept for comparison with their tables."""
 
 import numpy as np
 import torch
@@ -7,30 +7,30 @@ from amun_ray.metrics.accuracy import check_logits
 from amun_ray.metrics.confidence import softmax
 from amun_ray.metrics.split import Split, check_split
 
-PENALTY = 3.0  # C and the kernel width of the papers that introduced the score (Jia et al. 2023; Fan et al. 2024)
+PENALTY = 3.0  # C; like the kernel width, from the papers that introduced the score (Jia et al. 2023; Fan et al. 2024)
 
 
 def mis(
     logits: np.ndarray, labels: np.ndarray, rows: Split, *, generator: torch.Generator, largest: int = 2_000
 ) -> float:
-    """Percent of D_F that a support vector classifier calls non-member. Target: the retrained model's.
+    """Percent of D_F that a support vector classifier calls non-members. Target: the retrained model's.
 
     The classifier (RBF kernel, C = 3, gamma = 1 / features) is fitted to one feature, the softmax probability of the
-    true class, on equally many samples of D_R (members) and D_T (non-members). High does not mean good: the D_F of a
-    retrained model looks like D_T, and this weak attack takes most of D_T for members (the AMUN paper reports 12.53 for
-    retrained models at 10 %).
+    true class, on equal numbers of samples of D_R (members) and D_T (non-members). High does not mean good: to a
+    retrained model D_F looks like D_T, and this weak attack takes most of D_T for members (the AMUN paper reports 12.53
+    for retrained models at 10 %).
 
     Args:
         logits: (N, classes).
         labels: (N,) true classes.
         rows: the sets.
-        generator: decides the drawn samples.
-        largest: samples per side at most; the fit takes time quadratic in them, half a second for 2,000 on a CPU core.
+        generator: draws the samples.
+        largest: most samples per side; the fit takes quadratic time, half a second for 2,000 on one CPU core.
 
     Raises:
         UserError: logits or a split that do not fit.
     """
-    from sklearn.svm import SVC  # a second to import, which no trial should pay
+    from sklearn.svm import SVC  # a second to import; a trial should not pay for it
 
     logits, labels = check_logits(logits, labels)
     check_split(rows, len(labels))

@@ -1,6 +1,6 @@
-"""Attacks that need no reference model: compare one number per sample with a threshold (Song and Mittal 2021).
+"""Attacks without reference models: compare one number per sample with a threshold (Song and Mittal 2021).
 
-Each signal takes logits (N, classes) and labels (N,) and returns (N,) float64, oriented so that high says member.
+Each signal takes logits (N, classes) and labels (N,) and returns (N,) float64, oriented so that high means member.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from amun_ray.metrics.split import Split, check_split
 
 
 def negative_loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """log p_y, the cross-entropy loss with its sign changed; (-inf, 0]."""
+    """log p_y, the negative cross-entropy loss, in (-inf, 0]."""
     log_p, _ = _log_probabilities(logits, labels)
     return log_p[np.arange(len(log_p)), labels]
 
 
 def negative_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """sum_i p_i log p_i, in [-log classes, 0]; the label plays no part."""
+    """sum_i p_i log p_i, in [-log classes, 0]; the label is not used."""
     log_p, _ = _log_probabilities(logits, labels)
     return (np.exp(log_p) * log_p).sum(axis=1)
 
@@ -48,9 +48,9 @@ SIGNALS: dict[str, Signal] = {
 
 
 def best_threshold(members: np.ndarray, others: np.ndarray) -> float:
-    """The value t for which "score >= t says member" has the best balanced accuracy on the two sets; O(N log N).
+    """The threshold t for which "score >= t means member" has the best balanced accuracy on the two sets; O(N log N).
 
-    Of equally good thresholds the largest, so that a score that tells nothing calls nobody a member: then it is inf.
+    Among equally good thresholds, the largest. An uninformative score thus calls nobody a member: t is then inf.
 
     Raises:
         UserError: an empty set, or NaN.
@@ -66,14 +66,14 @@ def best_threshold(members: np.ndarray, others: np.ndarray) -> float:
 
 
 def forget_called_member(signal: np.ndarray, labels: np.ndarray, rows: Split, *, per_class: bool = True) -> float:
-    """Percent of D_F that a threshold fitted on D_R (members) against D_T (non-members) calls members.
+    """Percent of D_F called members by a threshold fitted on D_R (members) and D_T (non-members).
 
     Args:
         signal: (N,) from one of `SIGNALS`.
         labels: (N,) true classes.
         rows: the sets. Target: the retrained model's percentage, not 0.
-        per_class: a threshold for each class, as Song and Mittal advise; a class that lacks members or non-members
-            takes the threshold of all classes together.
+        per_class: a threshold for each class, as Song and Mittal advise; a class without members or non-members
+            uses the threshold of all classes together.
 
     Raises:
         UserError: a split that does not fit, or NaN.
@@ -92,8 +92,8 @@ def forget_called_member(signal: np.ndarray, labels: np.ndarray, rows: Split, *,
 def _log_probabilities(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log p_i and log(1 - p_i), both (N, classes), exact in the tails: p_i may round to 0 or to 1.
 
-    1 - p_i is the sum of the other probabilities. Only for the largest entry does that sum lose digits when written as
-    a difference, so it is summed there without that entry.
+    1 - p_i is the sum of the other probabilities. Computed as a difference, it loses digits only for the largest entry,
+    so there it is summed without that entry.
     """
     logits, labels = check_logits(logits, labels)
     if logits.shape[1] < 2:
