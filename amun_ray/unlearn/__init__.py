@@ -1,6 +1,6 @@
 """METHODS: every unlearning method is one row, run by one function, `unlearn`.
 
-The package itself can be called: `amun_ray.unlearn(...)` is `unlearned`.
+The package itself is callable: `amun_ray.unlearn(...)` is `unlearned`.
 """
 
 import copy
@@ -36,7 +36,7 @@ __all__ = ["BASELINES", "METHODS", "Certificate", "Contender", "Method", "RunRep
 AMUN = Method(access=EITHER, plan=plans.amun, needs_adversarial=True, settings=plans.JOINT_STATISTICS)
 RANDOM_LABEL = Method(access=EITHER, plan=plans.random_label, settings=plans.JOINT_STATISTICS)
 MASKED = SALIENCY | plans.JOINT_STATISTICS
-BASELINES = ("retrain", "original")  # every table has their rows: what unlearning aims at, and what it starts from
+BASELINES = ("retrain", "original")  # in every table: what unlearning aims at, and what it starts from
 
 METHODS: dict[str, Method] = {
     "finetune": Method(access=RETAIN, plan=plans.finetune),
@@ -59,13 +59,13 @@ def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recip
             report: RunReport | None = None) -> Iterator[int]:
     """Unlearn `sets.forget` in `model`, in place; yields the epoch, from 1, after each epoch.
 
-    Keep the original with `copy_model`. `method` is a row of METHODS, its name, or `package.module:NAME`; `settings`
-    are its own hyper-parameters, defaults for those left out. `report`, where given, holds the cost so far at each
-    yield. All arguments are checked here, before the first epoch is asked for.
+    To keep the original, use `copy_model` first. `method` is a row of METHODS, its name, or `package.module:NAME`;
+    `settings` are its own hyper-parameters, with defaults for those left out. `report`, if given, holds the cost so far
+    at each yield. All arguments are checked by the call itself, before the first epoch.
 
     Raises:
-        UserError: unknown method, a setting of access it does not have, a set it needs is missing, wrong settings.
-        Diverged: after the epoch in which loss or weights left the finite numbers.
+        UserError: unknown method, an access that it does not support, a missing set, or wrong settings.
+        Diverged: after the epoch in which the loss or a weight stops being finite.
     """
     name = method if isinstance(method, str) else "the method"
     row = find(method) if isinstance(method, str) else method
@@ -78,18 +78,18 @@ def unlearn(method: Method | str, model: nn.Module, sets: Sets, *, recipe: Recip
 def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Collection[int],
               adversarial: AdversarialRows | None = None, *, access: str = "retain", seed: int = 0,
               settings: Mapping[str, float] | None = None, **recipe: Any) -> nn.Module:
-    """A copy of `model` from which the training rows `forget` of `data` are unlearned; `model` is not changed.
+    """A copy of `model` that has unlearned the training rows `forget` of `data`; `model` is not changed.
 
     Args:
         method: a row of METHODS, its name, or `package.module:NAME`.
-        adversarial: what `amun_ray.craft` returned for these rows; AMUN and its variants need it.
+        adversarial: the result of `amun_ray.craft` for these rows; AMUN and its variants need it.
         access: "retain" (the remaining training rows are at hand) or "forget_only".
         settings: the method's own hyper-parameters.
-        recipe: fields of `training.recipe.Recipe`; `lr` and `epochs` are required. (`unlearn.unlearn` augments, too.)
+        recipe: fields of `training.recipe.Recipe`; `lr` and `epochs` are required. (`unlearn.unlearn` also augments.)
 
     Raises:
-        UserError: as `unlearn`, or a row that is no training row.
-        Diverged: loss or weights left the finite numbers.
+        UserError: as in `unlearn`, or a row that is not a training row.
+        Diverged: the loss or a weight is no longer finite.
     """
     rows, made = check_rows(forget, data.train_size), copy_model(model)
     device = next(made.parameters()).device
@@ -110,7 +110,7 @@ def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Col
 
 
 def find(name: str) -> Method:
-    """The row `name` of METHODS, or the Method behind `package.module:NAME`; UserError where there is none."""
+    """The row `name` of METHODS, or the Method behind `package.module:NAME`; UserError if there is none."""
     if name in BASELINES:
         raise UserError(f"{name!r} is no method to ask for: every sweep makes these models, and every table has their "
                         "row; remove this line")
@@ -149,7 +149,7 @@ def _run(method: Method, task: Task) -> Iterator[int]:
 
 
 def _timed(epochs: Iterator[int], report: RunReport) -> Iterator[int]:
-    """Pass `epochs` on, counting the time spent in them and not the time of the caller between them."""
+    """Pass `epochs` on and time them, without the caller's time between them."""
     while True:
         start = time.perf_counter()
         epoch = next(epochs, None)
@@ -160,7 +160,7 @@ def _timed(epochs: Iterator[int], report: RunReport) -> Iterator[int]:
 
 
 class _Callable(ModuleType):
-    """Python binds `amun_ray.unlearn` to this package, and the public face has a function of that name."""
+    """Makes this package callable: Python binds `amun_ray.unlearn` to it, and the public API has that function."""
 
     __call__ = staticmethod(unlearned)
 

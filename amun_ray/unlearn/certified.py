@@ -20,10 +20,10 @@ from amun_ray.training.parts import Part
 from amun_ray.unlearn.gradients import Vector, combine, curvature, dot, gradient, scaled, trainable
 from amun_ray.unlearn.method import Certificate, Setting, Task
 
-SCALE_STEPS, SMALLEST_STEPS = 20, 100  # of power iteration: a scale may be rough, an eigenvalue that certifies may not
-SCALE_SAMPLES = 1024  # of D_R, from which the largest curvature is measured
-SCALE_MARGIN = 1.5  # other batches bend more than those that were measured
-TINY = 1e-30  # keeps a norm of 0 from being divided by
+SCALE_STEPS, SMALLEST_STEPS = 20, 100  # of power iteration: a scale may be rough, a certifying eigenvalue may not
+SCALE_SAMPLES = 1024  # of D_R, to measure the largest curvature
+SCALE_MARGIN = 1.5  # other batches may have a larger curvature than the measured ones
+TINY = 1e-30  # avoids division by a norm of 0
 
 CERTIFIED = {
     "damping": Setting(default=1.0, low=1e-2, high=1e3, log=True, at_least=0),
@@ -39,17 +39,17 @@ CERTIFIED = {
 def certified(task: Task) -> Iterator[int]:
     """Take the step, add the noise, put the certificate into `task.report`; yields 1 and ends, whatever the epochs.
 
-    Learning rate and schedule have no part in it. Settings: `damping`; `steps` and `scale` of the recursion (scale 0:
-    measured); `sigma`, the noise's standard deviation; `delta`; and two assumptions that no run can check: `distance`,
-    a bound on |w - retrained|, and `hessian_lipschitz`, a Lipschitz constant of the Hessian between the two. Either
-    left at 0 means that it is not assumed, and then nothing is certified.
+    Learning rate and schedule are not used. Settings: `damping`; `steps` and `scale` of the recursion (scale 0:
+    measure it); `sigma`, the noise's standard deviation; `delta`; and two assumptions that no run can check:
+    `distance`, a bound on |w - retrained|, and `hessian_lipschitz`, a Lipschitz constant of the Hessian between the
+    two. If either is left at 0, it is not assumed, and nothing is certified.
 
     Raises:
-        Diverged: the recursion left the finite numbers; a larger `scale` or `damping` fixes that.
+        Diverged: the recursion is no longer finite; a larger `scale` or `damping` fixes that.
     """
     forgotten, retained = len(task.sets.forget.labels), len(task.sets.retained.labels)
     slope = gradient(task.model, task.sets.forget, **_over(task))
-    target = scaled(slope, forgotten / retained)  # -grad L_R where w is a minimiser over D
+    target = scaled(slope, forgotten / retained)  # equals -grad L_R if w is a minimiser over D
     step = inverse_curvature(task, target)
     if not dot(step, step).isfinite():
         raise Diverged("certified: the inverse-Hessian recursion is not finite; raise scale or damping")
@@ -77,15 +77,15 @@ def inverse_curvature(task: Task, vector: Vector) -> Vector:
 
 
 def certify(task: Task, target: Vector, step: Vector) -> Certificate:
-    """The epsilon that `delta` leaves, from a bound on the distance between the step's end and the retrained model u.
+    """The epsilon for `delta`, from a bound on the distance between the end of the step and the retrained model u.
 
     With D >= |w - u|, M the Lipschitz constant of the Hessian on the way, and s > 0 the smallest eigenvalue of H +
     damping, the exact Newton step ends within D (M D / 2 + damping) / s of u (theorem 3.4, where D is 2 C), because
-    grad L_R(u) = 0 and the averaged Hessian between w and u differs from H by at most M D / 2. The step taken differs
-    from that one by at most (stationarity + residual) / s: |grad L_R(w) + target| and |(H + damping) step - target|,
-    both computed over all of D_R. Gaussian noise of `sigma` turns the sum into (epsilon, delta). s is an estimate by
-    power iteration, so the certificate is as good as that. It speaks of weights: a model with batch norm, whose
-    statistics no step takes D_F out of, gets none.
+    grad L_R(u) = 0 and the averaged Hessian between w and u differs from H by at most M D / 2. The actual step differs
+    from the exact one by at most (stationarity + residual) / s: |grad L_R(w) + target| and |(H + damping) step -
+    target|, both computed over all of D_R. Gaussian noise of `sigma` turns the sum into (epsilon, delta). s is
+    estimated by power iteration, and the certificate is only as good as that estimate. It covers weights alone: a
+    model with batch norm gets none, since no step removes D_F from its statistics.
     """
     at, delta = task.settings, task.settings["delta"]
     if has_batch_norm(task.model):
@@ -112,7 +112,7 @@ def epsilon_of(shift: float, delta: float) -> float:
     """The smallest epsilon for which unit Gaussians `shift` apart are (epsilon, delta)-indistinguishable.
 
     Solves delta = Phi(shift / 2 - epsilon / shift) - exp(epsilon) * Phi(-shift / 2 - epsilon / shift), which is exact
-    at any epsilon (Balle and Wang, ICML 2018, theorem 8), where the classical formula holds only below 1.
+    for any epsilon (Balle and Wang, ICML 2018, theorem 8); the classical formula holds only for epsilon < 1.
     """
     def leak(epsilon: float) -> float:
         sides = torch.tensor([shift / 2 - epsilon / shift, -shift / 2 - epsilon / shift], dtype=torch.float64)
@@ -131,14 +131,14 @@ def epsilon_of(shift: float, delta: float) -> float:
 
 
 def _measured_scale(task: Task) -> float:
-    """A scale under which the recursion contracts: the largest eigenvalue on a sample of D_R, with a margin."""
+    """A scale at which the recursion contracts: the largest eigenvalue on a sample of D_R, with a margin."""
     sample = _sample(task, SCALE_SAMPLES)
     largest = _dominant(task, lambda vector: curvature(task.model, sample, vector, **_over(task)), SCALE_STEPS)
     return SCALE_MARGIN * (abs(largest) + task.settings["damping"])
 
 
 def _smallest_eigenvalue(task: Task) -> float:
-    """The smallest eigenvalue of H over all of D_R: dominant once H is shifted down by its dominant eigenvalue."""
+    """The smallest eigenvalue of H over all of D_R: the dominant one after shifting H by its dominant eigenvalue."""
     def bend(vector: Vector) -> Vector:
         return curvature(task.model, task.sets.retained, vector, **_over(task))
 
@@ -147,7 +147,7 @@ def _smallest_eigenvalue(task: Task) -> float:
 
 
 def _dominant(task: Task, apply: Callable[[Vector], Vector], steps: int) -> float:
-    """The eigenvalue of largest size of a symmetric linear map, by `steps` steps of power iteration."""
+    """The eigenvalue of a symmetric linear map with the largest magnitude, by `steps` steps of power iteration."""
     vector = {name: send(torch.randn(weight.shape, generator=task.generator), weight.device)
               for name, weight in trainable(task.model).items()}
     value = 0.0
@@ -170,5 +170,5 @@ def _sample(task: Task, samples: int) -> Part:
 
 
 def _over(task: Task) -> dict[str, Any]:
-    """How every derivative of this task is taken."""
+    """The arguments shared by all derivatives of this task."""
     return {"batch_size": task.recipe.batch_size, "cost": task.report, "weight_decay": task.recipe.weight_decay}

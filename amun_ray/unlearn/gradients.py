@@ -1,6 +1,6 @@
-"""Derivatives of the training loss with respect to the weights, over whole sets, as the evaluated model has them.
+"""Derivatives of the training loss with respect to the weights, over whole sets.
 
-All run in eval mode, in float32 and on images that are not augmented, so that they are functions of the weights alone.
+All are taken in eval mode, in float32, on unaugmented images, so that they are functions of the weights alone.
 """
 
 import torch
@@ -13,7 +13,7 @@ from amun_ray.training.batches import in_order
 from amun_ray.training.cost import Cost
 from amun_ray.training.parts import Part
 
-Vector = dict[str, Tensor]  # one tensor per trainable parameter, under its name and of its shape
+Vector = dict[str, Tensor]  # one tensor per trainable parameter, with its name and shape
 
 
 def trainable(model: nn.Module) -> Vector:
@@ -54,7 +54,7 @@ def curvature(model: nn.Module, part: Part, vector: Vector, *, batch_size: int, 
     """H v for v = `vector`, H the Hessian of the mean cross-entropy over `part` plus weight_decay / 2 * |w|^2."""
     weights = trainable(model)
     total = {name: weight_decay * vector[name] for name in weights}
-    with evaluating(model), sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention have no second derivative
+    with evaluating(model), sdpa_kernel(SDPBackend.MATH):  # other attention kernels have no second derivative
         for images, labels in in_order(part, batch_size):
             loss = F.cross_entropy(model(images), labels, reduction="sum") / len(part.labels)
             slopes = dict(zip(weights, _grad(loss, weights, create_graph=True), strict=True))

@@ -1,4 +1,4 @@
-"""What an unlearning method is: what it sees, what it minimises, what it may move, and what it lets a user set."""
+"""What an unlearning method is: what it sees, what it minimises, what it may move, and which settings it has."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,37 +34,37 @@ class Contender(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
-    """What a method is given; all parts on the device of the model."""
+    """The data a method gets; all parts on the model's device."""
 
     retain: Part | None  # D_R; None is the forget_only setting
     forget: Part  # D_F
-    adversarial: Part | None = None  # D_A: float32 images under the original model's own wrong labels, not augmented
+    adversarial: Part | None = None  # D_A: float32 images with the original model's wrong labels, not augmented
 
     @property
     def retained(self) -> Part:
-        """D_R, for a method that does not exist without it."""
+        """D_R, for methods that need it."""
         assert self.retain is not None
         return self.retain
 
     @property
     def access(self) -> str:
-        """The setting of access: "retain" or "forget_only"."""
+        """The access: "retain" or "forget_only"."""
         return "forget_only" if self.retain is None else "retain"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(Allowed):
-    """A hyper-parameter of one method: its default, the values that make sense, and the range worth searching."""
+    """A hyper-parameter of one method: its default, the allowed values, and the range worth searching."""
 
     default: float
-    low: float  # `low` to `high` is the range a search looks at
+    low: float  # a search covers `low` to `high`
     high: float
     log: bool = False  # searched on a logarithmic scale
-    access: frozenset[str] = EITHER  # where it counts; elsewhere it can be neither given nor searched
+    access: frozenset[str] = EITHER  # where it has an effect; elsewhere it can be neither set nor searched
 
     @property
     def axis(self) -> Axis:
-        """What a search may choose."""
+        """What a search may choose from."""
         return Choice(self.choices) if self.choices is not None else Range(self.low, self.high, self.log)
 
 
@@ -74,12 +74,12 @@ class Certificate:
 
     delta: float
     epsilon: float | None  # None: nothing is certified
-    reason: str  # the assumptions that `epsilon` rests on, or what is missing
+    reason: str  # the assumptions behind `epsilon`, or what is missing
 
 
 @dataclass
 class RunReport(Cost):
-    """What an unlearning run cost (see `Cost`), and what it certified, for a method that certifies."""
+    """The cost of an unlearning run (see `Cost`), and its certificate if the method certifies."""
 
     certificate: Certificate | None = None
 
@@ -108,10 +108,10 @@ class Method:
     """One row of METHODS. A variant of a method is `replace(METHOD, ...)`.
 
     `plan(task)` is called once, before the first epoch, and returns what `training.loop.train` runs. `run` replaces the
-    training loop for a method that is no fine-tuning; it trains `task.model` in place and yields as the loop does.
+    training loop for a method that is not fine-tuning; it trains `task.model` in place and yields like the loop.
     """
 
-    access: frozenset[str]  # the settings it exists in: "retain" (D_R at hand), "forget_only"
+    access: frozenset[str]  # the accesses it supports: "retain" (D_R at hand), "forget_only"
     plan: Callable[[Task], EpochPlan] | None = None
     moves: Callable[[Task], Mask] | None = None  # the weights it may move; None is all of them
     run: Callable[[Task], Iterator[int]] | None = None
@@ -128,11 +128,11 @@ class Method:
             raise UserError(f"no setting of access of this method lets {', '.join(idle)} count")
 
     def settings_in(self, *accesses: str) -> dict[str, Setting]:
-        """The settings that count in any of `accesses`."""
+        """The settings that have an effect in any of `accesses`."""
         return {key: setting for key, setting in self.settings.items() if setting.access & {*accesses}}
 
     def problem(self, name: str, key: str, *accesses: str) -> str | None:
-        """Why the setting `key` can be neither given nor searched in `accesses`, or None where it counts in any."""
+        """Why the setting `key` can be neither set nor searched in `accesses`; None if it has an effect in any."""
         if key not in self.settings:
             return (f"{name} has no setting {key!r}{suggestion(key, self.settings)} "
                     f"Its settings: {', '.join(self.settings) or 'none'}")
@@ -142,10 +142,10 @@ class Method:
         return None
 
     def complete(self, name: str, access: str, settings: Mapping[str, float]) -> dict[str, float]:
-        """`settings` over the defaults of all settings of the row.
+        """The defaults of all settings of the method, overridden by `settings`.
 
         Raises:
-            UserError: a setting that the method does not have, or not in this `access`; a value that it cannot take.
+            UserError: a setting that the method does not have, or not in this `access`; a value that is not allowed.
         """
         problems = []
         for key, value in settings.items():

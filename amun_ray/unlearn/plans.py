@@ -1,11 +1,11 @@
 """What each fine-tuning method sees and minimises, epoch by epoch (the AMUN paper, experiments).
 
-Batch norm: a pass that holds samples of D_R updates the running statistics, as in any training. A pass over D_F or D_A
-alone normalises with the statistics the model has and leaves them: they are estimates over all of D, and a request that
-is no random sample would replace them. (Measured on digits, forgetting one class with a learning rate too small to move
-anything: updated statistics alone took test accuracy from 98 to 91 percent.) The authors' scripts let every pass
-update them; the setting `forget_statistics: 1` does so, and with random forget sets it allows larger learning rates.
-Every method with a pass over D_F or D_A by itself has the setting, so that a comparison can treat all of them alike.
+Batch norm: a pass with samples of D_R updates the running statistics, as in any training. A pass over D_F or D_A alone
+normalises with the model's statistics and does not update them: they are estimates over all of D, and a forget set
+that is not a random sample would bias them. (Measured on digits, forgetting one class with a learning rate too small
+to move anything: updating the statistics alone took test accuracy from 98 to 91 percent.) In the authors' scripts every
+pass updates them; the setting `forget_statistics: 1` does the same, and with random forget sets it allows larger
+learning rates. Every method with a pass over D_F or D_A alone has this setting, so that all can be compared alike.
 """
 
 import copy
@@ -26,7 +26,7 @@ from amun_ray.unlearn.method import FORGET_ONLY, Sets, Setting, Task
 
 
 def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], EpochPlan]:
-    """The plan of one cross-entropy pass per epoch over the union of what `sees` names; absent parts are left out."""
+    """The plan of one cross-entropy pass per epoch over the union of the parts in `sees`; absent parts are skipped."""
 
     def plan(task: Task) -> EpochPlan:
         parts = tuple(part for part in sees(task.sets) if part is not None)
@@ -37,8 +37,8 @@ def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], E
 
 
 STATISTICS = Setting(default=0, low=0, high=1, choices=(0, 1))
-FORGET_STATISTICS = {"forget_statistics": STATISTICS}  # of methods that pass over D_F by itself, D_R at hand or not
-JOINT_STATISTICS = {"forget_statistics": replace(STATISTICS, access=FORGET_ONLY)}  # of those that join D_F to D_R
+FORGET_STATISTICS = {"forget_statistics": STATISTICS}  # for methods with a pass over D_F alone
+JOINT_STATISTICS = {"forget_statistics": replace(STATISTICS, access=FORGET_ONLY)}  # for those that join D_F to D_R
 L1 = {
     "alpha": Setting(default=5e-4, low=1e-5, high=1e-2, log=True, at_least=0),
     "decay_epochs": Setting(default=10, low=1, high=20, at_least=1),
@@ -58,7 +58,7 @@ amun_without_forget = joint(lambda sets: (sets.retain, sets.adversarial))
 
 
 def random_label(task: Task) -> EpochPlan:
-    """D_R under its labels joined with D_F under wrong labels, drawn anew every epoch; without D_R, D_F alone."""
+    """D_R with its own labels, joined with D_F with wrong labels redrawn every epoch; without D_R, D_F alone."""
     sets, classes = task.sets, task.classes
 
     def epoch_passes(epoch: int) -> tuple[Pass, ...]:
@@ -70,7 +70,7 @@ def random_label(task: Task) -> EpochPlan:
 
 
 def wrong_labels(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """For each of `labels` (N,) one of the `classes - 1` other classes, all equally likely; drawn on the CPU."""
+    """For each of `labels` (N,) one of the `classes - 1` other classes, uniformly drawn on the CPU."""
     shift = torch.randint(1, classes, labels.shape, generator=generator)
     return (labels + send(shift, labels.device)) % classes
 
@@ -81,7 +81,7 @@ def ascend(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def gradient_ascent(task: Task) -> EpochPlan:
-    """Every epoch a pass over D_R (where there is one), then ascent on D_F."""
+    """Every epoch: a pass over D_R (if there is one), then ascent on D_F."""
     every_epoch = (*_retain_pass(task.sets), _forget_pass(task, task.sets.forget, ascend))
     return lambda epoch: every_epoch
 
@@ -102,9 +102,9 @@ def _forget_updates(task: Task) -> bool:
 def l1_sparse(task: Task) -> EpochPlan:
     """Fine-tuning on D_R with `alpha` times the l1 norm of all weights added (Jia et al., NeurIPS 2023).
 
-    In epoch t, from 1, the weight is alpha * max(0, 1 - (t - 1) / decay_epochs): a straight line to 0 after
-    `decay_epochs` epochs, 10 in the paper. It is no share of the epochs of the run, so that one run passes through
-    every shorter run.
+    In epoch t, from 1, the weight is alpha * max(0, 1 - (t - 1) / decay_epochs): it falls linearly to 0 after
+    `decay_epochs` epochs, 10 in the paper. It does not depend on the run's number of epochs, so that a run passes
+    through every shorter run.
     """
     alpha, decay_epochs = task.settings["alpha"], task.settings["decay_epochs"]
     weights = [weight for weight in task.model.parameters() if weight.requires_grad]
@@ -121,9 +121,9 @@ def l1_sparse(task: Task) -> EpochPlan:
 
 
 def boundary_shrink(task: Task) -> EpochPlan:
-    """D_F under the label of its FGSM neighbour, after a pass over D_R where there is one (Chen et al., CVPR 2023).
+    """D_F with the labels of its FGSM neighbours, after a pass over D_R if there is one (Chen et al., CVPR 2023).
 
-    The neighbours are those of the model as it stands when the epoch begins, before its pass over D_R.
+    The neighbours are computed at the start of the epoch, before its pass over D_R.
     """
     sets = task.sets
 
@@ -135,10 +135,9 @@ def boundary_shrink(task: Task) -> EpochPlan:
 
 
 def neighbour_labels(task: Task) -> Tensor:
-    """What the model says, in eval mode, of D_F moved by `bound` (L-infinity, in [0, 1] pixels) along the loss
-    gradient.
+    """The model's predictions (N,), in eval mode, for D_F moved up the loss gradient by `bound` (Linf, in [0, 1]).
 
-    A tensor (N,). Where the neighbour is still in the class of the sample, its label is the true one.
+    If the neighbour is still in the sample's class, its label is the true one.
     """
     found = []
     with evaluating(task.model):
@@ -157,7 +156,7 @@ def neggrad_plus(task: Task) -> EpochPlan:
     """Descent on a batch of D_R and ascent on one of D_F in the same step (Kurmanji et al., NeurIPS 2023).
 
     Minimises retain_weight * CE(D_R batch) - (1 - retain_weight) * CE(D_F batch). An epoch is one pass over D_R; the
-    batches of D_F begin again as often as needed.
+    batches of D_F repeat as often as needed.
     """
     share = task.settings["retain_weight"]
     forget_batches = _endless_forget(task)
@@ -183,9 +182,9 @@ def _endless_forget(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
 def scrub(task: Task) -> EpochPlan:
     """Away from the original model on D_F, towards it on D_R (Kurmanji et al., NeurIPS 2023, equation 4).
 
-    In the first `max_epochs` epochs a pass over D_F maximises KL(original || model); every epoch then minimises
+    In each of the first `max_epochs` epochs a pass over D_F maximises KL(original || model); then every epoch minimises
     alpha * KL(original || model) + gamma * CE on D_R. Distributions are softened by `temperature`. With frozen
-    statistics the first pass does nothing: model and original agree, and there the gradient of KL is exactly zero.
+    statistics the very first pass does nothing: model and original agree, so the gradient of KL is exactly zero.
     """
     alpha, gamma = task.settings["alpha"], task.settings["gamma"]
     teacher = copy.deepcopy(task.model).eval().to(memory_format=torch.channels_last)
@@ -210,7 +209,7 @@ def scrub(task: Task) -> EpochPlan:
 def softened_divergence(wanted: Tensor, logits: Tensor, temperature: float) -> Tensor:
     """KL(softmax(wanted / T) || softmax(logits / T)), mean over rows (N, classes), times T^2.
 
-    The factor keeps the size of its gradient when T changes (Hinton et al., 2015).
+    The factor keeps the gradient's size independent of T (Hinton et al., 2015).
     """
     return temperature**2 * F.kl_div(F.log_softmax(logits / temperature, 1), F.log_softmax(wanted / temperature, 1),
                                      reduction="batchmean", log_target=True)

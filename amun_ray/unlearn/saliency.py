@@ -10,12 +10,12 @@ SALIENCY = {"mask_ratio": Setting(default=0.5, low=0.1, high=0.9, above=0, at_mo
 
 
 def salient(task: Task) -> Mask:
-    """The `mask_ratio` share of all weights with the largest |gradient of the loss on D_F| at the model as it comes.
+    """The `mask_ratio` share of all weights with the largest |gradient of the loss on D_F|, at the given model.
 
-    Biases and batch norm weights compete with all others under one threshold. Exactly round(ratio * weights) of them,
-    at least one, are True; among equal gradients the earlier weight is taken. The gradient is that of the evaluated
-    model: eval mode, clean images. What a mask of the training loop holds still, weight decay and momentum included, is
-    decided in `training.loop.train`; the authors' masked gradient lets weight decay shrink the weights it should keep.
+    Biases and batch norm weights compete with all others under one threshold. Exactly round(ratio * weights) weights,
+    at least one, are True; ties go to the earlier weight. The gradient is taken in eval mode on clean images.
+    `training.loop.train` decides what a mask holds still, weight decay and momentum included; the authors' masked
+    gradient lets weight decay shrink the weights that it should keep.
     """
     slopes = gradient(task.model, task.sets.forget, batch_size=task.recipe.batch_size, cost=task.report)
     size = torch.cat([slope.abs().flatten() for slope in slopes.values()])
