@@ -205,6 +205,18 @@ class Sweep(Strict):
         return self
 
     @model_validator(mode="after")
+    def _rates_of_the_optimizer(self) -> "Sweep":
+        errors: list[Any] = []
+        for name, lr in [(name, method.lr) for name, method in self.methods.items() if method and method.lr]:
+            try:
+                lr.fitting(self.unlearning.optimizer)
+            except ValueError as error:
+                errors.append({"type": "value_error", "loc": ("methods", name), "input": None, "ctx": {"error": error}})
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self
+
+    @model_validator(mode="after")
     def _points_inside(self) -> "Sweep":
         errors: list[Any]
         errors = [{"type": "value_error", "loc": place, "input": None, "ctx": {"error": problem}}
@@ -224,8 +236,9 @@ class Sweep(Strict):
     def space(self, contender: Contender) -> Space:
         """What is searched for a contender: only what it has, and of its own settings only those named."""
         counting = find(contender.method).settings_in(contender.access)
-        return self.search.space({key: counting[key].axis for key in self.chosen(contender.method).search
-                                  if key in counting}, self.chosen(contender.method).lr)
+        chosen = self.chosen(contender.method)
+        return self.search.space({key: counting[key].axis for key in chosen.search if key in counting},
+                                 chosen.lr and chosen.lr.fitting(self.unlearning.optimizer))
 
     def method_settings(self, contender: Contender) -> dict[str, float]:
         """The method's own settings in the file, those that count with this access."""

@@ -24,6 +24,15 @@ class LogUniform(Strict):
             raise ValueError(f"low <= high must hold, but got low={self.low:g}, high={self.high:g}")
         return self
 
+    def fitting(self, optimizer: str) -> "LogUniform":
+        """The same, with a bound that suits the optimiser where the file names none."""
+        low, high = LR[optimizer]
+        fitted = {"low": low, "high": high} | {key: getattr(self, key) for key in self.model_fields_set}
+        if fitted["low"] > fitted["high"]:
+            raise ValueError(f"lr.low <= lr.high must hold, which with {optimizer} are {low:g} and {high:g} unless "
+                             f"given, but got low={fitted['low']:g}, high={fitted['high']:g}")
+        return LogUniform(**fitted)
+
 
 class Point(Strict):
     """A place of the space that is known to be good; own settings that it leaves out are for the sampler to choose."""
@@ -84,12 +93,7 @@ class Search(Strict):
 
     def fitting(self, optimizer: str) -> "Search":
         """The same, with learning rates that suit the optimiser where the file names none."""
-        given = {key: getattr(self.lr, key) for key in self.lr.model_fields_set}
-        lr = dict(zip(("low", "high"), LR[optimizer], strict=True)) | given
-        if lr["low"] > lr["high"]:
-            raise ValueError(f"lr.low <= lr.high must hold, which with {optimizer} are {LR[optimizer][0]:g} and "
-                             f"{LR[optimizer][1]:g} unless given, but got low={lr['low']:g}, high={lr['high']:g}")
-        return self.model_copy(update={"lr": LogUniform(**lr)})
+        return self.model_copy(update={"lr": self.lr.fitting(optimizer)})
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -93,6 +93,20 @@ def test_the_range_of_learning_rates_is_that_of_the_optimiser_unless_given(mine)
         "unlearning.optimizer: must be 'sgd' or 'adamw', but got 'adam'"]
 
 
+def test_so_is_that_of_one_method_where_only_one_bound_is_given(mine):
+    def rates(*overrides: str) -> dict[str, tuple[float, float]]:
+        sweep = config_file.load(str(mine), ["methods={finetune: {lr: {low: 1e-5}}, amun: {lr: {high: 1e-2}}}",
+                                             *overrides])
+        return {each.method: (sweep.space(each)["lr"].low, sweep.space(each)["lr"].high) for each in sweep.contenders}
+
+    adamw = "unlearning.optimizer=adamw"
+    assert rates() == {"finetune": (1e-5, 1e-1), "amun": (1e-6, 1e-2)}
+    assert rates(adamw) == {"finetune": (1e-5, 1e-3), "amun": (1e-6, 1e-2)}
+    assert mistakes(mine, adamw, "methods.finetune={lr: {low: 0.01}}") == [
+        "methods.finetune: lr.low <= lr.high must hold, which with adamw are 1e-06 and 0.001 unless given, but got "
+        "low=0.01, high=0.001"]
+
+
 def test_the_recipe_for_public_weights(mine):
     recipe = config_file.load(str(mine), ["training={recipe: finetune, epochs: 3}"]).training
     assert (recipe.optimizer, recipe.schedule, recipe.epochs) == ("adamw", "cosine", 3)
