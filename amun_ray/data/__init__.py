@@ -4,27 +4,48 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
+
 from amun_ray.base.blame import FAILURES, fault
 from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.digits import load_digits
+from amun_ray.data.files import File, find_files
 from amun_ray.data.folder import load_folder
-from amun_ray.data.huggingface import load_huggingface
+from amun_ray.data.huggingface import load_huggingface, training_files
 from amun_ray.data.keep import Keep
-from amun_ray.data.parquet import load_parquet
+from amun_ray.data.parquet import load_parquet, read_further
+from amun_ray.data.settings import flat
 from amun_ray.data.torchvision_sets import SIZES, load_cifar10, load_cifar100, outline
 
 KEEP = "keep"  # the parameter of a dataset that its caller gives, and no config
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": load_digits,
-    "folder": load_folder,
-    "huggingface": load_huggingface,
-    "parquet": load_parquet,
+    "folder": flat(load_folder),
+    "huggingface": flat(load_huggingface),
+    "parquet": flat(load_parquet),
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
 }
+
+TABLES: dict[str, Callable[..., list[File]]] = {  # settings of a dataset with further columns -> its training files
+    "huggingface": training_files,
+    "parquet": lambda *, train, **_: find_files(train)[0],
+}
+
+
+def further(name: str, column: str, **settings: Any) -> pa.ChunkedArray:
+    """A further column of the dataset `name`, over all rows of its training files.
+
+    Raises:
+        UserError: as `parquet.read_further`, or the dataset has no such columns.
+    """
+    if name not in TABLES:
+        raise UserError(f"forget.column: only data.name: {' and '.join(sorted(TABLES))} have further columns, not "
+                        f"{name}")
+    return read_further(TABLES[name](**settings), column)
 
 
 def check(name: str, **settings: Any) -> Callable[..., Dataset]:

@@ -14,7 +14,7 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.data.files import File
 from amun_ray.data.images import ImageStack
 from amun_ray.data.keep import Keep, Left, entry_key
-from amun_ray.data.picture import FILTERS, Reading
+from amun_ray.data.picture import Reading
 
 FILES_SHOWN = 40  # lines of a plan
 SHOWN_FROM = 10_000  # images whose decoding is worth a line
@@ -38,24 +38,6 @@ class Classes(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def reading_of(resize: int | None, center_crop: int | None, interpolation: str, on_error: str) -> Reading:
-    """The settings of a dataset as a Reading.
-
-    Raises:
-        UserError: a size below 1, a crop larger than the images, or a word that is not known.
-    """
-    for key, value in (("resize", resize), ("center_crop", center_crop)):
-        if value is not None and value < 1:
-            raise UserError(f"data.{key}: must be at least 1, but got {value}")
-    if resize is not None and center_crop is not None and center_crop > resize:
-        raise UserError(f"data.center_crop: must be at most data.resize ({resize}), but got {center_crop}")
-    words = (("interpolation", interpolation, tuple(FILTERS)), ("on_error", on_error, ("stop", "skip")))
-    for key, word, known in words:
-        if word not in known:
-            raise UserError(f"data.{key}: must be {' or '.join(known)}, but got {word!r}")
-    return Reading(resize, center_crop, interpolation, on_error == "skip")
-
-
 class Assembly(NamedTuple):
     """A data set before its images are decoded; `key` is what they depend on beside their files and `reading`."""
 
@@ -77,7 +59,9 @@ class Assembly(NamedTuple):
         """
         if keep is None:
             return self._dataset(*self._decode(None))
-        key = entry_key({"reading": self.reading, "key": list(self.key), "classes": self.classes.number,
+        read = self.reading
+        key = entry_key({"reading": [read.resize, read.center_crop, read.interpolation, read.skip],
+                         "key": list(self.key), "classes": self.classes.number,
                          "parts": [hashlib.sha256(part.rows.tobytes() + part.labels.tobytes()).hexdigest()
                                    for part in (self.train, self.test)]},
                         [*self.train.sources, *self.test.sources])

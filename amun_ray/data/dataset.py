@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -151,6 +151,26 @@ class Dataset:
         mean = weights @ values
         variance = (weights * (values - mean[:, None]) ** 2).sum(1)
         return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+
+
+class Subset(NamedTuple):
+    """Which of a user's rows are taken: all, or random ones, in the order of the files.
+
+    Attributes:
+        train_size, test_size: so many random rows of D and of D_T; None takes all.
+        seed: decides which.
+    """
+
+    train_size: int | None = None
+    test_size: int | None = None
+    seed: int = 0
+
+    def rows(self, part: str, available: int) -> np.ndarray:
+        """The rows of `part`, train or test, out of `available`; as `seeded_subset`."""
+        return seeded_subset(available, getattr(self, f"{part}_size"), f"{part}_size", self.seed)
+
+
+ALL = Subset()
 
 
 def seeded_subset(available: int, wanted: int | None, name: str, seed: int) -> np.ndarray:

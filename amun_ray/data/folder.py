@@ -13,13 +13,14 @@ import numpy as np
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.base.names import suggestion
-from amun_ray.data.assemble import Assembly, Classes, Images, listing, reading_of
+from amun_ray.data.assemble import Assembly, Classes, Images, listing
 from amun_ray.data.columns import listed, quoted
-from amun_ray.data.dataset import Dataset, permutation, seeded_subset
+from amun_ray.data.dataset import ALL, Dataset, Subset, permutation
 from amun_ray.data.files import SPLITS, natural
 from amun_ray.data.images import ImageStack
 from amun_ray.data.keep import Keep
 from amun_ray.data.labels import class_list
+from amun_ray.data.picture import AS_STORED, Reading
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
            ".jp2", ".j2k", ".avif")
@@ -39,8 +40,7 @@ class Found(NamedTuple):
 
 def load_folder(
     *, train: str | os.PathLike[str], test: str | os.PathLike[str] | None = None, test_share: float | None = None,
-    resize: int | None = None, center_crop: int | None = None, interpolation: str = "bilinear", on_error: str = "stop",
-    train_size: int | None = None, test_size: int | None = None, seed: int = 0, keep: Keep | None = None,
+    reading: Reading = AS_STORED, subset: Subset = ALL, keep: Keep | None = None,
 ) -> Dataset:
     """Training and test set from folders of pictures, `train/CLASS/.../picture.jpg`.
 
@@ -49,11 +49,10 @@ def load_folder(
 
     Args:
         train, test: folders of this machine. One that has `val_annotations.txt`, as Tiny ImageNet, is read by that.
-        test_share: without `test`, this share of the pictures in `train` is for testing, 0.2 if not given; `seed`
-            decides which.
-        resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
-        train_size, test_size: so many random rows of each (`seed` decides which), in their order; None takes all.
-        seed: decides the subsets.
+        test_share: without `test`, this share of the pictures in `train` is for testing, 0.2 if not given; the seed of
+            `subset` decides which.
+        reading: how each picture is read.
+        subset: which rows are taken.
         keep: where decoded pixels are kept, mapped into memory; None decodes into memory.
 
     Returns:
@@ -63,21 +62,20 @@ def load_folder(
         UserError: no such folder, or one of another layout; a test class that is no training class; pictures that
             cannot be decoded, or are of several sizes.
     """
-    reading = reading_of(resize, center_crop, interpolation, on_error)
     if test is not None and test_share is not None:
         raise UserError("data.test_share: a share of data.train is for testing only where there is no data.test")
     found = _found("train", train)
     names = sorted(set(found.classes), key=natural)
-    parts = _apart(found, TEST_SHARE if test_share is None else test_share, seed) if test is None else [
+    share = TEST_SHARE if test_share is None else test_share
+    parts = _apart(found, share, subset.seed) if test is None else [
         (one, np.arange(len(one.paths))) for one in (found, _found("test", test))]
     images, notes = [], []
-    for (one, rows), what, key, size in zip(parts, ("training", "test"), ("train", "test"), (train_size, test_size),
-                                            strict=True):
-        rows = rows[seeded_subset(len(rows), size, f"{key}_size", seed)]
-        images.append(_images(one, rows, names))
-        cut = "test_share" if test is None and size is None else f"{key}_size"
+    for (one, rows), what, key in zip(parts, ("training", "test"), ("train", "test"), strict=True):
+        taken = rows[subset.rows(key, len(rows))]
+        images.append(_images(one, taken, names))
+        cut = "test_share" if test is None and len(taken) == len(rows) else f"{key}_size"
         folders = [] if test is None and images[1:] else list(_per_class(one).items())
-        notes += listing(what, folders, len(rows), len(one.paths), cut)
+        notes += listing(what, folders, len(taken), len(one.paths), cut)
     notes += [*_ignored([one for one, _ in parts[:1 if test is None else 2]]), *class_notes(names)]
     return Assembly("folder", images[0], images[1], Classes(len(names), tuple(names)), reading, notes).decoded(keep)
 

@@ -2,27 +2,26 @@
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.base.names import suggestion
-from amun_ray.data.assemble import reading_of
 from amun_ray.data.columns import listed
-from amun_ray.data.dataset import Dataset
+from amun_ray.data.dataset import ALL, Dataset, Subset
 from amun_ray.data.files import ENDINGS, SPLITS, File, find_files, locate, natural
 from amun_ray.data.keep import Keep
-from amun_ray.data.parquet import Wanted, from_files
+from amun_ray.data.parquet import FOUND, Columns, Wanted, from_files
+from amun_ray.data.picture import AS_STORED, Reading
 
 STATE, DICT = "state.json", "dataset_dict.json"  # of a split that was saved to disk; of a folder of such splits
 TEST_SPLITS = ("test", "validation")  # in the order in which they are taken, where the config names none
 
 
 def load_huggingface(
-    *, path: str | os.PathLike[str], train: str = "train", test: str | None = None, image_column: str | None = None,
-    label_column: str | None = None, classes: int | None = None, resize: int | None = None,
-    center_crop: int | None = None, interpolation: str = "bilinear", on_error: str = "stop",
-    train_size: int | None = None, test_size: int | None = None, seed: int = 0, keep: Keep | None = None,
+    *, path: str | os.PathLike[str], train: str = "train", test: str | None = None, columns: Columns = FOUND,
+    reading: Reading = AS_STORED, subset: Subset = ALL, keep: Keep | None = None,
 ) -> Dataset:
     """Training and test set from one folder; nothing is downloaded, and the library `datasets` is not needed.
 
@@ -30,14 +29,26 @@ def load_huggingface(
         path: a folder that `DatasetDict.save_to_disk` wrote (arrow files, `dataset_dict.json`), or one of parquet files
             named by split, such as `data/train-00000-of-00002.parquet`.
         train, test: names of splits; `test` or, without one, `validation` if not given.
-        image_column, label_column: the columns with the feature `Image` and `ClassLabel` if not given. The names of the
-            latter are those of the classes, as many as it has.
-        classes, resize, center_crop, interpolation, on_error, train_size, test_size, seed, keep: as for `load_parquet`.
+        columns, reading, subset, keep: as for `load_parquet`.
 
     Raises:
         UserError: no such folder or split; files as `parquet.from_files`.
     """
-    reading = reading_of(resize, center_crop, interpolation, on_error)
+    splits = _splits(path)
+    chosen = test or next((name for name in TEST_SPLITS if name in splits), "test")
+    files = [_files(splits, path, key, name) for key, name in (("train", train), ("test", chosen))]
+    if train == chosen:
+        raise UserError(f"data.test: {path}: the split {train!r} is the training set")
+    return from_files("huggingface", files, Wanted(columns, reading, subset, keep), [])
+
+
+def training_files(*, path: str | os.PathLike[str], train: str = "train", **_: object) -> list[File]:
+    """The files of the training split, in the order in which their rows count; raises as `load_huggingface`."""
+    return _files(_splits(path), path, "train", train)
+
+
+def _splits(path: str | os.PathLike[str]) -> dict[str, list[File]]:
+    """The files of every split in a folder; UserError where it has none."""
     root = expanded(os.fspath(path))
     if not os.path.isdir(root):
         raise UserError(f"data.path: {path}: no such folder")
@@ -45,15 +56,15 @@ def load_huggingface(
     if not splits:
         raise UserError(f"data.path: {path}: no {DICT}, {STATE} or parquet file; what save_to_disk wrote, or a "
                         "repository of the hub, is expected")
-    chosen = test or next((name for name in TEST_SPLITS if name in splits), "test")
-    for key, name in (("train", train), ("test", chosen)):
-        if name not in splits:
-            raise UserError(f"data.{key}: {path}: no split {name!r}{suggestion(name, splits)} "
-                            f"Splits: {listed(sorted(splits))}")
-    if train == chosen:
-        raise UserError(f"data.test: {path}: the split {train!r} is the training set")
-    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed, keep)
-    return from_files("huggingface", (splits[train], splits[chosen]), wanted, reading, [])
+    return splits
+
+
+def _files(splits: Mapping[str, list[File]], path: str | os.PathLike[str], key: str, name: str) -> list[File]:
+    """Those of the split `name`, which the setting `key` names."""
+    if name not in splits:
+        raise UserError(f"data.{key}: {path}: no split {name!r}{suggestion(name, splits)} "
+                        f"Splits: {listed(sorted(splits))}")
+    return splits[name]
 
 
 def _saved_splits(root: str) -> dict[str, list[File]]:

@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.data.arrow import ArrowFile, class_labels, open_table
-from amun_ray.data.assemble import Assembly, Classes, Images, listing, reading_of
-from amun_ray.data.columns import BROKEN, VALUE, Readable, compact, listed, open_parquet, read_column
-from amun_ray.data.dataset import Dataset, seeded_subset
+from amun_ray.data.assemble import Assembly, Classes, Images, listing
+from amun_ray.data.columns import BROKEN, VALUE, Readable, compact, listed, read_column
+from amun_ray.data.dataset import ALL, Dataset, Subset
 from amun_ray.data.files import File, Source, find_files
 from amun_ray.data.images import ImageStack
 from amun_ray.data.keep import Keep
 from amun_ray.data.labels import Column, number_labels
-from amun_ray.data.picture import Reading
+from amun_ray.data.picture import AS_STORED, Reading
 
 BATCH_ROWS, BATCH_BYTES = 1024, 2**26  # encoded images held in memory at a time
 BYTES_AT_LEAST, REPEATED = 2**30, 100  # of images that a file may stand for, and as a multiple of its size
@@ -54,11 +54,28 @@ class Table(NamedTuple):
             yield from reader.iter_batches(BATCH_ROWS, row_groups=[group], columns=[leaf], use_threads=False)
 
 
+class Columns(NamedTuple):
+    """Where images and labels stand.
+
+    Attributes:
+        image_column: column of images, binary or a struct with the field `bytes` (a whole JPEG, PNG, ... file each);
+            None takes the only column of such a type.
+        label_column: column of integers, or of names of classes, see `labels.number_labels`; None takes the only one
+            with Hugging Face's feature ClassLabel, which has the names of the classes, else `label`.
+        classes: number of classes; None takes as many as there are names, or different labels.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    classes: int | None = None
+
+
+FOUND = Columns()
+
+
 def load_parquet(
-    *, train: Source, test: Source, image_column: str | None = None, label_column: str | None = None,
-    classes: int | None = None, resize: int | None = None, center_crop: int | None = None,
-    interpolation: str = "bilinear", on_error: str = "stop", train_size: int | None = None,
-    test_size: int | None = None, seed: int = 0, keep: Keep | None = None,
+    *, train: Source, test: Source, columns: Columns = FOUND, reading: Reading = AS_STORED, subset: Subset = ALL,
+    keep: Keep | None = None,
 ) -> Dataset:
     """Training and test set from parquet files.
 
@@ -68,14 +85,9 @@ def load_parquet(
     Args:
         train, test: a parquet file, a folder of them, a glob, or a list of these, as `files.find_files` takes them;
             local paths or URIs. Rows count over the files in their order.
-        image_column: column of images, binary or a struct with the field `bytes` (a whole JPEG, PNG, ... file each);
-            None takes the only column of such a type.
-        label_column: column of integers, or of names of classes, see `labels.number_labels`; None takes the only one
-            with Hugging Face's feature ClassLabel, which has the names of the classes, else `label`.
-        classes: number of classes; None takes as many as there are names, or different labels.
-        resize, center_crop, interpolation, on_error: see `assemble.reading_of`.
-        train_size, test_size: so many random rows of each (`seed` decides which), in file order; None takes all.
-        seed: decides the subsets.
+        columns: which columns count.
+        reading: how each image is read.
+        subset: which rows are taken.
         keep: where decoded pixels are kept, mapped into memory; None decodes into memory.
 
     Returns:
@@ -86,32 +98,28 @@ def load_parquet(
             labels as `labels.number_labels`; images that cannot be decoded, or have several sizes (file and row are
             named, rows count from 0).
     """
-    reading = reading_of(resize, center_crop, interpolation, on_error)
     found = [find_files(source) for source in (train, test)]
-    wanted = Wanted(image_column, label_column, classes, (train_size, test_size), seed, keep)
-    return from_files("parquet", [files for files, _ in found], wanted, reading, [*found[0][1], *found[1][1]])
+    wanted = Wanted(columns, reading, subset, keep)
+    return from_files("parquet", [files for files, _ in found], wanted, [*found[0][1], *found[1][1]])
 
 
 class Wanted(NamedTuple):
-    """What of some files makes a data set; the values are the settings of `load_parquet`."""
+    """What of some files makes a data set; the values are those of `load_parquet`."""
 
-    image_column: str | None
-    label_column: str | None
-    classes: int | None
-    sizes: tuple[int | None, int | None]
-    seed: int
+    columns: Columns
+    reading: Reading
+    subset: Subset
     keep: Keep | None
 
 
-def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, reading: Reading,
-               notes: Sequence[str]) -> Dataset:
+def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, notes: Sequence[str]) -> Dataset:
     """The data set in the tables of D and of D_T; raises as `load_parquet`.
 
     Args:
         files: of D and of D_T, parquet or arrow.
         notes: what a plan must say of these.
     """
-    tables = [[_open_file(file, wanted) for file in part] for part in files]
+    tables = [[_open_file(file, wanted.columns) for file in part] for part in files]
     for part in tables:
         if not any(map(len, part)):
             raise UserError(f"{part[0].file}: no rows" + (", and none in the files after it" if part[1:] else ""))
@@ -119,32 +127,32 @@ def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, readi
         if table.names != tables[0][0].names:
             raise UserError(f"{table.file}: its classes are {listed(table.names)}, those of {tables[0][0].file} are "
                             f"{listed(tables[0][0].names)}")
-    names = tables[0][0].names if wanted.classes is None or wanted.classes == len(tables[0][0].names) else ()
+    names, classes = tables[0][0].names, wanted.columns.classes
+    names = names if classes in (None, len(names)) else ()
     columns = [[Column(table.file, table.labels) for table in part] for part in tables]
-    numbered = number_labels(columns[0], columns[1], wanted.classes, names)
+    numbered = number_labels(columns[0], columns[1], classes, names)
     images, said = [], []
-    for part, labels, what, key, size in zip(tables, (numbered.train, numbered.test), ("training", "test"),
-                                             ("train_size", "test_size"), wanted.sizes, strict=True):
+    for part, labels, what, key in zip(tables, (numbered.train, numbered.test), ("training", "test"),
+                                       ("train", "test"), strict=True):
         available = sum(map(len, part))
-        rows = seeded_subset(available, size, key, wanted.seed)
+        rows = wanted.subset.rows(key, available)
         images.append(Images(rows, np.concatenate(labels)[rows], available, partial(_fill, part, rows),
                              [table.file for table in part]))
-        said += listing(what, [(table.file, len(table)) for table in part], len(rows), available, key)
-    return Assembly(name, images[0], images[1], Classes(numbered.classes, numbered.names), reading,
+        said += listing(what, [(table.file, len(table)) for table in part], len(rows), available, f"{key}_size")
+    return Assembly(name, images[0], images[1], Classes(numbered.classes, numbered.names), wanted.reading,
                     [*said, *notes, *numbered.notes],
                     [table.image for part in tables for table in part]).decoded(wanted.keep)
 
 
-def read_further(source: Source, column: str) -> pa.ChunkedArray:
-    """A further column of the files at `source`, over all their rows; nothing else of them is read.
+def read_further(files: Sequence[File], column: str) -> pa.ChunkedArray:
+    """A further column of parquet or arrow files, over all their rows; nothing else of them is read.
 
     Raises:
-        UserError: files as `load_parquet`; no such column, or one of another type in one of the files.
+        UserError: a file that cannot be read; no such column, or one of another type in one of the files.
     """
     read: list[pa.ChunkedArray] = []
-    files, _ = find_files(source)
     for file in files:
-        found = read_column(open_parquet(file), file, column, VALUE)
+        found = read_column(open_table(file), file, column, VALUE)
         if pa.types.is_dictionary(found.type):
             found = found.cast(found.type.value_type)
         if read and found.type != read[0].type:
@@ -153,7 +161,7 @@ def read_further(source: Source, column: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for one in read for chunk in one.chunks], read[0].type)
 
 
-def _open_file(file: File, wanted: Wanted) -> Table:
+def _open_file(file: File, wanted: Columns) -> Table:
     """A file with its labels; UserError unless it holds the two columns."""
     opened = open_table(file)
     schema, rows = opened.schema_arrow, opened.metadata.num_rows

@@ -7,12 +7,12 @@ and CenterCrop, so that a model sees what it was trained on. Grey stays grey, as
 """
 
 import io
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from amun_ray.base.errors import first_line
+from amun_ray.base.errors import UserError, first_line
 
 EIGHT_BIT_GREY = ("L", "LA", "1")
 WIDE = "I"  # PIL's 32-bit integers, and with ";16" its 16-bit ones
@@ -34,13 +34,40 @@ class TooSmall(Undecodable):
     """A picture that is sound, but smaller than what is to be cut out of it."""
 
 
-class Reading(NamedTuple):
-    """How an image is made of a file."""
+@dataclass(frozen=True)
+class Reading:
+    """How an image is made of a file.
 
-    resize: int | None = None  # pixels of the shorter side
-    center_crop: int | None = None  # pixels of both sides of what is cut out of the middle
-    interpolation: str = "bilinear"  # a row of FILTERS
-    skip: bool = False  # leave out what cannot be decoded
+    Attributes:
+        resize: pixels of the shorter side; None leaves the picture as large as it is.
+        center_crop: pixels of both sides of what is cut out of the middle; None cuts nothing.
+        interpolation: a row of FILTERS.
+        on_error: whether what cannot be decoded is an error (`stop`), or left out (`skip`).
+
+    Raises:
+        UserError: a size below 1, a crop larger than the images, or a word that is not known.
+    """
+
+    resize: int | None = None
+    center_crop: int | None = None
+    interpolation: str = "bilinear"
+    on_error: str = "stop"
+
+    def __post_init__(self) -> None:
+        for key in ("resize", "center_crop"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise UserError(f"data.{key}: must be at least 1, but got {value}")
+        if self.resize is not None and self.center_crop is not None and self.center_crop > self.resize:
+            raise UserError(f"data.center_crop: must be at most data.resize ({self.resize}), but got "
+                            f"{self.center_crop}")
+        for key, known in (("interpolation", tuple(FILTERS)), ("on_error", ("stop", "skip"))):
+            if (word := getattr(self, key)) not in known:
+                raise UserError(f"data.{key}: must be {' or '.join(known)}, but got {word!r}")
+
+    @property
+    def skip(self) -> bool:
+        """Whether to leave out what cannot be decoded."""
+        return self.on_error == "skip"
 
     @property
     def cure(self) -> str:

@@ -14,10 +14,9 @@ from torch import nn
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
-from amun_ray.data import path_requests, requests
+from amun_ray.data import further, path_requests, requests
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.keep import Keep
-from amun_ray.data.parquet import read_further
 from amun_ray.data.requests import Request
 from amun_ray.data.splits import (
     ForgetSets,
@@ -71,13 +70,10 @@ class Plan:
             return path_requests.of_files(dataset, forget.files)
         if forget.column is None:
             return None
-        if self.sweep.data.name != "parquet":
-            raise UserError(f"forget.column: only data.name: parquet has further columns, not {self.sweep.data.name}")
-        train, values = self.sweep.data.train, forget.values
-        assert train is not None, "parquet has it"
-        assert values is not None, "a column has them"
-        return requests.of_values(dataset, forget.column, read_further(train, forget.column), values,
-                                  subset=self.sweep.data.train_size is not None)
+        assert forget.values is not None, "a column has them"
+        data = self.sweep.data
+        return requests.of_values(dataset, forget.column, further(data.name, forget.column, **data.settings),
+                                  forget.values, subset=data.train_size is not None)
 
     @cached_property
     def sets(self) -> ForgetSets:

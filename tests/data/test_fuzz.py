@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amun_ray.base.errors import UserError
+from amun_ray.data import load
 from amun_ray.data.indices import COLUMNS, read_indices
-from amun_ray.data.parquet import load_parquet
 
 TRAIN_SIZE = 30
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
@@ -112,7 +112,7 @@ def test_a_parquet_file_is_read_or_refused(columns, damage, draw):
         except UserError as error:
             refused_in_one_line(error)
         try:
-            dataset = load_parquet(train=path, test=path)
+            dataset = load("parquet", train=path, test=path)
             assert dataset.labels.max() < dataset.classes
         except UserError as error:
             refused_in_one_line(error)

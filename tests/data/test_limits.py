@@ -15,7 +15,7 @@ READING = """
 import json, resource, sys, time
 from amun_ray.base.errors import UserError
 from amun_ray.data.indices import read_indices
-from amun_ray.data.parquet import load_parquet
+from amun_ray.data import load
 
 def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -25,7 +25,7 @@ resource.setrlimit(resource.RLIMIT_AS, (space + 4 * 2**30,) * 2)  # what goes wr
 for name in sys.argv[1:]:
     before, start = peak(), time.process_time()
     try:
-        read_indices(name, 40) if name.startswith("list") else load_parquet(train=name, test=name)
+        read_indices(name, 40) if name.startswith("list") else load("parquet", train=name, test=name)
         said = "nothing"
     except UserError as error:
         said = str(error)

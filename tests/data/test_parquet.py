@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from amun_ray.base.errors import UserError
-from amun_ray.data import assemble
+from amun_ray.data import assemble, load
 from amun_ray.data import parquet as module
-from amun_ray.data.parquet import load_parquet
 
 CIFAR = Path(os.environ.get("AMUN_CIFAR10", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -25,7 +24,7 @@ def saved(image: Image.Image, kind: str) -> bytes:
 @pytest.mark.parametrize("batch_rows", [1, 4, 1024])
 def test_pixels_and_labels_come_back_in_order(pair, colours, batch_rows, monkeypatch):
     monkeypatch.setattr(module, "BATCH_ROWS", batch_rows)
-    dataset = load_parquet(**pair)
+    dataset = load("parquet", **pair)
     np.testing.assert_array_equal(dataset.pixels, colours.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(dataset.labels, [0, 1, 2, 0, 1, 2, 2, 0])
     assert dataset.train_size == 6
@@ -37,14 +36,15 @@ def test_pixels_and_labels_come_back_in_order(pair, colours, batch_rows, monkeyp
 
 def test_a_jpeg_is_what_pil_decodes(write, colours):
     jpeg = saved(Image.fromarray(colours[0]), "jpeg")
-    dataset = load_parquet(train=write("a.parquet", [jpeg], [0]), test=write("b.parquet", [jpeg], [1]), classes=2)
+    dataset = load("parquet", train=write("a.parquet", [jpeg], [0]), test=write("b.parquet", [jpeg], [1]), classes=2)
     np.testing.assert_array_equal(dataset.pixels[1], np.asarray(Image.open(io.BytesIO(jpeg))).transpose(2, 0, 1))
 
 
 def test_binary_columns_other_names_and_uris(png, write, colours):
     images = [png(image) for image in colours]
     path = write("a.parquet", images, pa.array([0, 1] * 4, pa.uint8()), struct=False, image="picture", label="fine")
-    dataset = load_parquet(train=path.as_uri(), test=str(path), label_column="fine", image_column="picture", classes=10)
+    dataset = load("parquet", train=path.as_uri(), test=str(path), label_column="fine", image_column="picture",
+                   classes=10)
     assert len(dataset) == 16
     assert dataset.classes == 10
 
@@ -54,15 +54,16 @@ def test_files_of_an_fsspec_scheme_are_read(pair):
 
     with fsspec.open("memory://amun/train.parquet", "wb") as file:
         file.write(pair["train"].read_bytes())
-    assert load_parquet(train="memory://amun/train.parquet", test=pair["test"]).digest == load_parquet(**pair).digest
+    remote = load("parquet", train="memory://amun/train.parquet", test=pair["test"])
+    assert remote.digest == load("parquet", **pair).digest
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(png, tmp_path, write, pair, colours):
     (tmp_path / "parts").mkdir()
     for number, part in enumerate((colours[:2], colours[2:3], colours[3:6])):
         write(f"parts/{number}.parquet", [png(image) for image in part], list(range(len(part))))
-    dataset = load_parquet(train=tmp_path / "parts", test=pair["test"], train_size=4, seed=1)
-    whole = load_parquet(train=tmp_path / "parts", test=pair["test"])
+    dataset = load("parquet", train=tmp_path / "parts", test=pair["test"], train_size=4, seed=1)
+    whole = load("parquet", train=tmp_path / "parts", test=pair["test"])
     np.testing.assert_array_equal(whole.pixels[:6], colours[:6].transpose(0, 3, 1, 2))
     rows = [np.flatnonzero((whole.pixels[:6] == image).all((1, 2, 3)))[0] for image in dataset.pixels[:4]]
     assert rows == sorted(set(rows))
@@ -71,20 +72,20 @@ def test_a_folder_is_read_in_the_order_of_its_names(png, tmp_path, write, pair, 
 
 
 def test_a_subset_is_seeded_and_keeps_the_number_of_classes(pair):
-    first, again = (load_parquet(**pair, train_size=2, test_size=1, seed=0) for _ in range(2))
+    first, again = (load("parquet", **pair, train_size=2, test_size=1, seed=0) for _ in range(2))
     assert first.digest == again.digest
     assert len(first) == 3
     assert first.classes == 3
-    assert len({load_parquet(**pair, train_size=2, seed=seed).digest for seed in range(6)}) > 1
+    assert len({load("parquet", **pair, train_size=2, seed=seed).digest for seed in range(6)}) > 1
 
 
 def test_grey_images_stay_grey_and_become_colour_beside_colour(png, write, colours, monkeypatch):
     monkeypatch.setattr(module, "BATCH_ROWS", 2)  # colour comes after a grey batch is already decoded
     grey = colours[..., 0]
     train = write("grey.parquet", [png(image) for image in grey], [0, 1] * 4)
-    assert load_parquet(train=train, test=train).pixels.shape == (16, 1, 5, 6)
+    assert load("parquet", train=train, test=train).pixels.shape == (16, 1, 5, 6)
     coloured = write("colour.parquet", [png(grey[0]), png(colours[1])], [0, 1])
-    dataset = load_parquet(train=train, test=coloured)
+    dataset = load("parquet", train=train, test=coloured)
     assert dataset.pixels.shape == (10, 3, 5, 6)
     np.testing.assert_array_equal(dataset.pixels[:9], np.repeat(np.concatenate([grey, grey[:1]])[:, None], 3, 1))
     np.testing.assert_array_equal(dataset.pixels[9], colours[1].transpose(2, 0, 1))
@@ -94,7 +95,7 @@ def test_grey_images_stay_grey_and_become_colour_beside_colour(png, write, colou
 def test_other_eight_bit_modes_become_rgb(write, mode):
     image = Image.fromarray(np.full((5, 6, 3), (255, 0, 0), np.uint8)).convert(mode)
     path = write("a.parquet", [saved(image, "tiff" if mode == "CMYK" else "png")], [0])
-    dataset = load_parquet(train=path, test=path, classes=2)
+    dataset = load("parquet", train=path, test=path, classes=2)
     np.testing.assert_array_equal(dataset.pixels[0, :, 0, 0], [255, 0, 0])
 
 
@@ -121,7 +122,7 @@ def test_a_bad_image_is_named_with_its_file_and_row(png, pair, write, colours, k
     images = [png(image) for image in colours]
     images[5] = bad_image(png, colours, kind)
     with pytest.raises(UserError, match=f"bad.parquet: {message}"):
-        load_parquet(train=pair["train"], test=write("bad.parquet", images, [0] * 8))
+        load("parquet", train=pair["train"], test=write("bad.parquet", images, [0] * 8))
 
 
 def test_the_row_of_a_subset_is_the_row_of_the_file(png, write, pair, colours):
@@ -131,7 +132,7 @@ def test_the_row_of_a_subset_is_the_row_of_the_file(png, write, pair, colours):
     messages = set()
     for seed in range(8):
         with pytest.raises(UserError) as error:
-            load_parquet(train=path, test=pair["test"], train_size=2, seed=seed, classes=3)
+            load("parquet", train=path, test=pair["test"], train_size=2, seed=seed, classes=3)
         messages.add(str(error.value).split("bad.parquet: ")[1].split(":")[0])
     assert messages <= {f"row {row}" for row in range(1, 8)}
     assert len(messages) > 1
@@ -149,7 +150,7 @@ def test_the_row_of_a_subset_is_the_row_of_the_file(png, write, pair, colours):
 def test_a_bad_label_is_named_with_its_row(png, pair, write, colours, labels, message):
     path = write("bad.parquet", [png(image) for image in colours[:4]], labels)
     with pytest.raises(UserError, match=f"bad.parquet: {message}"):
-        load_parquet(train=pair["train"], test=path)
+        load("parquet", train=pair["train"], test=path)
 
 
 def test_missing_ambiguous_and_unreadable_files(tmp_path, write, pair, colours):
@@ -177,7 +178,7 @@ def test_missing_ambiguous_and_unreadable_files(tmp_path, write, pair, colours):
         ("file://relative/a.parquet", {}, "file://relative/a.parquet: "),
     ]:
         with pytest.raises(UserError, match=message):
-            load_parquet(train=train, test=pair["test"], **settings)
+            load("parquet", train=train, test=pair["test"], **settings)
 
 
 def test_a_damaged_page_is_an_error_of_the_file(png, write, colours):
@@ -186,14 +187,14 @@ def test_a_damaged_page_is_an_error_of_the_file(png, write, colours):
     content[40:2000] = b"\xff" * 1960
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged.parquet: row 0"):
-        load_parquet(train=path, test=path)
+        load("parquet", train=path, test=path)
 
 
 @pytest.mark.skipif(not (CIFAR / "cifar10-train.parquet").exists(),
                     reason="no CIFAR-10 parquet files; set AMUN_CIFAR10 to their folder")
 def test_real_cifar10_is_read():
-    dataset = load_parquet(train=CIFAR / "cifar10-train.parquet", test=CIFAR / "cifar10-test.parquet", train_size=2000,
-                      test_size=500)
+    dataset = load("parquet", train=CIFAR / "cifar10-train.parquet", test=CIFAR / "cifar10-test.parquet",
+                   train_size=2000, test_size=500)
     assert dataset.pixels.shape == (2500, 3, 32, 32)
     assert dataset.classes == 10
     mean, std = dataset.statistics
@@ -212,7 +213,7 @@ def test_every_kind_of_bytes_is_read(tmp_path, png, colours, kind, monkeypatch):
     cells = [{"bytes": image, "path": "p"} for image in images] if pa.types.is_struct(kind) else images
     values = pa.array(cells).cast(kind) if pa.types.is_dictionary(kind) else pa.array(cells, kind)
     pq.write_table(pa.table({"image": values, "label": [0, 1] * 4}), tmp_path / "a.parquet")
-    dataset = load_parquet(train=tmp_path / "a.parquet", test=tmp_path / "a.parquet", train_size=4, test_size=1)
+    dataset = load("parquet", train=tmp_path / "a.parquet", test=tmp_path / "a.parquet", train_size=4, test_size=1)
     rows = dataset.file_rows
     np.testing.assert_array_equal(dataset.pixels, colours[rows].transpose(0, 3, 1, 2))
 
@@ -222,7 +223,7 @@ def test_rows_keep_the_numbers_of_the_files(tmp_path, png, write, colours):
     for number, part in enumerate((colours[:3], colours[3:8])):
         write(f"parts/p{number}.parquet", [png(image) for image in part], [0, 1, 0, 1, 0][:len(part)])
     test = write("test.parquet", [png(image) for image in colours[:4]], [0, 1, 0, 1])
-    dataset = load_parquet(train=tmp_path / "parts", test=test, train_size=5, test_size=2, seed=3)
+    dataset = load("parquet", train=tmp_path / "parts", test=test, train_size=5, test_size=2, seed=3)
     assert dataset.file_train_size == 8
     assert len(set(dataset.file_rows[:5])) == 5
     np.testing.assert_array_equal(dataset.pixels[:5], colours[dataset.file_rows[:5]].transpose(0, 3, 1, 2))
@@ -236,7 +237,7 @@ def test_rows_keep_the_numbers_of_the_files(tmp_path, png, write, colours):
 def test_a_long_list_of_files_is_cut_in_the_middle(tmp_path, png, write, colours, pair, monkeypatch):
     monkeypatch.setattr(assemble, "FILES_SHOWN", 4)
     paths = [write(f"{number}.parquet", [png(image)], [number % 2]) for number, image in enumerate(colours)]
-    notes = load_parquet(train=paths, test=pair["test"], classes=3).notes
+    notes = load("parquet", train=paths, test=pair["test"], classes=3).notes
     assert [note.rpartition("/")[2] for note in notes[:5]] == [
         "0.parquet: rows 0..0", "1.parquet: rows 1..1", "training    ... 4 more files ...", "6.parquet: rows 6..6",
         "7.parquet: rows 7..7"]
@@ -245,7 +246,7 @@ def test_a_long_list_of_files_is_cut_in_the_middle(tmp_path, png, write, colours
 def test_names_of_classes_are_numbered_and_shown(png, write, colours):
     train = write("train.parquet", [png(image) for image in colours[:4]], ["dog", "cat", "dog", "ant"])
     test = write("test.parquet", [png(image) for image in colours[4:6]], ["cat", "dog"])
-    dataset = load_parquet(train=train, test=test)
+    dataset = load("parquet", train=train, test=test)
     assert dataset.labels.tolist() == [2, 1, 2, 0, 1, 2]
     assert "classes     0 ant, 1 cat, 2 dog" in dataset.notes
 
@@ -257,14 +258,14 @@ def test_columns_that_are_there_twice_are_refused(tmp_path, png, pair, colours):
         columns = [images if name == "image" else labels for name in names]
         pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "twice.parquet")
         with pytest.raises(UserError, match=f"twice.parquet: {message}"):
-            load_parquet(train=tmp_path / "twice.parquet", test=pair["test"])
+            load("parquet", train=tmp_path / "twice.parquet", test=pair["test"])
 
 
 def test_a_line_stays_short_whatever_the_file_has(tmp_path, pair):
     names = [f"column {number}\n" for number in range(10_000)]
     pq.write_table(pa.Table.from_arrays([pa.array([1])] * len(names), names), tmp_path / "wide.parquet")
     with pytest.raises(UserError, match=r"wide.parquet: no image column .*and 9,992 more") as error:
-        load_parquet(train=tmp_path / "wide.parquet", test=pair["test"])
+        load("parquet", train=tmp_path / "wide.parquet", test=pair["test"])
     assert len(str(error.value)) < 600
     assert "\n" not in str(error.value)
 
@@ -278,7 +279,7 @@ def test_more_rows_than_bytes_are_not_believed(tmp_path, pair):
     pq.write_table(table, path)
     assert path.stat().st_size < 20_000
     with pytest.raises(UserError, match=r"bomb.parquet: 2,000,000 rows in [\d,]+ bytes; so many images are not in it"):
-        load_parquet(train=path, test=pair["test"])
+        load("parquet", train=path, test=pair["test"])
 
 
 def test_files_that_hold_something_else_are_named(tmp_path, pair):
@@ -289,11 +290,11 @@ def test_files_that_hold_something_else_are_named(tmp_path, pair):
     ]:
         (tmp_path / "a.parquet").write_bytes(content)
         with pytest.raises(UserError, match=f"a.parquet: {message}"):
-            load_parquet(train=tmp_path / "a.parquet", test=pair["test"])
+            load("parquet", train=tmp_path / "a.parquet", test=pair["test"])
 
 
 def test_a_part_of_the_file_in_which_no_row_was_chosen_is_passed_over(write, png, colours, pair):
     train = write("parts.parquet", [png(image) for image in colours[:6]], [0, 1, 2, 0, 1, 2], row_group=1)
     for seed in range(4):
-        dataset = load_parquet(train=train, test=pair["test"], train_size=1, seed=seed, classes=3)
+        dataset = load("parquet", train=train, test=pair["test"], train_size=1, seed=seed, classes=3)
         np.testing.assert_array_equal(dataset.pixels[0], colours[dataset.file_rows[0]].transpose(2, 0, 1))

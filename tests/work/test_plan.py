@@ -197,7 +197,7 @@ def test_persons_and_subsets(persons):
     (["forget={column: person, values: [e]}"], "forget.values: column 'person' does not hold 'e'"),
     (["forget={column: person, values: [a, b, c]}"], "held-out sets that look like the request need 1 x 3 "),
     (["forget={column: person, values: [b]}", "data={name: digits}"],
-     "forget.column: only data.name: parquet has further columns, not digits"),
+     "forget.column: only data.name: huggingface and parquet have further columns, not digits"),
     (["forget={pattern: 'a/*'}"], "forget.pattern: the images of parquet are no files"),
     (["forget={files: list.txt}"], "forget.files: the images of parquet are no files"),
     (["forget={classes: [0, 1, 2]}"], "the request is for all 30 training images; train a new model on others"),
