@@ -24,7 +24,7 @@ class Forget(Strict):
     classes: Named | None = None
     """Forget all training images of these classes, by name or by number."""
     column: str | None = None
-    """Forget the rows of the training files whose cell in this further parquet column is one of `values`."""
+    """Forget the rows of the training files whose cell in this further column is one of `values`."""
     values: ValuesOrFile | None = None
     """The values of `column`, in its own type; or a text file that lists them, one a line."""
     pattern: str | None = None

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from amun_ray.base.errors import UserError
-from amun_ray.data import load
+from amun_ray.data import further, load
 
 NAMES = ["cat", "dog", "eel"]
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": NAMES, "_type": "ClassLabel"},
@@ -85,6 +85,19 @@ def test_the_random_access_form_of_arrow_is_read_too(saved, table, colours):
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, made.schema) as out:
         out.write_table(made)
     np.testing.assert_array_equal(load("huggingface", path=str(saved)).labels[4:], [2, 0])
+
+
+def test_a_further_column_counts_over_the_arrow_files_of_the_training_split(saved, table, colours):
+    for number, (images, persons) in enumerate([(colours[:2], [3, 7]), (colours[2:4], [7, None])]):
+        made = table(images, [0, 1])
+        made = made.set_column(2, "person", pa.array(persons, pa.int64()))
+        path = saved / "train" / f"data-{number:05d}-of-00002.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, made.schema) as out:
+            out.write_table(made)
+    assert further("huggingface", "person", path=str(saved)).to_pylist() == [3, 7, 7, None]
+    assert further("huggingface", "person", path=str(saved), train="validation").to_pylist() == [7, 7]
+    with pytest.raises(UserError, match="no columns called 'persn'; columns: image, label, person"):
+        further("huggingface", "persn", path=str(saved))
 
 
 def test_a_label_that_is_none_is_refused(saved, table, colours, tmp_path):

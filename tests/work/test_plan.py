@@ -177,6 +177,22 @@ def test_a_person_is_forgotten_and_another_one_is_searched_on(persons):
     assert made.identity != persons("[a]").identity
 
 
+def test_a_person_of_a_folder_of_hugging_face_is_forgotten(persons, plan, tmp_path):
+    """The rows of the training split alone count, over its files in their order."""
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    write(hub / "train-00000-of-00002.parquet", IMAGES[:20], [None, *"bcd", *"abcd" * 4])
+    write(hub / "train-00001-of-00002.parquet", IMAGES[20:30], [*"abcdabcdab"])
+    write(hub / "validation.parquet", IMAGES[30:], [*"bbbbbbbbbb"])
+    asked = "forget={column: person, values: [b]}"
+    made = plan(asked, f"data={{name: huggingface, path: {hub}}}")
+    assert made.sets.final[0].tolist() == [1, 5, 9, 13, 17, 21, 25, 29]
+    assert str(made.request) == str(persons("[b]").request)
+    other = plan(asked, f"data={{name: huggingface, path: {hub}, train: validation, test: train}}", "held_out.sets=1")
+    with pytest.raises(UserError, match="the request is for all 10 training images"):
+        assert other.sets
+
+
 def test_held_out_persons_of_another_size_are_warned_of(plan, tmp_path):
     write(tmp_path / "train" / "a.parquet", IMAGES[:20], [*"aaaaaaaaaaaabbbbcccc"])
     write(tmp_path / "train" / "b.parquet", IMAGES[20:30], [*"bbccccdddd"])
