@@ -1,1 +1,1 @@
-"""The one training loop: images resident on the device, augmented there, and control handed back after each epoch."""
+"""The one training loop: images stay on the device and are augmented there; each epoch hands control back."""

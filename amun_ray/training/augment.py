@@ -1,4 +1,4 @@
-"""Random crop and horizontal flip of a whole batch at once, on the device where the images lie."""
+"""Random crop and horizontal flip of a whole batch at once, on the images' device."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch import Tensor
 class Augmentation(NamedTuple):
     """The training augmentation of clean images; the defaults change nothing."""
 
-    crop: int = 0  # pixels of zero padding on each side, before a random crop back to the size
+    crop: int = 0  # pixels of zero padding on each side before a random crop to the original size
     flip: bool = False  # mirror left-right with probability 1/2
 
 
@@ -27,9 +27,9 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
 def augmented(images: Tensor, rows: Tensor, draws: Tensor) -> Tensor:
     """The images `rows` (B,) of `images` (N, C, H, W), each shifted and flipped as its row of `draws` (B, 3) says.
 
-    One gather reads the source pixel of every target pixel, all its channels at once; pixels that come from outside
-    the image are 0, which is the zero padding. Returns (B, H, W, C), contiguous, of the dtype of `images`: permuted it
-    is the channels_last batch that convolutions want.
+    One gather reads the source pixel of every target pixel, with all its channels; pixels from outside the image are
+    0: the zero padding. Returns (B, H, W, C), contiguous, with the dtype of `images`: once permuted, it is the
+    channels_last batch that convolutions prefer.
     """
     _, channels, height, width = images.shape
     down, across, flip = draws.unbind(1)

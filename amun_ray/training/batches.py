@@ -1,4 +1,4 @@
-"""One epoch over several parts: a joint shuffle, cut into batches without asking the device anything."""
+"""One epoch over several parts: shuffled together and cut into batches without waiting for the device."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,20 +16,20 @@ from amun_ray.training.parts import Part, count
 
 T = TypeVar("T")
 U = TypeVar("U")
-CHUNK_BYTES = 64 * 2**20  # of float32 images that are assembled at once on a GPU: launches cost more than memory there
+CHUNK_BYTES = 64 * 2**20  # of float32 images assembled at once on a GPU, where kernel launches cost more than memory
 
 
 def batch_sizes(total: int, batch_size: int) -> list[int]:
-    """The sizes of an epoch's batches: every sample once, and no last batch of a single sample.
+    """The sizes of an epoch's batches: every sample once, and no last batch with a single sample.
 
     A remainder of one joins the batch before it, which then has `batch_size + 1` samples: one sample has no batch
-    statistics, and dropping it would leave a sample out of every epoch of a small forget set.
+    statistics, and dropping it would skip a sample in every epoch of a small forget set.
 
     Raises:
-        UserError: there is no sample at all.
+        UserError: there are no samples.
     """
     if total < 1:
-        raise UserError("there is nothing to train on: the parts of this pass hold no sample")
+        raise UserError("there is nothing to train on: the parts of this pass are empty")
     full, rest = divmod(total, batch_size)
     if rest == 1 and full > 0:
         return [batch_size] * (full - 1) + [batch_size + 1]
@@ -40,8 +40,8 @@ def batches(parts: Sequence[Part], *, batch_size: int, augmentation: Augmentatio
             generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch over the union of `parts`, shuffled together.
 
-    Yields images (B, C, H, W) float32 in [0, 1], channels_last, and labels (B,) int64. All draws come from
-    `generator` on the host, and so do all sizes: nothing waits for the device.
+    Yields images (B, C, H, W) float32 in [0, 1], channels_last, and labels (B,) int64. All draws (from `generator`) and
+    all sizes are computed on the host: nothing waits for the device.
     """
     total = count(parts)
     sizes = batch_sizes(total, batch_size)
@@ -59,7 +59,7 @@ def batches(parts: Sequence[Part], *, batch_size: int, augmentation: Augmentatio
 
 
 def in_order(part: Part, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """All of `part` in its own order, never augmented: images (B, C, H, W) float32 in [0, 1], and labels (B,)."""
+    """All of `part`, in order and unaugmented: images (B, C, H, W) float32 in [0, 1], and labels (B,)."""
     places = torch.arange(len(part.labels), device=part.labels.device)
     for chosen, labels in zip(places.split(batch_size), part.labels.split(batch_size), strict=True):
         yield _unit(part.images[part.rows_at(chosen)].to(labels.device)), labels
@@ -70,7 +70,7 @@ def _unit(images: Tensor) -> Tensor:
 
 
 def ahead(make: Callable[[T], U], items: Iterable[T], depth: int = 2) -> Iterator[U]:
-    """`map` by a thread that is up to `depth` results ahead of who takes them."""
+    """`map` in a thread that computes up to `depth` results ahead."""
     source = iter(items)
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(make, item) for item in islice(source, depth))
@@ -81,7 +81,7 @@ def ahead(make: Callable[[T], U], items: Iterable[T], depth: int = 2) -> Iterato
 
 
 def _read(parts: Sequence[Part], rows: Tensor) -> list[Tensor | None]:
-    """Of each streamed part its images among `rows` (B,), in their order, pinned for a GPU; None for another part."""
+    """For each streamed part, its images among `rows` (B,), in order, pinned for a GPU; None for other parts."""
     found: list[Tensor | None] = []
     first = 0
     for part in parts:
@@ -93,7 +93,7 @@ def _read(parts: Sequence[Part], rows: Tensor) -> list[Tensor | None]:
 
 
 def _chunks(sizes: list[int], part: Part) -> Iterator[list[int]]:
-    """Runs of batches that are assembled together: one batch on a CPU (its cache), up to CHUNK_BYTES on a GPU."""
+    """Groups of batches to assemble together: one batch on a CPU (to fit its cache), up to CHUNK_BYTES on a GPU."""
     per_chunk = 1
     if part.labels.device.type != "cpu":
         per_chunk = max(1, CHUNK_BYTES // (4 * part.images[:1].numel() * sizes[0]))
@@ -103,7 +103,7 @@ def _chunks(sizes: list[int], part: Part) -> Iterator[list[int]]:
 
 def _assemble(parts: Sequence[Part], rows: Tensor, draws: Tensor,
               read: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
-    """Images and labels of `rows` (B,), which count through the parts one after another; all inputs on the host."""
+    """Images and labels of `rows` (B,), indices into the concatenated parts; all inputs on the host."""
     _, channels, height, width = parts[0].images.shape
     device = parts[0].labels.device
     images = torch.empty((len(rows), height, width, channels), device=device)
@@ -127,7 +127,7 @@ def _assemble(parts: Sequence[Part], rows: Tensor, draws: Tensor,
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on `device`; to a GPU through pinned memory, so that the host does not wait."""
+    """Copy a host tensor to `device`; to a GPU through pinned memory, so that the host does not wait."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

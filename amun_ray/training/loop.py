@@ -1,4 +1,4 @@
-"""The one training loop: it runs the passes of an epoch and hands control back; it knows nothing of its caller."""
+"""The one training loop: it runs the passes of an epoch and hands control back; it knows nothing about its caller."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from amun_ray.training.parts import Part, count
 from amun_ray.training.recipe import Recipe
 
 Forward = Callable[[Tensor], Tensor]  # the model, possibly compiled
-Objective = Callable[[Forward, Tensor, Tensor], Tensor]  # (model, images, labels) -> what is minimised, a scalar
+Objective = Callable[[Forward, Tensor, Tensor], Tensor]  # (model, images, labels) -> scalar to minimise
 
 
 def cross_entropy(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
@@ -34,10 +34,10 @@ class Pass(NamedTuple):
 
     parts: tuple[Part, ...]
     objective: Objective = cross_entropy
-    statistics: bool = True  # False: batch norm uses its running statistics and does not update them
+    statistics: bool = True  # False: batch norm uses its running statistics without updating them
 
 
-EpochPlan = Callable[[int], Sequence[Pass]]  # epoch, from 1 -> its passes, decided when the epoch begins
+EpochPlan = Callable[[int], Sequence[Pass]]  # epoch, from 1 -> its passes, chosen when the epoch begins
 Mask = Mapping[str, Tensor]  # parameter name -> bool tensor of its shape, True where it may move
 
 
@@ -45,11 +45,11 @@ def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation
         generator: torch.Generator, loss: Objective | None = None, cost: Cost | None = None) -> Iterator[int]:
     """Train `model` in place on the union of `parts`; yields the epoch, from 1, after each epoch.
 
-    What is minimised is `loss`, by default the cross-entropy of labels smoothed as the recipe says.
+    It minimises `loss`, by default the cross-entropy with the recipe's label smoothing.
 
     Raises:
-        UserError: the parts are empty, or one sample for a model with batch norm.
-        Diverged: after the epoch in which loss or weights left the finite numbers.
+        UserError: the parts are empty, or hold one sample for a model with batch norm.
+        Diverged: after the epoch in which the loss or a weight stops being finite.
     """
     def smoothed(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(forward(images).float(), labels, label_smoothing=recipe.label_smoothing)
@@ -64,11 +64,11 @@ def train(model: nn.Module, plan: EpochPlan, *, recipe: Recipe, augmentation: Au
     """Train `model` in place by the passes of each epoch; yields the epoch, from 1, after each epoch.
 
     The passes of an epoch share one optimiser, momentum included. A weight outside `mask` keeps its value bit for bit:
-    neither gradient nor momentum nor weight decay moves it. Buffers (batch norm statistics) are no weights; a mask does
-    not hold them.
+    neither gradient nor momentum nor weight decay moves it. Buffers (batch norm statistics) are not weights; a mask
+    does not hold them still.
 
-    The host waits for the device once per epoch, to see whether the numbers are still finite. Afterwards the weights
-    lie in channels_last order in memory, with the shapes they had. Raises as `fit` does.
+    The host waits for the device once per epoch, to check that the numbers are finite. Afterwards the weights are in
+    channels_last memory order, with unchanged shapes. Raises as `fit` does.
     """
     run = _Run(model=model, recipe=recipe, augmentation=augmentation, generator=generator, cost=cost or Cost(),
                mask=mask)
@@ -83,7 +83,7 @@ def train(model: nn.Module, plan: EpochPlan, *, recipe: Recipe, augmentation: Au
 
 @dataclass(kw_only=True)
 class _Run:
-    """What stays the same from the first batch of a training to the last."""
+    """What stays the same from the first to the last batch of a training run."""
 
     model: nn.Module
     recipe: Recipe
@@ -103,7 +103,7 @@ class _Run:
         self.passes = 0
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """The recipe's. Under a mask the loop decays the weights itself: an optimiser would shrink masked ones."""
+        """The recipe's optimiser. With a mask the loop applies weight decay, since the optimiser would decay all."""
         decay = 0 if self.masks else self.recipe.weight_decay
         if self.recipe.optimizer == "adamw":
             return torch.optim.AdamW(self.weights, lr=self.recipe.lr, weight_decay=decay, fused=True)
@@ -111,7 +111,7 @@ class _Run:
                                fused=True)
 
     def one_pass(self, sweep: Pass, *, begin: float, length: float) -> Tensor:
-        """Train over `sweep`, which lasts from `begin` for `length`, in epochs; the summed loss, on the device."""
+        """Train over `sweep`, which begins at `begin` and lasts `length`, in epochs; returns the summed loss."""
         total = count(sweep.parts)
         if total == 1 and sweep.statistics and has_batch_norm(self.model):
             raise UserError("a pass over one sample has no batch statistics; give at least two samples")
@@ -129,14 +129,14 @@ class _Run:
 
     @contextmanager
     def _layers_draw(self) -> Iterator[None]:
-        """What dropout and stochastic depth draw in a pass follows from the training's own seed alone."""
+        """Make dropout and stochastic depth in a pass depend only on the training's own seed."""
         self.passes += 1
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive(self.generator.initial_seed(), "layers", self.passes))
             yield
 
     def _step(self, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
-        """One SGD step on one batch; its loss, detached."""
+        """One optimiser step on one batch; returns its loss, detached."""
         with torch.autocast(self.device.type, torch.bfloat16,
                             enabled=uses_bfloat16(self.recipe.precision, self.device, on_cpu=False)):
             loss = objective(self.forward, images, labels)
@@ -150,12 +150,12 @@ class _Run:
         return loss.detach()
 
     def _mask_gradients(self, masks: list[Tensor]) -> None:
-        """Make each gradient exactly 0 where the mask is 0, and decay the weights elsewhere, as the optimiser would."""
+        """Set each gradient to exactly 0 where the mask is 0; elsewhere apply weight decay as the optimiser would."""
         decay = self.recipe.weight_decay
         for weight, mask in zip(self.weights, masks, strict=True):
             if weight.grad is None:
                 continue
-            if self.recipe.optimizer == "adamw":  # it decays the weight itself, not by way of the gradient
+            if self.recipe.optimizer == "adamw":  # decays the weight directly, not through the gradient
                 weight.detach().mul_(1 - self.optimizer.param_groups[0]["lr"] * decay * mask)
                 weight.grad.mul_(mask)
             else:
@@ -167,7 +167,7 @@ class _Run:
 
 
 def _check_finite(model: nn.Module, losses: list[Tensor], where: str) -> None:
-    """Raise Diverged unless the losses and everything the model would be saved with are finite: one wait in all."""
+    """Raise Diverged unless the losses and the model's whole state are finite; waits for the device once."""
     state = [value for value in model.state_dict().values() if value.is_floating_point()]
     loss = torch.stack(losses).sum()
     finite = torch.stack([loss.isfinite(), *(value.isfinite().all() for value in state)])

@@ -1,4 +1,4 @@
-"""What a pass is made of: labelled images on the device they are trained on or, if they are too many, on the host."""
+"""What a pass consists of: labelled images on the training device or, if there are too many, on the host."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,26 +12,26 @@ from amun_ray.base.tensors import check_unit_range
 
 
 class Part(NamedTuple):
-    """Samples of one kind: clean ones as pixels, adversarial ones as the floats they were found as."""
+    """Samples of one kind: clean ones as uint8 pixels, adversarial ones as the floats that the search found."""
 
     images: Tensor  # (M, C, H, W) uint8 in 0..255, or float32 in [0, 1]
-    labels: Tensor  # (N,) int64, what the model is to say
+    labels: Tensor  # (N,) int64, the training targets
     augment: bool  # whether crop and flip apply
-    rows: Tensor | None = None  # (N,) int64, which of `images` are meant, so that nobody copies them; None: all, M = N
-    streamed: bool = False  # `images`, `rows` are on the host: batches are read ahead, and sent to the labels' device
+    rows: Tensor | None = None  # (N,) int64, the rows of `images` used, without a copy; None: all, M = N
+    streamed: bool = False  # `images`, `rows` are on the host: batches are read ahead and sent to the labels' device
 
     @property
     def own_images(self) -> Tensor:
-        """The images of the samples alone (N, C, H, W), on the device; a copy, where `rows` picks them."""
+        """The samples' images (N, C, H, W), on the device; a copy if `rows` selects them."""
         return (self.images if self.rows is None else self.images[self.rows]).to(self.labels.device)
 
     def rows_at(self, places: Tensor) -> Tensor:
-        """The rows in `images` of the samples at `places` (B,), which count from 0 to N - 1; where `images` are."""
+        """The rows in `images` of the samples at `places` (B,), from 0 to N - 1; on the device of `images`."""
         places = places.to(self.images.device)
         return places if self.rows is None else self.rows[places]
 
     def take(self, places: Tensor, *, augment: bool) -> "Part":
-        """The samples at `places` (B,), in that order, as a part that shares the images of this one."""
+        """The samples at `places` (B,), in that order, as a part that shares this part's images."""
         return Part(self.images, self.labels[places.to(self.labels.device)], augment, self.rows_at(places),
                     self.streamed)
 

@@ -1,4 +1,4 @@
-"""How a model is trained: optimiser, learning rate over time, precision."""
+"""How a model is trained: optimiser, learning rate schedule, precision."""
 
 import math
 from collections.abc import Mapping
@@ -19,27 +19,27 @@ RULES = {
     "warm_up": Allowed(at_least=0), "clip": Allowed(at_least=0), "label_smoothing": Allowed(at_least=0, below=1),
 }
 WARM_UP = 0.25  # share of a one-cycle run in which the learning rate rises
-WARM_UP_FROM = 0.1  # of the peak: a run that began at 0 would waste its first step
+WARM_UP_FROM = 0.1  # share of the peak: starting at 0 would waste the first step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """An optimiser, its learning rate over time, and what keeps a training in bounds; the defaults are the paper's SGD.
+    """An optimiser, its learning rate schedule, and regularisation; the defaults are the paper's SGD.
 
-    The "step" schedule never looks at `epochs`, so one run of E epochs passes through the model of every shorter run.
-    "one_cycle" and "cosine" do look, and are meant for originals: the one to make them fast, the other, with a warm-up
-    and AdamW, for networks without batch norm.
+    The "step" schedule does not depend on `epochs`, so a run of E epochs passes through the model of every shorter
+    run. "one_cycle" and "cosine" do, and are meant for originals: the former to train them fast, the latter, with a
+    warm-up and AdamW, for networks without batch norm.
 
     Raises:
         UserError: a value that RULES does not allow.
     """
 
     lr: float
-    """The learning rate, at its peak."""
+    """The peak learning rate."""
     epochs: int
-    """How often the training set is passed through."""
+    """Passes over the training set."""
     batch_size: int = 128
-    """Samples in a step; one sample has no batch statistics."""
+    """Samples per step; one sample has no batch statistics."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 5e-4
@@ -47,21 +47,21 @@ class Recipe:
     schedule: Literal["step", "one_cycle", "cosine"] = "step"
     """`step` decays by `decay_factor`; `one_cycle` rises, then falls to 0; `cosine` falls to 0."""
     decay_every: int = 0
-    """Epochs between two decays of `step`; 0 is never."""
+    """Epochs between two decays of `step`; 0 means never."""
     decay_factor: float = 0.1
-    """What `step` multiplies the learning rate by."""
+    """Factor by which `step` multiplies the learning rate."""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     """Arithmetic of the passes; `auto` is bfloat16 on a GPU that has it, float32 on a CPU."""
     compile: bool = False
-    """Whether the network is compiled with torch.compile."""
+    """Whether to compile the network with torch.compile."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd`, or `adamw` (Loshchilov and Hutter, ICLR 2019), which has no momentum."""
     warm_up: float = 0.0
-    """Epochs in which the learning rate of `cosine` and `step` rises to its value."""
+    """Warm-up epochs of `cosine` and `step`, in which the learning rate rises to its peak."""
     clip: float = 0.0
-    """The largest norm of the gradient of all weights together; 0 is no limit."""
+    """Largest norm of the gradient over all weights; 0 means no limit."""
     label_smoothing: float = 0.0
-    """Share of each label that is spread over all classes."""
+    """Label smoothing: share of each label that is spread over all classes."""
 
     def __post_init__(self) -> None:
         broken = [f"{name} {problem}" for name, allowed in RULES.items()
@@ -84,17 +84,17 @@ class Recipe:
 
 
 RECIPES = {
-    "paper": Recipe(lr=0.1, epochs=200, decay_every=40),  # for CIFAR-10; for Tiny ImageNet with batch_size 256
+    "paper": Recipe(lr=0.1, epochs=200, decay_every=40),  # for CIFAR-10; for Tiny ImageNet, with batch_size 256
     "finetune": Recipe(lr=1e-4, epochs=10, optimizer="adamw", weight_decay=0.05, schedule="cosine", warm_up=0.5,
-                       clip=1.0),  # of public weights, and for networks without batch norm
-    "fast": Recipe(lr=0.1, epochs=20, schedule="one_cycle"),  # a tenth of that, for those who have no checkpoint
+                       clip=1.0),  # for public weights and for networks without batch norm
+    "fast": Recipe(lr=0.1, epochs=20, schedule="one_cycle"),  # a tenth of the epochs, if there is no checkpoint
 }
 
 
 def named(content: Any) -> Any:
-    """What `{recipe: NAME, KEY: VALUE, ...}` stands for: the settings of that recipe, with the other keys over them.
+    """Expand `{recipe: NAME, KEY: VALUE, ...}`: the settings of that recipe, overridden by the other keys.
 
-    Anything without the key `recipe` is returned as it is. UserError for a name that RECIPES does not have.
+    Anything without the key `recipe` is returned unchanged. UserError for a name that is not in RECIPES.
     """
     if not isinstance(content, Mapping) or "recipe" not in content:
         return content
