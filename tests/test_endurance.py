@@ -209,7 +209,7 @@ def test_a_second_sweep_in_the_same_folder_is_told_and_waits(undisturbed, tmp_pa
     with announced(first):
         assert claim(first, "output")
         second = Sweep("--config", CONFIG, "--output", output)
-        line = second.until("belongs to a sweep that still runs")
+        line = second.until("belongs to a sweep that is still running")
         assert f"--output {output} " in line
         assert f"process {os.getpid()}" in line
     second.finish()

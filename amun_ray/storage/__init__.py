@@ -1,1 +1,1 @@
-"""Where results live: content-addressed, whole or absent, shared by sweeps that run at once."""
+"""Where results live: content-addressed, whole or absent, shared by concurrent sweeps."""

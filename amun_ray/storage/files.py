@@ -1,7 +1,7 @@
-"""Files of the storage, the same on a disk and in an object store: a folder in which each appears whole or not at all.
+"""The files of a store, on a disk or in an object store alike: each appears whole or not at all.
 
-What a write needs on its way is below `scratch/OWNER/`, so that what a killed sweep leaves there can be told from what
-a living one is at; `leases` says who lives.
+Temporary files are below `scratch/OWNER/`, so that leftovers of a killed sweep can be told from files that a running
+one is writing; `leases` says which sweeps are alive.
 """
 
 import hashlib
@@ -21,26 +21,26 @@ import pyarrow.fs as pafs
 from amun_ray.base.errors import StorageError, UserError, first_line
 from amun_ray.base.files import expanded
 
-OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no renaming; an object appears whole
+OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no rename; objects appear whole
 FIRST_CONTACT_SECONDS = 15
 
 
 @cache
 def here() -> str:
-    """This machine, since it was started, as processes of this one's namespace see it: where a process id means one."""
+    """The scope of a process id: this machine, its current boot, and this PID namespace."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             started = f"{file.read()}{os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux: a process elsewhere cannot be asked for, so no other owner is ever here
+    except OSError:  # not Linux: the scope is unknown, so no other owner ever counts as local
         started = uuid.uuid4().hex
     return f"{socket.gethostname()}:{hashlib.sha256(started.encode()).hexdigest()[:8]}"
 
 
 class Files:
-    """A folder: local path, or a URI that pyarrow knows, such as `file://`, `s3://`, `gs://`.
+    """A folder: a local path or a URI that pyarrow knows, such as `file://`, `s3://`, `gs://`.
 
-    A relative path counts from the folder in which this is made: workers, which get it, are in folders of Ray's.
-    `owner` is who writes: it goes along to the workers of a sweep, and is the same for all of them.
+    A relative path is resolved here and now, because workers run in Ray's own folders. `owner` is the sweep that
+    writes: all its workers get the same one.
     """
 
     def __init__(self, uri: str, owner: str | None = None) -> None:
@@ -61,17 +61,17 @@ class Files:
 
     @property
     def local(self) -> bool:
-        """Whether files of this store can be mapped into memory."""
+        """Whether the files of this store can be memory-mapped."""
         return self._root[0].type_name == "local"
 
     def exists(self) -> bool:
-        """Whether anything was ever written here; UserError as `check_writable`, for one that cannot be asked."""
+        """Whether anything was ever written here; UserError, as in `check_writable`, if that cannot be found out."""
         filesystem, root = self._root
         found = self._first_contact("readable", lambda: filesystem.get_file_info(root).type)
         return found == pafs.FileType.Directory
 
     def check_writable(self) -> None:
-        """Write and remove a small file; UserError when that fails, or takes longer than `FIRST_CONTACT_SECONDS`."""
+        """Write and remove a small file; UserError if that fails or takes longer than `FIRST_CONTACT_SECONDS`."""
         def probe() -> None:
             name = f"scratch/{self.owner}/probe"
             self.put(name, b"amun_ray")
@@ -81,8 +81,8 @@ class Files:
         self._first_contact("writable", probe)
 
     def _first_contact(self, wanted: str, act: Callable[[], Any]) -> Any:
-        """What `act` returns, from a thread of its own: pyarrow tries again for minutes, and a folder of a server that
-        is away hangs."""
+        """The result of `act`, run in its own thread: pyarrow retries for minutes, and a folder on an unreachable
+        server hangs."""
         results: list[Any] = []
         problems: list[Exception] = []
 
@@ -105,14 +105,14 @@ class Files:
         return results[0]
 
     def locate(self, name: str) -> str:
-        """Where `name`, relative to the store, is for pyarrow, or would be."""
+        """The path, for pyarrow, of the file `name` relative to the store, whether or not it exists."""
         return f"{self._root[1]}/{name}"
 
     def put(self, name: str, data: bytes) -> None:
         """Write the file `name`, relative to the store, whole or not at all: by one rename, or as one object.
 
         Raises:
-            StorageError: the disk is full, the server away, ...
+            StorageError: the disk is full, the server is unreachable, ...
         """
         filesystem, _ = self._root
         path = self.locate(name)
@@ -134,7 +134,7 @@ class Files:
                                "Once it can, the same command goes on") from error
 
     def get(self, name: str) -> bytes | None:
-        """The content of the file `name`, relative to the store, or None where there is none."""
+        """The content of the file `name`, relative to the store, or None if there is none."""
         try:
             with self._root[0].open_input_file(self.locate(name)) as stream:
                 return stream.read()
@@ -142,30 +142,30 @@ class Files:
             return None
 
     def times(self, folder: str) -> dict[str, datetime | None]:
-        """When each entry of `folder` was last written, by the storage's own clock; None where it keeps no time."""
+        """When each entry of `folder` was last written, by the storage's own clock; None if it keeps no times."""
         found = self._root[0].get_file_info(pafs.FileSelector(self.locate(folder), allow_not_found=True))
         return {entry.base_name: entry.mtime for entry in found}
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The bytes of every file below `folder`, by its name relative to the store. Cost: one listing of all."""
+        """The bytes of every file below `folder`, by its name relative to the store. Cost: one recursive listing."""
         filesystem, root = self._root
         place = f"{root}/{folder}".rstrip("/")
         found = filesystem.get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
         return {entry.path[len(root) + 1:]: entry.size for entry in found if entry.is_file}
 
     def remove(self, name: str) -> None:
-        """Remove the file `name`, relative to the store; none there is well."""
+        """Remove the file `name`, relative to the store, if it exists."""
         with suppress(FileNotFoundError):
             self._root[0].delete_file(self.locate(name))
 
     def remove_folder(self, name: str) -> None:
-        """Remove the folder `name`, relative to the store, and all in it; none there is well."""
+        """Remove the folder `name`, relative to the store, with its content, if it exists."""
         with suppress(FileNotFoundError):
             self._root[0].delete_dir(self.locate(name))
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """A folder in the store that is gone afterwards, as path or URI."""
+        """A temporary folder in the store, as a path or URI."""
         name = f"scratch/{self.owner}/{uuid.uuid4().hex}"
         if self._root[0].type_name not in OBJECT_STORES:
             self._root[0].create_dir(self.locate(name))

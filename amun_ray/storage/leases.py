@@ -1,19 +1,18 @@
-"""Leases: where several sweeps share one store, a sweep announces the work it begins, and the others leave it alone.
+"""Leases: when several sweeps share a store, each announces the work it begins, and the others leave that work alone.
 
 A running sweep rewrites the file `sweeps/OWNER` every `BEAT_SECONDS`. Each piece of work it has begun has a file
-`leases/NAME` that names the owner. A lease holds while its owner lives. An owner is dead when its own file is gone (a
-sweep that ends takes it along), when its process is gone, as far as that can be seen from here, or when its file is
-`DEAD_SECONDS` older than the newest one: both by the clock of the storage, so no two machines have to agree on the
-time.
+`leases/NAME` that names the owner. A lease holds while its owner is alive. An owner is dead if its own file is gone (a
+sweep removes it when it ends), if its process is gone, as far as this machine can tell, or if its file is
+`DEAD_SECONDS` older than the newest one. Both times come from the storage's clock, so machines need not agree on it.
 
-What is sure, and where:
-- local folder, NFS: of several sweeps that claim one name at once, exactly one gets it (a symbolic link is made or is
-  there already; NFS keeps that promise);
-- object store, and a folder without symbolic links: whoever claims looks, writes, and looks again. Two that do so
-  within the same few milliseconds may both get the name;
-- everywhere: a sweep that was still for `DEAD_SECONDS` (a closed laptop, a storage that was away) may be taken for
-  dead and come back; and two that find the same dead owner within the same milliseconds may both take over from it.
-Where two sweeps get the same name the unit is made twice. It is whole all the same: each file of a unit appears whole,
+What is guaranteed, and where:
+- local folder, NFS: if several sweeps claim one name at once, exactly one gets it (creating a symbolic link is atomic,
+  on NFS too);
+- object store, and a folder without symbolic links: a claimant looks, writes, and looks again. Two that do so within
+  the same few milliseconds may both get the name;
+- everywhere: a sweep that was paused for `DEAD_SECONDS` (a closed laptop, an unreachable storage) may be taken for dead
+  and come back; and two that find the same dead owner within the same milliseconds may both take over from it.
+If two sweeps get the same name, the unit is made twice. It is still whole: each file of a unit appears whole,
 `unit.json` after the others, and a worker that finds its unit finished does not write.
 """
 
@@ -26,11 +25,11 @@ from pathlib import Path
 from amun_ray.storage.files import Files, here
 
 BEAT_SECONDS = 10
-DEAD_SECONDS = 120  # some beats, and the minute for which NFS may show an old time
+DEAD_SECONDS = 120  # several beats, plus the minute for which NFS may show an old time
 
 
 def claim(store: Files, name: str) -> bool:
-    """Whether `name` belongs to the owner of `store` from now on: nobody living has it, or it did before."""
+    """Claim `name` for the owner of `store`; False if another living owner has it."""
     for _ in range(2):
         if _take(store, name):
             return True
@@ -45,18 +44,18 @@ def claim(store: Files, name: str) -> bool:
 
 
 def release(store: Files, name: str) -> None:
-    """Give up a claim that the owner of `store` has."""
+    """Give up a claim of the owner of `store`."""
     store.remove(_file(name))
 
 
 def taken_by(store: Files, name: str) -> str | None:
-    """The other, living owner that has `name`; None where there is none."""
+    """The other living owner that has `name`, or None."""
     holder = _holder(store, name)
     return holder if holder not in (None, store.owner) and is_alive(store, holder) else None
 
 
 def is_alive(store: Files, owner: str) -> bool:
-    """Whether the sweep of `owner` still works, for all that can be seen; its file alone, where files have no time."""
+    """Whether the sweep of `owner` is alive, as far as can be seen; where files have no times, its file is enough."""
     beats = store.times("sweeps")
     if owner not in beats or not _may_run(owner):
         return False
@@ -66,9 +65,9 @@ def is_alive(store: Files, owner: str) -> bool:
 
 @contextmanager
 def announced(store: Files) -> Iterator[None]:
-    """While this is open the owner of `store` lives: its claims hold, and its scratch is left alone.
+    """Inside this context the owner of `store` is alive: its claims hold, and its scratch is left alone.
 
-    What dead owners have left of theirs is removed at the start; whatever is left of its own, at the end.
+    On entry the leftovers of dead owners are removed; on exit, its own.
     """
     store.put(_beat(store), b"")
     _sweep_out(store)
@@ -78,19 +77,19 @@ def announced(store: Files) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        with suppress(OSError):  # a storage that is away keeps nobody here; the next sweep finds this one dead
+        with suppress(OSError):  # do not wait for an unreachable storage; the next sweep finds this one dead
             store.remove(_beat(store))
             _sweep_out(store)
 
 
 def _keep_beating(store: Files, ended: threading.Event) -> None:
     while not ended.wait(BEAT_SECONDS):
-        with suppress(OSError):  # the storage is away, and may come back
+        with suppress(OSError):  # the storage is unreachable and may come back
             beat(store)
 
 
 def beat(store: Files) -> None:
-    """Say that the owner of `store` still lives. It takes no room on a disk that is full."""
+    """Record that the owner of `store` is still alive. Needs no space, so that it works on a full disk."""
     if store.local:
         with suppress(FileNotFoundError):
             os.utime(store.locate(_beat(store)))
@@ -99,7 +98,7 @@ def beat(store: Files) -> None:
 
 
 def _sweep_out(store: Files) -> None:
-    """Remove the announcements, the claims and the scratch of everybody who is dead."""
+    """Remove the announcements, claims and scratch of all dead owners."""
     dead = {owner for folder in ("sweeps", "scratch") for owner in store.times(folder) if not is_alive(store, owner)}
     for name in _leases(store):
         holder = _holder(store, name)
@@ -127,7 +126,7 @@ def _file(name: str) -> str:
 
 
 def _take(store: Files, name: str) -> bool:
-    """Write the lease, unless there is one."""
+    """Write the lease unless there is one."""
     if store.local:
         path = store.locate(_file(name))
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -136,7 +135,7 @@ def _take(store: Files, name: str) -> bool:
         except FileExistsError:
             return False
         except OSError:
-            pass  # no symbolic links here, or no room for one, which the writing below says better
+            pass  # no symbolic links here, or no space for one, which the write below reports better
         else:
             return True
     if _holder(store, name) is not None:
@@ -147,14 +146,14 @@ def _take(store: Files, name: str) -> bool:
 
 def _holder(store: Files, name: str) -> str | None:
     if store.local:
-        with suppress(OSError):  # nothing there, or no symbolic link
+        with suppress(OSError):  # nothing there, or not a symbolic link
             return os.readlink(store.locate(_file(name)))
     found = store.get(_file(name))
     return None if found is None else found.decode()
 
 
 def _may_run(owner: str) -> bool:
-    """False when `owner` is a process of this machine, and there is no such process any more."""
+    """False if `owner` is a process of this machine that no longer exists."""
     machine, process, _ = owner.rsplit(":", 2)
     if machine != here():
         return True

@@ -1,4 +1,4 @@
-"""Where decoded pixels are kept: a folder of the storage, if that is on a file system of this machine."""
+"""Where decoded pixels are kept: a folder of the storage, if it is on a local file system."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ FOLDER = "pixels"
 
 
 def keep_in(store: Store) -> Keep:
-    """The decoded pixels of a local store. With a key, they are signed, and read whole before they are used."""
+    """The decoded pixels of a local store. With a key, they are signed and checked in full before use."""
     return Keep(Path(store.locate(FOLDER)), Path(store.locate(f"scratch/{store.owner}")),
                 close=lambda facts: seal.close(facts, store.key()), open_=lambda data: seal.open_(data, store.key()),
                 trusting=store.key() is None)

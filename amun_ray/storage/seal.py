@@ -1,9 +1,9 @@
-"""How `unit.json` vouches for its unit: the sha256 of each file, and a seal over everything that it says itself.
+"""How `unit.json` vouches for its unit: the sha256 of each file, and a seal over its own content.
 
-The checksums recognise accidents: a bit that changed, a file that was cut or copied over another. Whoever may write to
-the storage can compute them anew. With AMUN_STORE_KEY in the environment the seal has an HMAC-SHA256 (RFC 2104) as
-well, which takes the key to make, and units without one are not used. It does not keep a writer from removing units, or
-from putting back an earlier one of the same address.
+The checksums detect accidents: a changed bit, a file that was truncated or overwritten by another. Anyone with write
+access to the storage can recompute them. With AMUN_STORE_KEY in the environment the seal also has an HMAC-SHA256 (RFC
+2104), which only holders of the key can compute, and units without one are not used. It does not stop a writer from
+removing units, or from restoring an earlier one with the same address.
 """
 
 import hashlib
@@ -14,35 +14,35 @@ from typing import Any
 
 KEY = "AMUN_STORE_KEY"
 SEAL, SHA256, HMAC = "seal", "sha256", "hmac"
-UNSEALED = {"kind", "inputs", "result"}  # all that `unit.json` held before it had a seal
+UNSEALED = {"kind", "inputs", "result"}  # the keys of a `unit.json` from before there were seals
 
 
 def key() -> bytes | None:
-    """The key that units are signed with: that of the environment, where it has one."""
+    """The key that signs units, from the environment; None if there is none."""
     return os.environ.get(KEY, "").encode() or None
 
 
 def checksum(data: Any) -> str:
-    """sha256 (hex) of `data`, anything with the buffer protocol. Measured: 2 s a gigabyte on a busy core."""
+    """sha256 (hex) of `data`, anything with the buffer protocol. Measured: 2 s per gigabyte on a busy core."""
     return hashlib.sha256(data).hexdigest()
 
 
 def close(content: dict[str, Any], secret: bytes | None) -> bytes:
-    """`content` (JSON values) as `unit.json` with its seal."""
+    """`content` (JSON values) as the bytes of a sealed `unit.json`."""
     return _text(content | {SEAL: _seal(_text(content), secret)})
 
 
 def open_(data: bytes, secret: bytes | None) -> dict[str, Any]:
-    """The content of a `unit.json`, for which its seal vouches; one from before there were seals has no `files`.
+    """The content of a `unit.json`, verified by its seal; one from before there were seals has no `files`.
 
     Raises:
-        ValueError: it is not what was written or, with a `secret`, not by somebody who has it; the reason is a phrase.
+        ValueError: it is not what was written or, with a `secret`, not signed with it; the message is a phrase.
     """
     try:
         content = json.loads(data)
         found = content.pop(SEAL, None)
         text = _text(content)
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # no JSON, or no object
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # not JSON, or not an object
         raise ValueError(f"damaged ({' '.join(str(error).split())})") from error
     if found is None and secret is None and content.keys() == UNSEALED:
         return content

@@ -1,4 +1,4 @@
-"""How the stages share a store with other sweeps: each unit is made once, by whoever comes first."""
+"""How the stages share a store with other sweeps: each unit is made once, by the first to claim it."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,15 +8,14 @@ from amun_ray.base.log import say
 from amun_ray.storage.leases import claim, release, taken_by
 from amun_ray.storage.store import Store, Unit
 
-LOOK_SECONDS = 1  # how often what others are at is looked at again
+LOOK_SECONDS = 1  # interval of checks on the work of other sweeps
 T = TypeVar("T")
 
 
 def make_once(store: Store, unit: Unit, make: Callable[[], Any]) -> bool:
-    """In a worker: make `unit`, unless it is finished or another sweep is at it; whether it was made here.
+    """In a worker: make `unit` unless it is finished or another sweep is making it; returns whether it was made here.
 
-    What is there of a damaged unit is removed first. A `make` that raises leaves the claim to its sweep, which decides
-    what becomes of the unit.
+    Removes a damaged unit first. If `make` raises, its sweep keeps the claim and decides what happens to the unit.
     """
     if not claim(store, unit.folder):
         return False
@@ -29,16 +28,16 @@ def make_once(store: Store, unit: Unit, make: Callable[[], Any]) -> bool:
 
 
 def overtaken(store: Store, unit: Unit) -> bool:
-    """In a worker, when `unit` is made: whether another sweep, which took this one for dead, has finished it before."""
+    """In a worker that has made `unit`: whether another sweep, which took this one for dead, finished it first."""
     return store.is_sound(unit)
 
 
 def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
              run: Callable[[Iterable[T]], Iterator[tuple[T, bool]]]) -> Iterator[tuple[T, bool]]:
-    """On the driver: `(item, made here)` of every item as its unit is finished, here or by another sweep.
+    """On the driver: `(item, made here)` for every item as its unit is finished, here or by another sweep.
 
-    `run` hands items out to workers that call `make_once`. What others are at is waited for, and made here after all
-    when they end without it.
+    `run` hands items out to workers that call `make_once`. Units that other sweeps are making are waited for, and made
+    here if those sweeps end without finishing them.
     """
     ready, waits = list(items), _Patience()
     elsewhere: list[T] = []
@@ -57,9 +56,9 @@ def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
 
 
 def claimed(store: Store, items: Sequence[T], unit: Callable[[T], Unit]) -> Iterator[list[T]]:
-    """On the driver: those of `items` that no other sweep is making; after a wait, more of them, until all are done.
+    """On the driver: lists of `items` that no other sweep is making; waits for more until all are done.
 
-    What was yielded is this sweep's until the next is asked for.
+    The yielded items belong to this sweep until the next list is requested.
     """
     left, waits = list(items), _Patience()
     while left:
@@ -77,18 +76,18 @@ def claimed(store: Store, items: Sequence[T], unit: Callable[[T], Unit]) -> Iter
 
 
 def hold(store: Store, name: str, what: str) -> None:
-    """Claim `name`; as long as another sweep has it, wait, and say so."""
+    """Claim `name`; while another sweep has it, wait and say so."""
     waits = _Patience()
     while not claim(store, name):
         owner = taken_by(store, name)
         if owner is not None:
             host, _, process, _ = owner.split(":")
-            waits.wait(f"{what} belongs to a sweep that still runs (host {host}, process {process}); waiting for its "
-                       "end. To work beside it, give another --output; both can have the same storage")
+            waits.wait(f"{what} belongs to a sweep that is still running (host {host}, process {process}); waiting "
+                       "for it to end. To run both at once, give another --output; both can use the same storage")
 
 
 class _Patience:
-    """Waits, and says once what for."""
+    """Waits, and says once why."""
 
     def __init__(self) -> None:
         self._told = False

@@ -1,9 +1,9 @@
-"""Where finished work lives: addressed by content, whole or absent, the same on a disk and in an object store.
+"""Where finished work lives: addressed by content, whole or absent, on a disk or in an object store alike.
 
-A unit of work (one training, one adversarial set, one trial, one unlearned model) is a folder `<kind>/<digest>/`. The
-digest is taken of everything that the unit's result depends on; `unit.json`, written last, says that the folder is
-complete and holds the inputs (the lineage) beside the result, and a checksum of everything (see `seal`). The same
-command again finds its units and repeats none of them, except those that are no longer what was written.
+A unit of work (one training run, one adversarial set, one trial, one unlearned model) is a folder `<kind>/<digest>/`.
+The digest covers everything that the unit's result depends on. `unit.json`, written last, marks the folder as complete
+and holds the inputs (the lineage), the result, and a checksum of everything (see `seal`). Running the same command
+again finds these units and repeats none, except those that are no longer what was written.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from amun_ray.storage import seal
 from amun_ray.storage.files import Files
 from amun_ray.storage.leases import taken_by
 
-FORMAT = 1  # part of every digest: raise it when a stage computes something else from the same inputs
+FORMAT = 1  # part of every digest: raise it when a stage computes different results from the same inputs
 AGAIN = "the same command makes it again"
-COMPLETE, VOUCHER = "unit.json", ".seal"  # the latter is the ending of a file that vouches for another
+COMPLETE, VOUCHER = "unit.json", ".seal"  # the latter is the suffix of a file that vouches for another
 _sound: dict[tuple[str, str], tuple[object, str]] = {}  # checked by this process: (store, name) -> identity, checksum
-_told: set[str] = set()  # what this process has said already
+_told: set[str] = set()  # lines that this process has already printed
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The address of one unit of work: its kind, and the digest of `inputs` (JSON values only)."""
+    """The address of one unit of work: its kind and the digest of `inputs` (JSON values only)."""
 
     kind: str
     inputs: dict[str, Any]
@@ -47,7 +47,7 @@ class Unit:
 
 
 def digest(value: Any) -> str:
-    """The first 20 hex digits of the sha256 of `value`: bytes as they are, anything else as canonical JSON."""
+    """The first 20 hex digits of the sha256 of `value`: bytes directly, anything else as canonical JSON."""
     if not isinstance(value, bytes):
         value = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     return hashlib.sha256(value).hexdigest()[:20]
@@ -56,19 +56,19 @@ def digest(value: Any) -> str:
 class Store(Files):
     """The folder of finished units.
 
-    `key` is where the key to sign with comes from, in each process: the key itself is in no copy of the store.
+    `key` is called in each process to get the signing key, so that no copy of the store contains the key itself.
     """
 
     def __init__(self, uri: str, owner: str | None = None, key: Callable[[], bytes | None] = seal.key) -> None:
         super().__init__(uri, owner)
         self.key = key
-        self._written: dict[str, str] = {}  # checksums of what this process wrote into units, by path, until `finish`
+        self._written: dict[str, str] = {}  # checksums of files that this process wrote, by path, until `finish`
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.uri, self.owner, self.key)
 
     def path(self, unit: Unit, name: str) -> str:
-        """Where the file `name` of `unit` is, or would be."""
+        """The path of the file `name` of `unit`, whether or not it exists."""
         return self.locate(f"{unit.folder}/{name}")
 
     def has(self, unit: Unit, name: str = COMPLETE) -> bool:
@@ -81,7 +81,7 @@ class Store(Files):
         return self.path(unit, name)
 
     def content(self, unit: Unit, name: str) -> pa.Buffer:
-        """The bytes of a file, whatever they are; mapped into memory, not copied, where the store is local."""
+        """The bytes of a file, unchecked; memory-mapped, not copied, if the store is local."""
         filesystem, _ = self._root
         path = self.path(unit, name)
         if self.local and filesystem.get_file_info(path).size:
@@ -90,13 +90,13 @@ class Store(Files):
             return stream.read_buffer()
 
     def read(self, unit: Unit, name: str) -> pa.Buffer:
-        """`content` of a file of a complete unit, that is what was written.
+        """`content` of a file of a complete unit, checked to be what was written.
 
-        Cost: one pass over its bytes the first time that a process reads it, and again where size, time or inode say
-        that it was touched since. A change that keeps all three is seen by the next process.
+        Cost: one pass over its bytes the first time a process reads it, and again if size, time or inode have changed
+        since. A change that keeps all three is noticed only by the next process.
 
         Raises:
-            Damaged: it is not, or is not there.
+            Damaged: it is not what was written, or is missing.
         """
         again = AGAIN
         try:
@@ -114,30 +114,30 @@ class Store(Files):
         self._root[0].delete_file(self.path(unit, name))
 
     def finish(self, unit: Unit, result: dict[str, Any], files: Sequence[str] = ()) -> dict[str, Any]:
-        """Mark `unit`, which consists of `files`, as complete; returns the `result` (JSON values only) that a later
-        `result` call will give. A file that another process wrote is read for its checksum.
+        """Mark `unit`, which consists of `files`, as complete; returns `result` (JSON values only) as a later call of
+        `self.result` will. A file that another process wrote is read for its checksum.
 
         Raises:
-            Damaged: there is a key, and another process wrote a file without `vouch`.
+            Damaged: there is a key, and another process wrote a file without calling `vouch`.
         """
         self._close(unit, COMPLETE, result, {name: self._sum(unit, name) for name in files})
         return result
 
     def vouch(self, unit: Unit, name: str) -> None:
-        """Sign a file that this process has written, where there is a key: another process will finish `unit`."""
+        """Sign a file that this process wrote, if there is a key, because another process will finish `unit`."""
         found = self._written.pop(self.path(unit, name))
         if self.key() is not None:
             self._close(unit, name + VOUCHER, None, {name: found})
 
     def inputs(self, kind: str) -> Iterator[dict[str, Any]]:
-        """The inputs of every complete unit of a kind whose `unit.json` is what was written, one after another."""
+        """The inputs of every complete unit of a kind whose `unit.json` is what was written."""
         for folder in self.times(kind):
             with suppress(Damaged):
                 if (content := self._parse(f"{kind}/{folder}", COMPLETE)) is not None:
                     yield content["inputs"]
 
     def result(self, unit: Unit) -> dict[str, Any] | None:
-        """The result of a complete and sound unit, or None. What is damaged of it is named: it is made again.
+        """The result of a complete and sound unit, or None. Its damaged files are reported: they are made again.
 
         Cost: that of `read` for every file of the unit.
         """
@@ -149,22 +149,22 @@ class Store(Files):
         return None if faults or found is None else found["result"]
 
     def made(self, unit: Unit) -> dict[str, Any]:
-        """`result` of a unit that was just made, or found; Damaged where that is no longer so."""
+        """`result` of a unit that was just made or found; Damaged if it no longer exists whole."""
         found, faults = self._look(unit)
         if faults or found is None:
             raise Damaged(f"{[*faults, f'{self.path(unit, COMPLETE)}: missing'][0]}; {AGAIN}")
         return found["result"]
 
     def is_sound(self, unit: Unit) -> bool:
-        """Whether `unit` is complete, and all of it is what was written; the same as `result`, in silence."""
+        """Whether `unit` is complete and all of it is what was written: `result` without messages."""
         found, faults = self._look(unit)
         return found is not None and not faults
 
     def fault(self, unit: Unit, name: str, content: Mapping[str, Any] | None = None) -> str | None:
-        """Why a file must not be used, in one line that begins with it; None where nothing speaks against it.
+        """Why a file must not be used, in one line that begins with its path; None if it is fine.
 
-        Of a unit that is not complete, or whose `unit.json` is damaged, `vouch` alone can tell. `content`: what
-        `unit.json` says, for whoever has read it.
+        If the unit is incomplete or its `unit.json` damaged, only a voucher can tell. `content`: what `unit.json` says,
+        if the caller has read it.
         """
         with suppress(Damaged):
             content = content or self._open(unit)
@@ -178,11 +178,11 @@ class Store(Files):
         return None
 
     def _is_left(self, folder: str) -> bool:
-        """Whether there is a folder that nobody is at; a server is not asked, which takes time for each."""
+        """Whether there is a folder that no sweep is working on; only for local stores, as a server is slow to ask."""
         return self.local and os.path.isdir(self.locate(folder)) and taken_by(self, folder) is None
 
     def _look(self, unit: Unit) -> tuple[dict[str, Any] | None, list[str]]:
-        """What `unit.json` says, None where there is none or it is damaged; and what is damaged of `unit`."""
+        """The content of `unit.json`, None if it is missing or damaged; and the faults of `unit`."""
         try:
             content = self._open(unit)
         except Damaged as error:
@@ -195,7 +195,7 @@ class Store(Files):
         self.put(f"{unit.folder}/{name}", seal.close(content, self.key()))
 
     def _open(self, unit: Unit, name: str = COMPLETE) -> dict[str, Any] | None:
-        """What `unit.json`, or a voucher, says of `unit`; None where there is none.
+        """The content of `unit.json`, or of a voucher, of `unit`; None if there is none.
 
         Raises:
             Damaged: it is not what was written, or belongs to another unit.
@@ -203,7 +203,7 @@ class Store(Files):
         content = self._parse(unit.folder, name)
         if content is not None and "files" not in content:
             self._tell(f"  {self.locate(unit.kind)}: units of an earlier version, which wrote no checksums, are used "
-                       "as they are; what is removed there is made again, with checksums")
+                       "unchecked; remove them to have them made again, with checksums")
         return content
 
     def _parse(self, folder: str, name: str) -> dict[str, Any] | None:
@@ -215,11 +215,11 @@ class Store(Files):
         except ValueError as error:
             raise Damaged(f"{path}: {error}") from error
         if (found := Unit(content["kind"], content["inputs"]).folder) != folder:
-            raise Damaged(f"{path}: of another unit, {found}")
+            raise Damaged(f"{path}: belongs to another unit, {found}")
         return content
 
     def _sum(self, unit: Unit, name: str) -> str:
-        """The checksum of a file of a unit that is not complete yet; by its voucher, where there is a key."""
+        """The checksum of a file of a unit that is not complete yet; from its voucher, if there is a key."""
         path = self.path(unit, name)
         if path in self._written:
             return self._written.pop(path)
@@ -232,14 +232,14 @@ class Store(Files):
         return voucher["files"][name]
 
     def _check(self, unit: Unit, name: str, content: Mapping[str, Any]) -> None:
-        """Raise Damaged unless a file of a unit has the checksum that `content` of its `unit.json` says."""
+        """Raise Damaged unless a file of a unit has the checksum in `content`, its `unit.json`."""
         path = self.path(unit, name)
         if (identity := self._identity(path)) is None:
             raise Damaged(f"{path}: missing")
         if "files" not in content:
             return
         if (wanted := content["files"].get(name)) is None:
-            raise Damaged(f"{path}: no file of its unit")
+            raise Damaged(f"{path}: not a file of its unit")
         if _sound.get((self.uri, path)) != (identity, wanted):
             found = seal.checksum(self.content(unit, name))
             if found != wanted:
@@ -247,7 +247,7 @@ class Store(Files):
             _sound[self.uri, path] = identity, wanted
 
     def _identity(self, path: str) -> tuple[int, ...] | None:
-        """What changes when a file is written; None where there is none."""
+        """What changes when a file is rewritten; None if there is no such file."""
         if self.local:
             with suppress(FileNotFoundError):
                 found = os.stat(path)

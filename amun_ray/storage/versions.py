@@ -1,15 +1,15 @@
-"""What a storage keeps of files that were deleted, as far as it can be asked."""
+"""What a storage keeps of deleted files, as far as can be found out."""
 
 from urllib.parse import parse_qs, urlsplit
 
 from amun_ray.base.errors import first_line
 
-UNKNOWN = "cannot be asked here whether it keeps deleted objects as older versions; its owner knows"
+UNKNOWN = "may keep deleted objects as older versions, which cannot be checked from here; ask its owner"
 
 
 def kept_versions(uri: str) -> str | None:
-    """What a person must know of a storage, as the end of a sentence that its URI begins; None for a folder of a disk,
-    and for a bucket that keeps no versions."""
+    """What a person must know about a storage: the end of a sentence that begins with its URI. None for a folder on a
+    disk, and for a bucket that keeps no versions."""
     parts = urlsplit(uri)
     if parts.scheme in ("", "file"):
         return None
@@ -24,10 +24,10 @@ def kept_versions(uri: str) -> str | None:
                               address if "://" in address else f"{options.get('scheme', 'https')}://{address}")
         status = client.get_bucket_versioning(Bucket=parts.netloc.rpartition("@")[2]).get("Status")
     except ImportError:
-        return f"{UNKNOWN} (pip install boto3 lets this command ask)"
-    except Exception as error:  # whatever a server, or the lack of rights, makes boto raise
+        return f"{UNKNOWN} (or pip install boto3, which this command uses to check)"
+    except Exception as error:  # whatever boto raises for a server error or missing rights
         return f"{UNKNOWN} ({first_line(error)})"
     if status is None:
         return None
-    return (f"keeps older versions of what is deleted (versioning: {status}): its owner must remove these, by a "
+    return (f"keeps older versions of deleted objects (versioning: {status}): its owner must remove them, by a "
             "lifecycle rule or version by version")

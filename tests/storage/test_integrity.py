@@ -126,7 +126,8 @@ def test_what_belongs_to_another_unit_is_not_used(store, capsys):
     for name in (*FILES, "unit.json"):  # all of it: every checksum is right, and the address is not
         store.write(UNIT, name, store.content(other, name).to_pybytes())
     assert again(store).result(UNIT) is None
-    assert said(capsys) == [f"  {store.path(UNIT, 'unit.json')}: of another unit, {other.folder}; it is made again"]
+    fault = f"{store.path(UNIT, 'unit.json')}: belongs to another unit, {other.folder}"
+    assert said(capsys) == [f"  {fault}; it is made again"]
     assert list(store.inputs("models")) == [{"seed": 2}]
 
 

@@ -85,5 +85,5 @@ def test_who_holds_what_is_wanted_is_said_once(pair, waits, capsys):
     waits += [lambda: None, lambda: release(first, "output")]
     hold(second, "output", "--output x")
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("--output x belongs to a sweep that still runs (host ")
+    assert line.startswith("--output x belongs to a sweep that is still running (host ")
     assert not claim(first, "output")
