@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from amun_ray import data
 from amun_ray.base.names import lookup
-from amun_ray.config.fields import Files, Fraction, Natural, Normalization, Strict
+from amun_ray.config.fields import Files, Fraction, Natural, Normalization, ShareRange, Strict
 from amun_ray.training.augment import Augmentation
 
 
@@ -51,6 +51,8 @@ class Data(Strict):
     """Augmentation in training: random crop after padding by so many pixels."""
     flip: bool = False
     """Augmentation in training: mirror half of the images."""
+    random_resized_crop: ShareRange | None = None
+    """Augmentation in training: a random box with such a share of the area, e.g. `[0.3, 1]`, resized to the image."""
     normalize: Normalization | None = None
     """How models normalise pixels; if not given, as loaded weights of timm or Hugging Face need, else by `dataset`."""
 
@@ -63,14 +65,16 @@ class Data(Strict):
     @model_validator(mode="after")
     def _fitting(self) -> "Data":
         data.check(self.name, **self.settings)
+        if self.crop and self.random_resized_crop:
+            raise ValueError("crop and random_resized_crop both cut; give one of them")
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the dataset's own function is called with."""
-        return self.model_dump(exclude={"name", "crop", "flip", "normalize", "options"},
+        return self.model_dump(exclude={"name", "crop", "flip", "random_resized_crop", "normalize", "options"},
                                exclude_none=True) | self.options
 
     @property
     def augmentation(self) -> Augmentation:
-        return Augmentation(crop=self.crop, flip=self.flip)
+        return Augmentation(self.crop, self.flip, self.random_resized_crop)

@@ -97,6 +97,15 @@ def values_or_file(value: Any) -> str | tuple[str | int | bool, ...]:
     return tuple(value)
 
 
+def share_range(value: Any) -> tuple[float, float]:
+    """Two shares, the lesser first; as for `share`, a union would report a mistake twice."""
+    if not isinstance(value, list | tuple) or len(value) != 2 or not all(
+            isinstance(one, int | float) and not isinstance(one, bool) for one in value) or not (
+            0 < value[0] <= value[1] <= 1):
+        raise ValueError(f"must be two numbers, 0 < low <= high <= 1, but got {value!r}")
+    return float(value[0]), float(value[1])
+
+
 class Statistics(Strict):
     """Mean and standard deviation of pixels in [0, 1], a number per channel."""
 
@@ -133,6 +142,8 @@ Share = Annotated[float | Literal["auto"],
                   PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
 Files = Annotated[Any, PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
 Named = Annotated[Any, PlainValidator(named, json_schema_input_type=tuple[str | int, ...])]
+ShareRange = Annotated[Any, PlainValidator(share_range, json_schema_input_type=Annotated[
+    tuple[float, ...], Field(min_length=2, max_length=2)])]
 ValuesOrFile = Annotated[Any, PlainValidator(values_or_file,
                                              json_schema_input_type=str | tuple[str | int | bool, ...])]
 Natural = Annotated[int, Field(ge=0)]

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value that changes nothing
-    "data": dict.fromkeys(("normalize", "path", "test_share", "resize", "center_crop", "interpolation", "on_error")),
+    "data": dict.fromkeys(("normalize", "path", "test_share", "resize", "center_crop", "interpolation", "on_error",
+                           "random_resized_crop")),
     "model": {"weights": None},
     "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
     "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")),

@@ -46,7 +46,7 @@ def batches(parts: Sequence[Part], *, batch_size: int, augmentation: Augmentatio
     total = count(parts)
     sizes = batch_sizes(total, batch_size)
     order = torch.randperm(total, generator=generator)
-    draws = draw(total, augmentation, generator)
+    draws = draw(total, augmentation, generator, (parts[0].images.shape[2], parts[0].images.shape[3]))
     chunks = list(_chunks(sizes, parts[0]))
     spans = [slice(stop - sum(chunk), stop) for chunk, stop in
              zip(chunks, accumulate(map(sum, chunks)), strict=True)]

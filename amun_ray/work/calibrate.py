@@ -52,7 +52,7 @@ def _unit(plan: Plan) -> Unit:
         "images": list(dataset.pixels.shape), "classes": dataset.classes, "model": plan.network.identity["model"],
         "training": {key: recipe[key] for key in ("batch_size", "precision", "compile")},
         "unlearning": settings["unlearning"], "attack": settings["attack"], "rmia": settings["rmia"],
-        "augmentation": list(sweep.data.augmentation), "threads": sweep.resources.threads})
+        "augmentation": sweep.data.augmentation.inputs, "threads": sweep.resources.threads})
 
 
 def _measure(plan: Plan, device: torch.device) -> Work:

@@ -51,7 +51,7 @@ class Workspace:
         """What a model depends on beside the rows and the seed it is trained with."""
         start = {} if self.start is None else {"start": self.start}
         return self.network_inputs | start | {"recipe": self.sweep.inputs()["training"],
-                                              "augmentation": list(self.sweep.data.augmentation)}
+                                              "augmentation": self.sweep.data.augmentation.inputs}
 
     @property
     def network_inputs(self) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def case_inputs(workspace: Workspace, contender: Contender, settings: Hyperparam
     given = sweep.method_settings(contender) | settings.own
     chosen["own"] = find(contender.method).complete(*contender, given)
     return {"contender": list(contender), "settings": chosen, "unlearning": sweep.inputs()["unlearning"],
-            "augmentation": list(sweep.data.augmentation), "rmia": sweep.model_dump()["rmia"],
+            "augmentation": sweep.data.augmentation.inputs, "rmia": sweep.model_dump()["rmia"],
             "dataset": workspace.data_digest, "model": workspace.network.identity["model"],
             "cases": [case.lineage | {"seed": case.seed(workspace, run)} for case in cases]}
 

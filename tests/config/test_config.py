@@ -135,6 +135,11 @@ WRONG_TYPES = [
     ("training={recipe: fast, epochs: 2.5}", "training.epochs: must be a valid integer, but got 2.5"),
     ("training.lr=fast", "training.lr: must be a valid number, but got 'fast'"),
     ("data.flip=1", "data.flip: must be a valid boolean, but got 1"),
+    *((f"data.random_resized_crop={value}", "data.random_resized_crop: must be two numbers, 0 < low <= high <= 1, but "
+       f"got {shown}") for value, shown in (("0.3", "0.3"), ("[0, 1]", "[0, 1]"), ("[1, 0.3]", "[1, 0.3]"),
+                                            ("[0.3]", "[0.3]"), ("[a, b]", "['a', 'b']"))),
+    ("data={name: digits, crop: 1, random_resized_crop: [0.3, 1]}",
+     "data: crop and random_resized_crop both cut; give one of them"),
     ("search.lr=3", "search.lr: must be a mapping, but got 3"),
     ("model=resnet20", "model: must be a mapping, but got 'resnet20'"),
     ("methods=[amun]", "methods: must be a mapping, but got ['amun']"),

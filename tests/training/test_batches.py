@@ -80,10 +80,11 @@ def test_the_same_seed_gives_the_same_batches_and_the_next_epoch_others():
     assert not all(map(torch.equal, first, second))
 
 
-def test_assembling_many_batches_at_once_changes_nothing(monkeypatch):
-    one_by_one = epoch(augmentation=Augmentation(crop=1, flip=True))
+@pytest.mark.parametrize("augmentation", [Augmentation(1, True), Augmentation(0, True, (0.2, 1))])
+def test_assembling_many_batches_at_once_changes_nothing(monkeypatch, augmentation):
+    one_by_one = epoch(augmentation=augmentation)
     monkeypatch.setattr(module, "_chunks", lambda sizes, like: iter([sizes]))
-    together = epoch(augmentation=Augmentation(crop=1, flip=True))
+    together = epoch(augmentation=augmentation)
     assert [len(labels) for _, labels in one_by_one] == [len(labels) for _, labels in together]
     assert all(torch.equal(left, right) for one, other in zip(one_by_one, together, strict=True)
                for left, right in zip(one, other, strict=True))

@@ -29,10 +29,10 @@ def parts(tmp_path):
             [Part(shared_tensor(mapped), labels, True, rows, streamed=True), other])
 
 
-@pytest.mark.parametrize("augment", [True, False])
-def test_the_batches_are_the_same_bit_for_bit(parts, augment):
-    resident, streamed = ([part._replace(augment=augment) for part in kind] for kind in parts)
-    found = [list(batches(kind, batch_size=5, augmentation=Augmentation(2, True), generator=generator(0)))
+@pytest.mark.parametrize("augmentation", [Augmentation(2, True), Augmentation(resized=(0.2, 0.9)), None])
+def test_the_batches_are_the_same_bit_for_bit(parts, augmentation):
+    resident, streamed = ([part._replace(augment=augmentation is not None) for part in kind] for kind in parts)
+    found = [list(batches(kind, batch_size=5, augmentation=augmentation or Augmentation(), generator=generator(0)))
              for kind in (resident, streamed)]
     assert len(found[0]) == len(found[1]) == 7
     for (images, labels), (other_images, other_labels) in zip(*found, strict=True):
