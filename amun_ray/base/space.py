@@ -39,6 +39,9 @@ class Suggesting(Protocol):
     def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> Any: ...
 
 
+EDGE = 0.05  # of a range, on its scale: what is nearer to an end may have its best value beyond it
+
+
 class Range(NamedTuple):
     """Numbers from `low` to `high`, both ends included; `log`: on a logarithmic scale."""
 
@@ -55,11 +58,22 @@ class Range(NamedTuple):
             return None
         return f"must be from {self.low:g} to {self.high:g}, but got {value!r}"
 
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """Both ends on the scale."""
+        return (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+
+    def at_end(self, value: float) -> bool:
+        """Whether `value` lies within EDGE of the range from one of its ends; never in a range of one value."""
+        low, high = self._ends
+        place = math.log(value) if self.log else value
+        return low < high and min(place - low, high - place) <= EDGE * (high - low)
+
     def grid(self, points: int) -> tuple[float, ...]:
         """`points` values evenly spaced on the scale, both ends included; the middle if `points` is 1."""
         if self.low == self.high:
             return (self.low,)
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        low, high = self._ends
         places = [k / (points - 1) for k in range(1, points - 1)] if points > 1 else [0.5]
         inside = [low + place * (high - low) for place in places]
         inside = [math.exp(value) for value in inside] if self.log else inside

@@ -12,6 +12,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "model": {"weights": None},
     "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0},
     "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")),
+    "search": {"select": "least"},
     "final": {"reference": None},
     "unlearning": {"optimizer": "sgd", "clip": 0.0},
 }

@@ -88,6 +88,9 @@ class Search(Strict):
     """Trials of a method that are chosen before the next results are looked at."""
     concurrent: PositiveInt | None = None
     """Trials at the same time; as many as the cluster holds if not given."""
+    select: Literal["least", "within_one_error"] = "least"
+    """Which trial goes to the finals: that of the `least` objective or, of those within one standard error of it, that
+    of the best test accuracy."""
     stop_early: bool = False
     """Stop a trial that is farther behind than any other has made up from there."""
 

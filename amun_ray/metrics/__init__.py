@@ -10,7 +10,16 @@ from amun_ray.metrics.predict import predict
 from amun_ray.metrics.rmia import RmiaSettings, offline_mean, out_mean, reference_mean
 from amun_ray.metrics.scoring import audit, score
 from amun_ray.metrics.split import Split, check_split
-from amun_ray.metrics.statistics import Comparison, Interval, Summary, cases_needed, compare, crossed_mean, summarize
+from amun_ray.metrics.statistics import (
+    Comparison,
+    Interval,
+    Summary,
+    cases_needed,
+    compare,
+    crossed_mean,
+    jackknife_error,
+    summarize,
+)
 from amun_ray.metrics.svc import mis
 from amun_ray.metrics.threshold import SIGNALS
 
@@ -34,6 +43,7 @@ __all__ = [
     "compare",
     "crossed_mean",
     "is_unchanged",
+    "jackknife_error",
     "keeps_accuracies",
     "lira",
     "logit_scaled",

@@ -107,6 +107,12 @@ def crossed_mean(values: np.ndarray) -> CrossedMean:
     return CrossedMean(mean, (variance / (a * b)) ** 0.5, max(degrees, min(a, b) - 1))
 
 
+def jackknife_error(left_out: Sequence[float]) -> float:
+    """The standard error of a number, from its values with one of n independent parts left out each time; n >= 2."""
+    values = _finite(left_out, "jackknife")
+    return float(np.sqrt((len(values) - 1) * values.var()))
+
+
 def compare(differences: Mapping[str, np.ndarray], *, level: float = 0.05) -> dict[str, Comparison]:
     """Paired tests of several methods, each against a reference, with Holm's correction over all of them.
 

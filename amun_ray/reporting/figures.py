@@ -61,8 +61,7 @@ def _named(trial: Trial) -> dict[str, str]:
 
 
 def _at_best(trial: Trial) -> dict[str, float]:
-    best = [curve[trial.result["best_epoch"] - 1] for curve in trial.result["curves"]]
-    return {term: float(np.mean([one[term] for one in best])) for term in ("test_accuracy", "forget_test_auc")}
+    return {term: float(np.mean([one[term] for one in trial.at_best])) for term in ("test_accuracy", "forget_test_auc")}
 
 
 def attack_figures(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from amun_ray.reporting.columns import ACCESS, ATTACKS, shown_columns
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row, marks, notes
+from amun_ray.reporting.tables import settings
 from amun_ray.work.plan import Plan
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -26,7 +27,7 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
         columns=shown_columns(rows[0].summary), access=ACCESS,
         attacks={term: said for term, said in ATTACKS.items() if term in rows[0].summary}, marks=marks(rows),
         rows=rows, notes=[*plan.warnings, *filter(None, notes(rows))], costs=costs, environment=environment,
-        plan=str(plan),
+        plan=str(plan), settings=settings,
         figures={Path(name).stem.replace("_", " "): base64.b64encode(png).decode() for name, png in figures.items()},
         references=sweep.references.count,
         config=yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)).encode()

@@ -16,7 +16,7 @@ from amun_ray.reporting import figures
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.page import page
 from amun_ray.reporting.record import Record
-from amun_ray.reporting.rows import Row, compared, notes, results_json
+from amun_ray.reporting.rows import Row, Searched, compared, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import numbers, read_logits, stream_logits
@@ -104,7 +104,8 @@ class Results:
                        for model in runs]
             yield Row(*contender, runs[0].run.settings, list(scores.values()),
                       [model.run.case.key for model in runs if model.run.unit.digest in scores], _known(run_ids),
-                      failed=None if scores else runs[0].result["failed"])
+                      failed=None if scores else runs[0].result["failed"],
+                      searched=Searched.of(trial, self.plan.sweep.space(contender), self.plan.sweep.search.epochs))
         for contender, reason in self.lost.items():
             yield Row(*contender, None, [], [], [], failed=reason)
 

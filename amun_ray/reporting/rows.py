@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from amun_ray.base.space import Range, Space
 from amun_ray.metrics import (
     GAP_TERMS,
     Comparison,
@@ -21,6 +22,7 @@ from amun_ray.metrics import (
     summarize,
 )
 from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, WHOLE_CLASS, title
+from amun_ray.work.trials import Errors, Trial
 from amun_ray.work.units import Hyperparameters
 
 PerCase = Mapping[tuple[int, str], float]  # (original, forget set) -> a number
@@ -31,6 +33,24 @@ class Against(NamedTuple):
 
     reference: str
     found: Comparison
+
+
+class Searched(NamedTuple):
+    """What the search knew of a row's settings: the objective in points, its standard errors, and which of them lie at
+    an end of their range, as `lr 0.0491 (0.0003 to 0.05)`."""
+
+    value: float
+    errors: Errors
+    ends: Sequence[str]
+
+    @classmethod
+    def of(cls, trial: Trial, space: Space, epochs: int) -> "Searched":
+        """`epochs`: the most that were tried; fewer than one cannot be, so that is no end."""
+        best, axes = trial.best, space | {"epochs": Range(1, epochs)}
+        tried = {"lr": best.lr} | best.own | ({"epochs": best.epochs} if best.epochs > 1 else {})
+        return cls(trial.value, trial.errors, [
+            f"{name} {value:.3g} ({axis.low:g} to {axis.high:g})" for name, value in tried.items()
+            if isinstance(axis := axes[name], Range) and axis.at_end(value)])
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,7 @@ class Row:
     run_ids: Sequence[str]
     failed: str | None = None  # why there are no scores
     against: Against | None = None  # see `compared`
+    searched: Searched | None = None
 
     @property
     def name(self) -> str:
@@ -88,6 +109,9 @@ class Row:
                 "attacks": {term: summary._asdict() for term, summary in self.summary.items() if term not in COLUMNS},
                 "intervals": {term: interval._asdict() for term, interval in self.intervals.items()},
                 **({} if self.against is None else {"against": _against_json(self.against)}),
+                **({} if self.searched is None else {"search": {
+                    "value": self.searched.value, "standard_error": self.searched.errors._asdict(),
+                    "at_an_end": list(self.searched.ends)}}),
                 "mlflow_run_ids": list(self.run_ids)}
 
 
@@ -171,6 +195,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
     if "forgotten_test_accuracy" in rows[0].summary:
         lines.append(WHOLE_CLASS)
     lines += [f"warning: {row.name}: no setting worked: {row.failed}" for row in rows if row.failed is not None]
+    ends = [f"{row.name}: {', '.join(row.searched.ends)}" for row in rows if row.searched and row.searched.ends]
+    if ends:
+        lines.append(f"widen: the best setting lies at an end of its range, and a better one may lie beyond: "
+                     f"{'; '.join(ends)}")
     idle = [row.name for row in rows if _did_nothing(row, rows)]
     if idle:
         lines.append("warning: did nothing, unlearn and retain accuracy and FT AUC are the original's: "

@@ -41,7 +41,7 @@ def text_table(rows: Sequence[Row]) -> str:
     notes_by_row = marks(rows)
     columns = shown_columns(rows[0].summary)
     text = _aligned([["method", "access", *columns.values(), "lr, schedule, epochs", ""]] + [
-        [row.method, ACCESS[row.access], *(_cell(row, term) for term in columns), _settings(row),
+        [row.method, ACCESS[row.access], *(_cell(row, term) for term in columns), settings(row),
          notes_by_row.get(row.name, "")] for row in rows])
     shown = [term for term in SHOWN if term in rows[0].summary]
     if shown:
@@ -64,7 +64,8 @@ def _aligned(lines: Sequence[Sequence[str]], heads: int = 1) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in ruled]
 
 
-def _settings(row: Row) -> str:
+def settings(row: Row) -> str:
+    """Learning rate, schedule, epochs and the method's own settings of a row, as one text."""
     if row.settings is None:
         return "<- the target" if row.method == "retrain" else ""
     own = "".join(f", {key}={value:.3g}" for key, value in row.settings.own.items())

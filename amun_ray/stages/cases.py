@@ -16,8 +16,8 @@ from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
 from amun_ray.work.artifacts import numpy_state, read_adversaries, read_logits, stream_logits
-from amun_ray.work.evidence import Models
-from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Hyperparameters, rows_digest
+from amun_ray.work.evidence import Evidence, Models
+from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Hyperparameters, Trained, rows_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,23 +27,31 @@ class OpenCase(Case):
     state: "tuple[ray.ObjectRef[Any]]"                         # of the original
     adversarial: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"    # images, labels
     reference_mean: "tuple[ray.ObjectRef[Any]]"
+    banks: "tuple[tuple[ray.ObjectRef[Any], dict[str, float] | None], ...]" = ()  # mean and target, of each of `banks`
 
 
-def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet],
-               wanted: Sequence[ForgetCase]) -> list[OpenCase]:
+def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], wanted: Sequence[ForgetCase], *,
+               with_banks: bool = False) -> list[OpenCase]:
     """Gather the cases on the driver and put their arrays into the object store.
 
-    A case has a target where there are models that never saw its rows.
+    A case has a target where there are models that never saw its rows. `with_banks`: and what `bank_scores` asks for.
     """
     reference = ray.put(models.evidence.mean)
-    return [_open(case, models, sets[case.key], reference) for case in wanted]
+    banks = [(bank, ray.put(bank.mean)) for bank in models.banks] if with_banks else []
+    return [_open(case, models, sets[case.key], reference, banks) for case in wanted]
 
 
-def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ray.ObjectRef[Any]") -> OpenCase:
+def _target(evidence: Evidence, retrained: Sequence[Trained], rows: np.ndarray) -> dict[str, float] | None:
+    """The mean scores of the models that never saw `rows`; None where there are none."""
+    scores = [evidence.scores(logits, rows) for logits in stream_logits(evidence.workspace, retrained)]
+    return {term: float(np.mean([each[term] for each in scores])) for term in scores[0]} if scores else None
+
+
+def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ray.ObjectRef[Any]",
+          banks: "Sequence[tuple[Evidence, ray.ObjectRef[Any]]]") -> OpenCase:
     evidence, workspace = models.evidence, models.evidence.workspace
     original, retrained = models.originals[case.original], models.retrained.get(case.name, ())
-    scores = [evidence.scores(logits, case.rows) for logits in stream_logits(workspace, retrained)]
-    target = {term: float(np.mean([each[term] for each in scores])) for term in scores[0]} if scores else None
+    target = _target(evidence, retrained, case.rows)
     labels, split = evidence.labels, workspace.split(case.rows, evidence.labels)
     lineage: dict[str, Any] = {"original": original.weights, "forget": rows_digest(case.rows),
                                "adversarial": made.unit.digest, "references": evidence.digest}
@@ -57,7 +65,8 @@ def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ra
     return OpenCase(case.original, case.name, case.rows, target,
                     accuracy(read_logits(workspace, original.unit, original.name)[split.test], labels[split.test]),
                     lineage, (ray.put(numpy_state(workspace.store, original.unit, WEIGHTS)),),
-                    (ray.put(images), ray.put(others)), (reference,))
+                    (ray.put(images), ray.put(others)), (reference,),
+                    tuple((mean, _target(bank, retrained, case.rows)) for bank, mean in banks))
 
 
 class Epoch(NamedTuple):
@@ -86,11 +95,24 @@ def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, s
                      augmentation=workspace.sweep.data.augmentation, generator=generator(seed, "order"))
     for _ in epochs:
         logits = here.logits(model)
-        scores = score(logits, labels, workspace.split(case.rows, labels), mean, settings=workspace.sweep.rmia)
-        kept = {term: scores[term] for term in GAP_TERMS}
-        if case.target is not None:
-            kept["average_gap"] = average_gap(scores, case.target)
-        yield Epoch(kept, logits, model, report)
+        yield Epoch(_scores(workspace, case, logits, labels, (mean, case.target)), logits, model, report)
+
+
+def bank_scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray) -> list[dict[str, float]]:
+    """The scores of one epoch as each of the case's `banks` gives them."""
+    labels = bench(workspace).labels.cpu().numpy()
+    means = ray.get([mean for mean, _ in case.banks])
+    return [_scores(workspace, case, logits, labels, (mean, target))
+            for mean, (_, target) in zip(means, case.banks, strict=True)]
+
+
+def _scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray, labels: np.ndarray,
+            against: tuple[np.ndarray, Mapping[str, float] | None]) -> dict[str, float]:
+    """What a search reads of a model's logits, `against` a reference mean and the target."""
+    mean, target = against
+    scores = score(logits, labels, workspace.split(case.rows, labels), mean, settings=workspace.sweep.rmia)
+    kept = {term: scores[term] for term in GAP_TERMS}
+    return kept if target is None else kept | {"average_gap": average_gap(scores, target)}
 
 
 def recipe(workspace: SharedWorkspace, settings: Hyperparameters) -> Recipe:

@@ -150,7 +150,7 @@ class Experiment:
     def search(self, models: Models, sets: Mapping[Key, AdversarialSet]) -> dict[Contender, Trial]:
         """Stage 3: the best settings of every method, on the held-out forget sets alone."""
         with self._stage("3/5 search"):
-            cases = open_cases(models, sets, self.plan.held_out)
+            cases = open_cases(models, sets, self.plan.held_out, with_banks=True)
             options = packed(self.workspace, cases, self.options)
 
             def finished(trial: Trial, stored: bool) -> None:
@@ -165,7 +165,7 @@ class Experiment:
             for contender, trial in found.best.items():
                 scores = ", ".join(f"{SCORES[term]} {value:.2f}" for term, value in trial.scores.items())
                 say(f"  {contender}: lr {trial.best.lr:.2e}, {trial.best.schedule}, {trial.best.epochs} epochs, "
-                    f"{scores}")
+                    f"{scores} {trial.errors}")
             for contender, reason in found.lost.items():
                 say(f"  {contender}: no setting worked: {reason}")
             self.lost |= found.lost

@@ -9,7 +9,7 @@ Cost: (methods and accesses) x trials x cases x epochs passes over the data.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +22,10 @@ from ray.exceptions import RayError
 
 from amun_ray.base.errors import Diverged, UserError, in_words
 from amun_ray.base.progress import bar
-from amun_ray.metrics import proxy
+from amun_ray.metrics import jackknife_error, proxy
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import gpu_share
-from amun_ray.stages.cases import Epoch, OpenCase, run_case
+from amun_ray.stages.cases import OpenCase, bank_scores, run_case
 from amun_ray.stages.studies import BROKEN, FAILED, Studies
 from amun_ray.storage.sharing import overtaken
 from amun_ray.unlearn import Contender
@@ -154,12 +154,12 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
     try:
         for number, epochs in enumerate(zip(*runs, strict=True), 1):
             for scores, case, epoch in zip(result["curves"], cases, epochs, strict=True):
-                scores.append(_scores(case, epoch, terms))
+                scores.append(_scores(case, epoch.scores, terms))
             for term in terms:
                 result[term].append(float(np.mean([scores[-1][term] for scores in result["curves"]])))
             values = curve(result)
             if values.index(min(values)) == number - 1:  # of equal epochs the first, which is the one that is named
-                best = [cpu_state(epoch.model) for epoch in epochs]
+                best = [(cpu_state(epoch.model), epoch.logits) for epoch in epochs]
             report({"value": values[-1], "best_value": min(values)})
             if stopped_after(values, limits) == number:
                 store.finish(job.stopped, cut(result, number, limits) | spent(started))
@@ -173,10 +173,22 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
     if overtaken(store, job.whole):
         return
     kept = best if workspace.sweep.tracking.models == "all" else []
-    weights = [store_weights(store, job.whole, state, case_weights(place)) for place, state in enumerate(kept)]
+    weights = [store_weights(store, job.whole, state, case_weights(place)) for place, (state, _) in enumerate(kept)]
     at = int(np.argmin(values))
+    result |= _bank_error(workspace, cases, [logits for _, logits in best])
     store.finish(job.whole, {f"best_{term}": result[term][at] for term in terms} | result | {
         "best_epoch": at + 1, "weights": weights} | spent(started), [case_weights(place) for place in range(len(kept))])
+
+
+def _bank_error(workspace: SharedWorkspace, cases: Sequence[OpenCase],
+                logits: Sequence[np.ndarray]) -> dict[str, float]:
+    """The standard error that the finite reference bank makes in the objective of models with these `logits`, one a
+    case: by the jackknife over pairs of references. Cost: as many scores as there are pairs, for each case."""
+    terms = workspace.sweep.search.terms
+    scored = [[_scores(case, scores, terms) for scores in bank_scores(workspace, case, one)]
+              for case, one in zip(cases, logits, strict=True)]
+    values = [float(np.mean([scores[term] for scores in bank for term in terms])) for bank in zip(*scored, strict=True)]
+    return {"bank_error": jackknife_error(values)} if len(values) > 1 else {}
 
 
 def spent(started: float) -> dict[str, float]:
@@ -184,6 +196,6 @@ def spent(started: float) -> dict[str, float]:
     return {"seconds": time.monotonic() - started}
 
 
-def _scores(case: Case, epoch: Epoch, terms: Sequence[str]) -> dict[str, float]:
-    """The epoch's scores, with the proxy among them where it is asked for."""
-    return epoch.scores | ({"proxy": proxy(epoch.scores, case.original_test_accuracy)} if "proxy" in terms else {})
+def _scores(case: Case, scores: Mapping[str, float], terms: Sequence[str]) -> dict[str, float]:
+    """The scores of an epoch, with the proxy among them where it is asked for."""
+    return dict(scores) | ({"proxy": proxy(scores, case.original_test_accuracy)} if "proxy" in terms else {})

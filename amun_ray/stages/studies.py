@@ -21,7 +21,7 @@ from amun_ray.stages.study import Study
 from amun_ray.storage.leases import claim, release
 from amun_ray.storage.sharing import LOOK_SECONDS
 from amun_ray.unlearn import Contender
-from amun_ray.work.trials import Job, Trial
+from amun_ray.work.trials import Job, Trial, chosen
 
 LOST = "its worker was lost, and again each time it was tried"
 FAILED, BROKEN = "failed", "broken"  # what a worker tells of a trial without a result; `broken` is not its own fault
@@ -81,7 +81,7 @@ class Studies(Searcher):
         """Nothing to save: the store holds every finished trial, and the suggestions follow from those."""
 
     def winners(self) -> dict[Contender, Trial]:
-        """The trial with the lowest value of every study that has a successful one; the earliest of equals.
+        """The trial that `search.select` chooses of every study that has a successful one.
 
         Raises:
             UserError: no study has a successful trial; the reason of each first one is in the message.
@@ -98,8 +98,8 @@ class Studies(Searcher):
         return {contender: trial.result["failed"] for contender, trial in self._best().items() if not trial.finished}
 
     def _best(self) -> dict[Contender, Trial]:
-        return {contender: min(study.finished, key=lambda trial: (trial.value, trial.number))
-                for contender, study in self._studies.items()}
+        select = self._workspace.sweep.search.select
+        return {contender: chosen(study.finished, select) for contender, study in self._studies.items()}
 
     def fronts(self) -> dict[Contender, list[Trial]]:
         """The Pareto front of every study."""

@@ -1,7 +1,8 @@
 """What models are judged by: everything that was trained from scratch, and the reference bank's mean confidence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -43,3 +44,13 @@ class Models:
     references: list[Trained]
     halves: np.ndarray  # (references, N) bool: on which samples each was trained
     evidence: Evidence
+
+    @cached_property
+    def banks(self) -> list[Evidence]:
+        """The evidence without each pair of references that complement each other: from these the error follows that
+        the finite bank makes. Memory: half as many arrays (N,) as there are references."""
+        evidence, settings = self.evidence, self.evidence.workspace.sweep.rmia
+        single = [settings.confidence(logits, evidence.labels)
+                  for logits in stream_logits(evidence.workspace, self.references)]
+        pairs = [(first + second) / 2 for first, second in zip(single[::2], single[1::2], strict=True)]
+        return [replace(evidence, mean=(sum(pairs) - left_out) / (len(pairs) - 1)) for left_out in pairs]

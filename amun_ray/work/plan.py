@@ -41,6 +41,8 @@ OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
 
 
+SELECTED = {"least": "", "within_one_error": " Of the settings within one standard error of the best, those with the "
+                                             "better test accuracy were taken."}
 BEGUN = ("every training begins at these weights, the retrained and the reference models' too: retraining means from "
          "there on, and what the weights know of D_F, all models keep")
 
@@ -126,6 +128,7 @@ class Plan:
         names = ", ".join(dict.fromkeys(case.name for case in self.held_out))
         return (f"Settings were searched by {OBJECTIVES[self.sweep.search.objective]}, mean over the forget set(s) "
                 f"{names} of {self.sweep.held_out.originals} original(s); these share no sample with the final ones."
+                f"{SELECTED[self.sweep.search.select]}"
                 + (f" Weights: {self.start.source}; {BEGUN}." if self.start else ""))
 
     @property

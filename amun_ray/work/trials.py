@@ -1,11 +1,13 @@
 """What a trial is: its address, what becomes of it, and when it is hopeless."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from amun_ray.metrics import crossed_mean
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
 from amun_ray.work.units import Case, Hyperparameters, Workspace, case_inputs
@@ -83,6 +85,53 @@ class Trial:
     @property
     def best(self) -> Hyperparameters:
         return self.settings._replace(epochs=self.result["best_epoch"])
+
+    @property
+    def at_best(self) -> list[dict[str, float]]:
+        """The scores of each case at the best epoch."""
+        return [scores[self.result["best_epoch"] - 1] for scores in self.result["curves"]]
+
+    @property
+    def test_accuracy(self) -> float:
+        """Percent, at the best epoch, mean over the cases."""
+        return float(np.mean([scores["test_accuracy"] for scores in self.at_best]))
+
+    @property
+    def errors(self) -> "Errors":
+        """How sure `value` is. The cases are crossed, originals with forget sets: see `crossed_mean`."""
+        originals = len({case["original"] for case in self.unit.inputs["cases"]})
+        values = np.array([np.mean([scores[term] for term in self.scores]) for scores in self.at_best])
+        cases = crossed_mean(values.reshape(originals, -1)).standard_error if len(values) > 1 else None
+        return Errors(cases, self.result.get("bank_error"))
+
+
+class Errors(NamedTuple):
+    """Standard errors of a trial's value, in points; None where nothing is known of one."""
+
+    cases: float | None  # other originals and forget sets would have given another value
+    bank: float | None  # and so would other reference models
+
+    @property
+    def total(self) -> float:
+        """Both together, as if they were independent; what is not known counts as none."""
+        return math.hypot(self.cases or 0.0, self.bank or 0.0)
+
+    def __str__(self) -> str:
+        parts = [f"{name} {value:.2f}" for name, value in self._asdict().items() if value is not None]
+        return f"+- {self.total:.2f} ({', '.join(parts)})" if parts else "(error unknown)"
+
+
+def chosen(trials: Sequence[Trial], select: str) -> Trial:
+    """The trial whose settings go to the finals; without a finished one, the first that is not.
+
+    `least`: that of the least value, the earliest of equals. `within_one_error`: of all whose value is at most one
+    standard error of that one greater, that of the best test accuracy; of equals that of the least value.
+    """
+    least = min(trials, key=lambda trial: (trial.value, trial.number))
+    if select == "least" or not least.finished:
+        return least
+    near = [trial for trial in trials if trial.value <= least.value + least.errors.total]
+    return min(near, key=lambda trial: (-trial.test_accuracy, trial.value, trial.number))
 
 
 def curve(result: dict[str, Any]) -> list[float]:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t, ttest_1samp, wilcoxon
 
 from amun_ray.base.errors import UserError
-from amun_ray.metrics import cases_needed, compare, crossed_mean, summarize
+from amun_ray.metrics import cases_needed, compare, crossed_mean, jackknife_error, summarize
 from amun_ray.metrics.statistics import holm
 
 
@@ -17,6 +17,13 @@ def test_summary_by_hand():
         summarize([1.0, float("nan")])
     with pytest.raises(UserError, match="at least one number"):
         summarize([])
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    """In closed form: s / sqrt(n)."""
+    values = np.array([1.0, 4.0, 4.0, 7.0, 9.0])
+    left_out = [np.delete(values, place).mean() for place in range(5)]
+    assert jackknife_error(left_out) == pytest.approx(values.std(ddof=1) / 5**0.5)
 
 
 def test_the_mean_of_a_crossed_design_by_hand():

@@ -6,10 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from amun_ray.base.space import Choice, Range
 from amun_ray.metrics import crossed_mean
 from amun_ray.reporting.columns import COLUMNS
-from amun_ray.reporting.rows import Row, compared, data_frame, marks, notes, results_json
+from amun_ray.reporting.rows import Row, Searched, compared, data_frame, marks, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
+from amun_ray.storage.store import Unit
+from amun_ray.unlearn import Contender
+from amun_ray.work.trials import Trial
 from amun_ray.work.units import Hyperparameters
 
 CASES = [(0, "final 0"), (0, "final 0"), (1, "final 0"), (1, "final 0")]
@@ -142,3 +146,22 @@ def test_the_column_of_a_forgotten_class_is_there_where_one_is_forgotten():
         assert "  ".join(columns).split() == text_table(made).splitlines()[0].split()[2:-3]
         assert ("Class Test" in data_frame(made)["columns"]) is there
         assert any(note.startswith("whole classes are forgotten: Test is") for note in notes(made)) is there
+
+
+@pytest.mark.parametrize(("lr", "epochs", "ratio", "ends"), [
+    (1e-3, 3, 0.5, []), (0.9e-1, 5, 0.5, ["lr 0.09 (0.0001 to 0.1)", "epochs 5 (1 to 5)"]),
+    (1.3e-4, 1, 0.11, ["lr 0.00013 (0.0001 to 0.1)", "mask_ratio 0.11 (0.1 to 0.9)"])])
+def test_a_setting_at_an_end_of_its_range_is_marked(lr, epochs, ratio, ends):
+    """Three decades of learning rates: 5 % of them is a factor of 1.41. One epoch is the fewest that there can be."""
+    space = {"lr": Range(1e-4, 1e-1, log=True), "schedule": Choice(("never",)), "mask_ratio": Range(0.1, 0.9)}
+    made = Trial(Contender("salun", "retain"), 0, Hyperparameters(lr, "never", 5, {"mask_ratio": ratio}),
+                 Unit("trials", {"cases": [{"original": "a"}]}),
+                 {"best_average_gap": 2.0, "best_epoch": epochs, "curves": [[{"average_gap": 2.0}] * 5]})
+    found = Searched.of(made, space, 5)
+    assert found == (2.0, (None, None), ends)
+    rows = [row("retrain", [0.0], access=None), replace(row("salun", [1.0]), searched=found)]
+    assert [line for line in notes(rows) if line.startswith("widen")] == [
+        "widen: the best setting lies at an end of its range, and a better one may lie beyond: salun with D_R: "
+        f"{', '.join(ends)}"] * bool(ends)
+    assert json.loads(results_json(rows))[1]["search"] == {
+        "value": 2.0, "standard_error": {"cases": None, "bank": None}, "at_an_end": ends}

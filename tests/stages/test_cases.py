@@ -11,10 +11,10 @@ from torch import nn
 
 from amun_ray.base.status import Status
 from amun_ray.data import shards
-from amun_ray.metrics import GAP_TERMS, RmiaSettings, accuracy, score
+from amun_ray.metrics import GAP_TERMS, RmiaSettings, accuracy, reference_mean, score
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.stages import cases, search
-from amun_ray.stages.cases import Epoch, open_cases, recipe, run_case
+from amun_ray.stages.cases import Epoch, bank_scores, open_cases, recipe, run_case
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender, RunReport
 from amun_ray.work.artifacts import numpy_state, store_logits, store_weights
@@ -187,6 +187,37 @@ def test_a_trial_keeps_the_weights_of_the_epoch_that_it_names(workspace, monkeyp
     assert [one["weight"].item() for one in (numpy_state(workspace.store, job.whole, f"weights-{place}.safetensors")
                                              for place in range(2))] == [2, 2]
     assert said == [{"value": value, "best_value": best} for value, best in ((3, 3), (1, 1), (2, 1), (1, 1))]
+
+
+def test_the_error_of_the_bank_is_that_of_leaving_out_a_pair_of_references(workspace, opened):
+    """Three pairs: each time the other two judge the model, and give the target that it is held against."""
+    (final, held_out), logits, _, trained = opened
+    rng, references, labels = np.random.default_rng(1), [], ranked().labels
+    every = rng.normal(size=(6, len(labels), 2)).astype(np.float32)
+    for number, values in enumerate(every):
+        unit = Unit("models", {"reference": number})
+        store_logits(workspace.store, unit, values)
+        workspace.store.finish(unit, {}, [LOGITS])
+        references.append(Trained(f"reference {number}", unit, None, 1))
+    evidence = Evidence(workspace, labels, np.full(len(labels), 0.5), "digest of the mean")
+    models = Models([trained["original 0"], trained["original 1"]],
+                    {"final 0": [trained["retrained 0"], trained["retrained 1"]]}, references, np.empty(0), evidence)
+    made = AdversarialSet(Unit("adversarial_sets", {}), 3, {})
+    one, blind = open_cases(models, {final.key: made, held_out.key: made}, [final, held_out], with_banks=True)
+    values = []
+    for pair, scores in enumerate(bank_scores(workspace, one, logits["original 0"])):
+        others = [values for number, values in enumerate(every) if number // 2 != pair]
+        mean, split = reference_mean(others, labels), workspace.split(ROWS, labels)
+        target = [score(logits[f"retrained {k}"], labels, split, mean) for k in range(2)]
+        scored = score(logits["original 0"], labels, split, mean)
+        gaps = [abs(scored[term] - (target[0][term] + target[1][term]) / 2) for term in GAP_TERMS]
+        assert scores == pytest.approx({term: scored[term] for term in GAP_TERMS} | {"average_gap": sum(gaps) / 4})
+        values.append(sum(gaps) / 4)
+    assert pair == 2
+    assert search._bank_error(workspace, [one], [logits["original 0"]]) == {
+        "bank_error": pytest.approx((2 / 3 * sum((value - sum(values) / 3) ** 2 for value in values)) ** 0.5)}
+    assert search._bank_error(workspace, [final], [logits["original 0"]]) == {}
+    assert all(set(scores) == set(GAP_TERMS) for scores in bank_scores(workspace, blind, logits["original 0"]))
 
 
 def test_without_retrained_models_there_is_no_gap(workspace):

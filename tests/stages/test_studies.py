@@ -23,9 +23,10 @@ def result(lr, epochs, shift=0.0):
 class Played:
     """A search with `workers` at once, whose trials end in random order; `left` trials are answered at most."""
 
-    def __init__(self, settings, folder, *, workers=1, left=10_000, answer=result, luck=0):
+    def __init__(self, settings, folder, *, workers=1, left=10_000, answer=result, luck=0, held_out=None):
         self.workspace, self.over, self.ran = without_ray(settings, folder), [], []
-        self.studies = Studies(self.workspace, [case()], lambda trial, stored: self.over.append((trial, stored)))
+        self.studies = Studies(self.workspace, held_out or [case()],
+                               lambda trial, stored: self.over.append((trial, stored)))
         running, draw, started = [], random.Random(luck), 0
         while len(self.ran) < left:
             while len(running) < workers:
@@ -97,6 +98,22 @@ def test_a_study_finds_what_is_best_and_takes_the_earliest_of_equals(tmp_path):
     late = [trial for trial, _ in played.over if trial.number >= 16]
     early = [trial for trial, _ in played.over if trial.number < 8]
     assert np.mean([one.value for one in late]) < np.mean([one.value for one in early])  # it learns
+
+
+def test_within_one_error_a_better_test_accuracy_wins(tmp_path):
+    """Two cases are 4 points apart, a standard error of 2, and the test accuracy rises with the gap by steps of 1.5."""
+    def answer(lr, epochs, shift):
+        made = result(lr, epochs, shift)
+        made["curves"] = [[{"average_gap": value + side, "test_accuracy": value} for value in made["average_gap"]]
+                          for side in (-2, 2)]
+        return made
+
+    two = [case("held_out 0"), case("held_out 1")]
+    least, near = (Played(sweep({"select": select}), tmp_path / select, answer=answer, held_out=two).studies.winners()
+                   for select in ("least", "within_one_error"))
+    (first,), (second,) = least.values(), near.values()
+    assert first.errors.total == 2.0
+    assert (first.value, second.value) == (0, 1.5)
 
 
 def test_a_space_has_only_what_the_method_has_and_the_config_names(tmp_path):
