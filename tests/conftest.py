@@ -39,8 +39,8 @@ def capsys(capsys):
 def undisturbed(tmp_path_factory) -> "tuple[Sweep, Path]":
     """tests/small_sweep.yaml, run from beginning to end as a user runs it; and its output folder, whose name has all
     that means something else in a URI."""
-    from sweeping import CONFIG, Sweep
-    output = tmp_path_factory.mktemp("undisturbed") / "a b%20c?d#e~"
+    from sweeping import CONFIG, ODD, Sweep
+    output = tmp_path_factory.mktemp("undisturbed") / ODD
     return Sweep("--config", CONFIG, "--output", output).finish(), output
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 
+from sqlalchemy.engine import make_url
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = REPOSITORY / "tests" / "small_sweep.yaml"
 MINE = """
@@ -25,6 +27,8 @@ training: {epochs: 2, lr: 0.1}
 forget: {fraction: 0.1}
 methods: {finetune: , amun: }
 """  # a config of a user's own
+NAMES_QUOTED = make_url("sqlite:///%3F").database == "?"  # from SQLAlchemy 2.1 on
+ODD = "a b%20c?d#e~" if NAMES_QUOTED else "a b%20c#d~"  # a folder with all that means something else in a URI
 PATIENCE = 600  # seconds after which a run that does not end is a failure
 STAGE = re.compile(r"\[(\d)/5 ")
 

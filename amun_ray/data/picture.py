@@ -8,6 +8,7 @@ and CenterCrop, so that a model sees what it was trained on. Grey stays grey, as
 
 import io
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -17,7 +18,7 @@ from amun_ray.base.errors import UserError, first_line
 EIGHT_BIT_GREY = ("L", "LA", "1")
 WIDE = "I"  # PIL's 32-bit integers, and with ";16" its 16-bit ones
 SIXTEEN_BIT = ("PNG", "PPM")  # formats whose 32-bit integers, as PIL has them, are 16-bit ones
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # PIL knows more; EPS runs a program
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # PIL has more; EPS runs a program
 PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # what may turn a PNG, also behind its pixels
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -88,7 +89,7 @@ def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
     if encoded is None:
         raise Undecodable("the image has no bytes; store the whole image file, not its path")
     try:
-        image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(encoded), formats=known_formats())
         turn = _orientation(image, encoded)
         image = _eight_bit(image)
         if turn != 1:
@@ -97,10 +98,17 @@ def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
     except Undecodable:
         raise
     except Exception as error:  # of damaged bytes PIL's readers raise nearly anything
-        known = f"not an image of a format that is read ({', '.join(FORMATS)})"
+        known = f"not an image of a format that is read ({', '.join(known_formats())})"
         why = known if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise Undecodable(f"the image cannot be decoded: {why}") from error
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+@cache
+def known_formats() -> tuple[str, ...]:
+    """FORMATS without those that this Pillow lacks, as one before 11.3 lacks AVIF."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def size_text(pixels: np.ndarray) -> str:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from fuzzing import FUZZ
 from hypothesis import given
 from hypothesis import strategies as st
+from views import BINARY_VIEWS, TEXT_VIEWS
 
 from amun_ray.base.errors import UserError
 from amun_ray.data import load
@@ -32,10 +33,10 @@ COLUMN = st.one_of(
     st.tuples(integers, st.sampled_from([pa.int64(), pa.int8(), pa.float32(), pa.string(), pa.decimal128(9, 2)])),
     st.tuples(st.just([0, 1, 2]), st.sampled_from([pa.timestamp("ns"), pa.duration("s"), pa.uint64(), pa.date32()])),
     st.tuples(st.lists(st.integers(2**63 - 2, 2**64 - 1), min_size=3, max_size=3), st.just(pa.uint64())),
-    st.tuples(st.lists(st.text(max_size=4), min_size=3, max_size=3), st.sampled_from([pa.string(), pa.string_view()])),
+    st.tuples(st.lists(st.text(max_size=4), min_size=3, max_size=3), st.sampled_from([pa.string(), *TEXT_VIEWS])),
     st.tuples(st.lists(st.booleans(), min_size=3, max_size=3), st.just(pa.bool_())),
     st.tuples(st.lists(st.one_of(st.none(), st.just(PNG), st.binary(max_size=80)), min_size=3, max_size=3),
-              st.sampled_from([pa.binary(), pa.binary_view(), pa.large_binary()])),
+              st.sampled_from([pa.binary(), *BINARY_VIEWS, pa.large_binary()])),
     st.tuples(st.lists(st.sampled_from([None, {"bytes": PNG}, {"path": "a.png"}]), min_size=3, max_size=3),
               st.just(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
 )

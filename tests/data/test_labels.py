@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from views import TEXT_VIEWS
 
 from amun_ray.base.errors import UserError
 from amun_ray.data.labels import Column, number_labels
@@ -26,14 +27,14 @@ def test_integers_stay_what_they_are():
 
 @pytest.mark.parametrize("written", [
     [0.0, 1.0], ["0", "1"], [False, True], pa.array([0, 1], pa.uint64()), pa.array([0, 1]).dictionary_encode(),
-    pa.array(["0", "1"], pa.string_view()), pa.array([0, 1], pa.decimal128(3, 0)),
+    *[pa.array(["0", "1"], kind) for kind in TEXT_VIEWS], pa.array([0, 1], pa.decimal128(3, 0)),
 ])
 def test_other_columns_of_integers(written):
     assert numbered([written], [1]).train[0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("kind", [
-    pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+    pa.string(), pa.large_string(), *TEXT_VIEWS, pa.dictionary(pa.int8(), pa.string())])
 def test_names_are_numbered_in_sorted_order_over_all_files(kind):
     written = [pa.array(one).cast(kind) for one in (["dog", "cat", "ant"], ["Zebra", "cat"])]
     found = numbered(written, pa.array(["cat", "dog"]).cast(kind))

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from views import BINARY_VIEWS, TEXT_VIEWS
 
 from amun_ray.base.errors import UserError
 from amun_ray.data import assemble, load
@@ -203,8 +204,8 @@ def test_real_cifar10_is_read():
 
 
 @pytest.mark.parametrize("kind", [
-    pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int32(), pa.binary()),
-    pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())]),
+    pa.binary(), pa.large_binary(), *BINARY_VIEWS, pa.dictionary(pa.int32(), pa.binary()),
+    *[pa.struct([("bytes", kind), ("path", text)]) for kind, text in zip(BINARY_VIEWS, TEXT_VIEWS, strict=True)],
     pa.struct([("path", pa.string()), ("bytes", pa.large_binary())]),
 ], ids=str)
 def test_every_kind_of_bytes_is_read(tmp_path, png, colours, kind, monkeypatch):

@@ -8,11 +8,11 @@ import mlflow
 import pytest
 import sqlalchemy
 from mlflow import MlflowClient
+from sweeping import NAMES_QUOTED, ODD
 
 from amun_ray.base.errors import UserError
 from amun_ray.tracking import ARTIFACTS, Event, Tracker, contact, database_uri, downloaded, places, settle
 
-ODD = "a b%20c?d#e~ü"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -40,7 +40,7 @@ def made(empty_database, tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture
 def copy(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made[0], tmp_path / "copy?%41"))
+    return Path(shutil.copytree(made[0], tmp_path / ("copy?%41" if NAMES_QUOTED else "copy")))
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -88,7 +88,7 @@ def test_a_state_dict_of_mlflow_loads_and_the_environment_may_name_the_server(se
     ("runs:/{ours}/nothing", "not found at tracking.uri"),
     ("runs:/0123456789abcdef/model", "not found at tracking.uri .*0123456789abcdef"),
     ("models:/theirs/7", "not found at tracking.uri .*theirs"),
-    ("models:/nobody@champion", "not found at tracking.uri .*nobody"),
+    ("models:/nobody@champion", "models:/nobody@champion: not found at tracking.uri "),
     ("models:/theirs@nobody", "not found at tracking.uri .*nobody"),
     ("mlflow-artifacts:/0/model", "not found at tracking.uri .*must be a valid http or https URI"),
 ])
