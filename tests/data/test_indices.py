@@ -78,6 +78,28 @@ def test_array_requests(tmp_path, kind):
     assert found.column is None
 
 
+def test_every_training_row_may_be_listed_and_no_line_beyond_is_left_unread(tmp_path, request_file):
+    np.save(tmp_path / "rows.npy", np.arange(4))
+    pq.write_table(pa.table({"row": np.arange(4)}), tmp_path / "rows.parquet")
+    for path in (tmp_path / "rows.npy", tmp_path / "rows.parquet", request_file("row\n0\n1\n2\n3\n")):
+        assert read_indices(path, 4).rows.tolist() == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="line 6: row number 3 is named twice, first in line 5"):
+        read_indices(request_file("row\n0\n1\n2\n3\n3\n"), 4)
+
+
+def test_bytes_behind_an_array_are_none_of_its_rows(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.array([3, 1]))
+    path.write_bytes(path.read_bytes() + np.array([2]).tobytes())
+    assert read_indices(path, 4).rows.tolist() == [1, 3]
+
+
+def test_an_index_that_pandas_kept_by_name_stands_beside_the_rows(tmp_path):
+    frame = pd.DataFrame({"row": [3, 1, 2]}, index=pd.Index(["a", "b", "c"], name="case"))
+    frame.to_parquet(tmp_path / "request.parquet")
+    assert read_indices(tmp_path / "request.parquet", 4).rows.tolist() == [1, 2, 3]
+
+
 def test_what_pandas_writes_is_read_where_it_can_mean_one_thing(tmp_path):
     frame = pd.DataFrame({"label": range(200)})
     chosen = frame[frame.label.isin([12, 15, 20])]
