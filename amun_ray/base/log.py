@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 LONGEST = 2000  # characters; longer lines are cut
@@ -30,16 +30,20 @@ def complain(text: str) -> None:
 
 
 class Printing(logging.Handler):
-    """Prints each line to the current standard output.
+    """Prints each line to the current standard output, or to the one that `hushed` has replaced.
 
     The first line that nobody reads raises Unread; later ones are dropped silently.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.stream: TextIO | None = None
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(self.format(record), flush=True)
+            print(self.format(record), file=self.stream or sys.stdout, flush=True)
         except BrokenPipeError:
-            _silence(sys.stdout)
+            _silence(self.stream or sys.stdout)
             raise Unread from None
 
 
@@ -70,6 +74,20 @@ def speaking() -> Iterator[None]:
         logger.removeHandler(handler)
         logger.propagate = True
         logger.setLevel(level)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Discard what libraries print to standard output; the logger's lines are printed all the same."""
+    printing = [handler for handler in logger.handlers if isinstance(handler, Printing)]
+    for handler in printing:
+        handler.stream = sys.stdout
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
+    finally:
+        for handler in printing:
+            handler.stream = None
 
 
 class Notes(logging.Handler):

@@ -10,7 +10,6 @@ Cost: (methods and accesses) x trials x cases x epochs passes over the data.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from amun_ray.base.errors import Diverged, UserError, in_words
+from amun_ray.base.log import hushed
 from amun_ray.base.progress import bar
 from amun_ray.metrics import jackknife_error, proxy
 from amun_ray.runtime.bench import SharedWorkspace
@@ -106,7 +106,7 @@ def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: St
     shared = ray.put((workspace, tuple(cases)))
     trainable = tune.with_resources(tune.with_parameters(run_trial, shared=[shared]),
                                     {"cpu": options["num_cpus"], "gpu": options["num_gpus"]})
-    with workspace.store.scratch() as folder, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with workspace.store.scratch() as folder, hushed():
         tune.Tuner(trainable,
                    tune_config=tune.TuneConfig(search_alg=studies, num_samples=studies.total, reuse_actors=True,
                                                max_concurrent_trials=at_once),

@@ -2,7 +2,7 @@
 
 import logging
 
-from amun_ray.base.log import LONGEST, complain, logger, say, speaking
+from amun_ray.base.log import LONGEST, complain, hushed, logger, say, speaking
 
 
 def test_a_command_prints_what_is_said_and_leaves_nothing_behind(capfd):
@@ -13,6 +13,15 @@ def test_a_command_prints_what_is_said_and_leaves_nothing_behind(capfd):
     say("nobody listens again")
     assert capfd.readouterr() == ("[1/5 models]\na warning\n", "")
     assert (logger.handlers, logger.level) == ([], logging.NOTSET)
+
+
+def test_lines_are_printed_while_a_library_is_hushed(capfd):
+    with speaking(), hushed():
+        print("the library's")
+        say("damaged; it is made again")
+    with speaking():
+        say("and after it")
+    assert capfd.readouterr().out == "damaged; it is made again\nand after it\n"
 
 
 def test_a_notebook_can_silence_it(capfd):
