@@ -159,7 +159,7 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
 
         sets = final
 
-    def open_case(case, models, made, reference):
+    def open_case(case, models, made, reference, banks):
         opened.append((case.original, case.name, made, models.retrained[case.name]))
         return cases()[0]
     monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
@@ -167,7 +167,7 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
                              progress=lambda stage, trials=(): None)
     experiment = Experiment(Plan(), tmp_path, with_ray(settings, tmp_path / "store"), record, OPTIONS, 1,
                             Cluster(((2.0, 0.0),), "test"), SweepCosts())
-    models = SimpleNamespace(originals=["original"], evidence=SimpleNamespace(mean=0),
+    models = SimpleNamespace(originals=["original"], evidence=SimpleNamespace(mean=0), banks=[],
                              retrained=Untouchable({"held_out 0": ["r0"], "final 0": ["r1"]}))
     sets = Untouchable({(0, "held_out 0"): "adversaries", (0, "final 0"): "never"})
     assert experiment.search(models, sets)
