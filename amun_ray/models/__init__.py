@@ -16,6 +16,7 @@ from amun_ray.base.errors import UserError, in_words
 from amun_ray.base.names import check_arguments, lookup
 from amun_ray.base.seeds import derive
 from amun_ray.models import library
+from amun_ray.models.airbench import Airbench
 from amun_ray.models.normalize import Normalize
 from amun_ray.models.resnet import resnet18, resnet20
 from amun_ray.models.small_cnn import SmallCNN
@@ -24,6 +25,7 @@ from amun_ray.models.vit import ViT
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
+    "airbench": Airbench,
     "resnet20": resnet20,
     "resnet18": resnet18,
     "vgg19": VGG,

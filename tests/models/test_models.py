@@ -15,7 +15,7 @@ from amun_ray.models.normalize import Normalize
 
 allow(__name__)
 TINY = {name: {"width": 4} for name in MODELS} | {"vit": {"width": 6, "depth": 1}}
-SMALLEST = dict.fromkeys(MODELS, 8) | {"vgg19": 32}
+SMALLEST = dict.fromkeys(MODELS, 8) | {"vgg19": 32, "airbench": 9}
 GREY = {"mean": (0.3,), "std": (0.4,)}
 
 
@@ -85,7 +85,7 @@ def test_a_row_does_not_depend_on_its_batch_in_eval_mode(name):
 
 
 @pytest.mark.parametrize(("name", "channels", "count"), [
-    ("small_cnn", 1, 94_186), ("resnet20", 3, 272_474), ("resnet18", 3, 11_173_962),
+    ("small_cnn", 1, 94_186), ("airbench", 3, 498_104), ("resnet20", 3, 272_474), ("resnet18", 3, 11_173_962),
     ("vgg19", 3, 20_035_018), ("vit", 3, 1_806_538),
 ])
 def test_the_networks_have_the_size_that_is_documented(name, channels, count):
@@ -164,7 +164,8 @@ def test_mistakes_are_named(name, options, message):
         build(name, channels=1, classes=10, size=8, **GREY, seed=0, options=options)
 
 
-@pytest.mark.parametrize(("name", "size"), [("small_cnn", 3), ("resnet20", 3), ("resnet18", 7), ("vgg19", 31)])
+@pytest.mark.parametrize(("name", "size"), [("small_cnn", 3), ("resnet20", 3), ("resnet18", 7), ("vgg19", 31),
+                                               ("airbench", 8)])
 def test_images_that_are_too_small_are_refused(name, size):
     with pytest.raises(UserError, match=f"at least {size + 1} pixels a side, found {size}"):
         build(name, channels=1, classes=10, size=size, **GREY, seed=0)
