@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +78,7 @@ def folder(tmp_path_factory):
     for name, rows in (("train", range(200)), ("test", range(200, 350))):
         pq.write_table(pa.table({
             "picture": [{"bytes": png(digits.pixels[row, 0]), "path": f"{row}.png"} for row in rows],
-            "digit": digits.labels[rows.start:rows.stop].astype(np.int32)}), folder / "own" / f"{name}.parquet")
+            "digit": 10 * digits.labels[rows.start:rows.stop].astype(np.int32)}), folder / "own" / f"{name}.parquet")
     (folder / "own" / "request.csv").write_text("customer,index\n" + "".join(f"c{row},{row}\n" for row in REQUEST))
     (folder / "ours.py").write_text(MODULE)
     (folder / "own.yaml").write_text(CONFIG)
@@ -144,8 +145,16 @@ def test_the_users_network_loads_back_from_mlflow(run, folder):
     uri, row = f"sqlite:///{folder / 'out' / 'mlflow.db'}", results(folder / "out")[2]
     pixels = torch.from_numpy(data.load("digits", train_size=200).pixels[:350])
     made = [np.load(path) for path in (folder / "out" / "store" / "unlearned").glob("*/logits.npy")]
-    logits = predict(load_model(row["mlflow_run_ids"][0], uri=uri, own="ours:net"), pixels).numpy()
-    assert any(np.array_equal(logits, one) for one in made)
+    model = load_model(row["mlflow_run_ids"][0], uri=uri, own="ours:net")
+    assert any(np.array_equal(predict(model, pixels).numpy(), one) for one in made)
+
+
+def test_what_the_classes_are_called_comes_with_every_model_and_is_in_the_report(run, folder):
+    """Their labels have gaps: 0, 10, ... 90."""
+    called, uri = tuple(str(10 * digit) for digit in range(10)), f"sqlite:///{folder / 'out' / 'mlflow.db'}"
+    for row in results(folder / "out"):
+        assert load_model(row["mlflow_run_ids"][0], uri=uri, own="ours:net").class_names == called
+    assert re.findall("<li>([0-9]+)</li>", (folder / "out" / "report.html").read_text()) == list(called)
 
 
 def test_a_trial_that_diverges_is_kept_with_its_reason_and_the_sweep_goes_on(run, folder):

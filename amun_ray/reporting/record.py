@@ -213,7 +213,7 @@ class Record:
 
     @property
     def _description(self) -> dict[str, Any]:
-        return self.workspace.network.description
+        return self.workspace.network.saved
 
     def _datasets(self, name: str, forget: np.ndarray) -> list[tuple[str, str, int, str]]:
         """D_F, D_R and D_T of a forget set."""

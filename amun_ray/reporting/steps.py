@@ -22,7 +22,7 @@ def log_model(record: Record, *, key: str, name: str, unit: Unit, tags: Mapping[
     run = record.tracker.log(Event(
         key=key, parent=record.parent, name=name, tags=tags, params=params, status="FINISHED",
         metrics=[(term, value, 0) for term, value in metrics.items()],
-        model=saved_model(workspace.network.description, weights, workspace.shape)))
+        model=saved_model(workspace.network.saved, weights, workspace.shape)))
     if run is None:
         raise UserError("MLflow does not answer, and no model can be registered; once it does, the same command goes "
                         "on")

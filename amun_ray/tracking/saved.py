@@ -33,7 +33,7 @@ from amun_ray.models import checkpoint
 from amun_ray.tracking.contact import downloaded
 from amun_ray.tracking.event import read_files
 
-MODEL, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "sha256"
+MODEL, WEIGHTS, CHECKSUMS, CLASS_NAMES = "model.json", "weights.safetensors", "sha256", "class_names"
 NEEDED = ("torch", "numpy", "safetensors", "mlflow")
 NETWORKS = ("torchvision", "timm", "transformers")  # needed by the networks whose names begin so
 DESCRIPTION = {"name": str, "options": dict, "channels": int, "classes": int, "size": int, "mean": list, "std": list}
@@ -48,13 +48,14 @@ def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int
     """The folder of an MLflow model.
 
     Args:
-        description: the arguments of `models.build` but for the seed.
+        description: the arguments of `models.build` but for the seed, and `class_names`, where classes have any.
         weights: a safetensors file.
         shape: (C, H, W) of an image.
     """
     files = {WEIGHTS: weights}
     needed = (*NEEDED, *(library for library in NETWORKS if description["name"].startswith(f"{library}:")))
-    return _around(shape, description["classes"], needed) | {MODEL: _text(description, files)} | files
+    names = tuple(description.get(CLASS_NAMES, ()))
+    return _around(shape, description["classes"], names, needed) | {MODEL: _text(description, files)} | files
 
 
 def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes:
@@ -63,7 +64,8 @@ def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes
 
 
 @cache
-def _around(shape: tuple[int, int, int], classes: int, needed: tuple[str, ...]) -> dict[str, bytes]:
+def _around(shape: tuple[int, int, int], classes: int, names: tuple[str, ...],
+            needed: tuple[str, ...]) -> dict[str, bytes]:
     """What is the same for all models of a sweep. The example is one even grey: no sample of anybody leaves with it."""
     signature = ModelSignature(Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
                                Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]))
@@ -71,6 +73,7 @@ def _around(shape: tuple[int, int, int], classes: int, needed: tuple[str, ...]) 
         path = Path(folder, "model")
         mlflow.pyfunc.save_model(
             path, loader_module=__name__, signature=signature, input_example=np.full((1, *shape), 0.5, np.float32),
+            metadata={CLASS_NAMES: list(names)} if names else None,
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in needed])
         return read_files(path)
 
@@ -80,6 +83,10 @@ class Served:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+
+    def get_raw_model(self) -> nn.Module:
+        """What MLflow's `PyFuncModel.get_raw_model` returns: the module, with `class_names`, as `load_model` does."""
+        return self.model
 
     def predict(self, images: np.ndarray, params: object = None) -> np.ndarray:
         """`images` (N, C, H, W) float32 in [0, 1] -> logits (N, classes) float32; there are no `params`."""
@@ -94,6 +101,8 @@ def _load_pyfunc(path: str) -> Served:
 
 def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS, own: Iterable[str] = ()) -> nn.Module:
     """An unlearned model out of MLflow, in eval mode: (N, C, H, W) float32 in [0, 1] -> logits.
+
+    Its attribute `class_names` says what each logit stands for; it is empty where classes have numbers alone.
 
     Args:
         source: the id of a trial or final run of a sweep, or a registered model, `models:/NAME@best`.
@@ -125,13 +134,16 @@ def _read(folder: Path, weights: str, source: str) -> nn.Module:
     if (wanted := sums.get(weights, found)) != found:
         raise UserError(f"{name}: damaged, or of another model: its sha256 is {found[:12]}, and {MODEL} says "
                         f"{wanted[:12]}; delete the run, and the sweep's command logs it again from the store")
+    names = tuple(description.pop(CLASS_NAMES, ()))
     model = models.build(seed=0, **description)
     checkpoint.load_into(model, folder / weights, name)
+    vars(model)[CLASS_NAMES] = names
     return model.eval()
 
 
 def _description(path: Path, source: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arguments of `models.build`, of the types that it takes, and the sha256 of each weights file.
+    """The arguments of `models.build`, of the types that it takes, with `class_names` where there are any; and the
+    sha256 of each weights file.
 
     UserError for anything else, and for code.
     """
@@ -139,7 +151,10 @@ def _description(path: Path, source: str) -> tuple[dict[str, Any], dict[str, str
     try:
         found = json.loads(path.read_text())
         sums = found.pop(CHECKSUMS, {})
-        fits = all(isinstance(found[key], kind) for key, kind in DESCRIPTION.items()) and len(found) == len(DESCRIPTION)
+        names = found.get(CLASS_NAMES, [])
+        fits = found.keys() - {CLASS_NAMES} == DESCRIPTION.keys() and isinstance(names, list)
+        fits = fits and all(isinstance(found[key], kind) for key, kind in DESCRIPTION.items())
+        fits = fits and all(isinstance(text, str) for text in names) and len(names) in (0, found["classes"])
         fits = fits and all(isinstance(number, float | int) for number in (*found["mean"], *found["std"]))
         fits = fits and all(isinstance(text, str) for text in (*sums, *sums.values()))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -27,12 +27,14 @@ class Network(NamedTuple):
     std: tuple[float, ...]
     normalize: Any  # as digests know it; None: by the training images
     why: str
+    class_names: tuple[str, ...] = ()  # what the user calls the classes, in the order of their numbers
 
     @classmethod
     def of(cls, sweep: Sweep, dataset: Dataset) -> "Network":
         """UserError where the folders of weights name different pixel statistics, or such as do not fit the images."""
         name, options = library.portable(sweep.model.name, sweep.model.options)
-        return cls(name, options, dataset.channels, dataset.classes, dataset.size, *_normalization(sweep, dataset))
+        return cls(name, options, dataset.channels, dataset.classes, dataset.size, *_normalization(sweep, dataset),
+                   dataset.class_names)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -43,7 +45,13 @@ class Network(NamedTuple):
     @property
     def description(self) -> dict[str, Any]:
         """The arguments of `models.build` but for the seed."""
-        return {key: value for key, value in self._asdict().items() if key not in ("normalize", "why")}
+        return {key: value for key, value in self._asdict().items()
+                if key not in ("normalize", "why", "class_names")}
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What is written beside weights: the `description`, and what the classes are called."""
+        return self.description | {"class_names": list(self.class_names)}
 
     def build(self, seed: int) -> nn.Module:
         """The network on the CPU, initialised from `seed`, normalisation in front."""

@@ -233,6 +233,9 @@ def test_a_sweep_does_not_begin_without_mlflow(database, open_tracker, monkeypat
         open_tracker(database)
 
 
+NAMES = [str(3 * number) for number in range(10)]  # labels with gaps: the classes are called by them
+
+
 @pytest.fixture
 def network():
     return models.build("small_cnn", channels=1, classes=10, size=8, mean=[0.3], std=[0.3], seed=0)
@@ -241,7 +244,7 @@ def network():
 @pytest.fixture
 def folder(network):
     description = {"name": "small_cnn", "options": {}, "channels": 1, "classes": 10, "size": 8, "mean": [0.3],
-                   "std": [0.3]}
+                   "std": [0.3], "class_names": NAMES}
     return saved_model(description, checkpoint.save(network, {}), (1, 8, 8))
 
 
@@ -258,6 +261,8 @@ def test_a_registered_model_predicts_the_same_bit_for_bit(database, open_tracker
     np.testing.assert_array_equal(served.predict(images.numpy()), wanted.numpy())
     assert served.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 1, 8, 8)}
     assert served.input_example.shape == (1, 1, 8, 8)
+    assert served.metadata.metadata == {"class_names": NAMES}
+    assert served.get_raw_model().class_names == load_model(run, uri=database).class_names == tuple(NAMES)
     with pytest.raises(MlflowException, match="shape"):
         served.predict(images.numpy()[:, :, 1:])
     (logged,) = MlflowClient(tracking_uri=database).search_logged_models(
@@ -393,11 +398,12 @@ SOUND = {"name": "small_cnn", "options": {}, "channels": 1, "classes": 10, "size
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "[" * 10**5, *(json.dumps(SOUND | wrong) for wrong in (
-    {"name": 3}, {"mean": ["0"]}, {"mean": 0.3}, {"seed": 1}, {"size": None}, {"options": []}))])
+    {"name": 3}, {"mean": ["0"]}, {"mean": 0.3}, {"seed": 1}, {"size": None}, {"options": []}, {"class_names": "cat"},
+    {"class_names": ["cat"]}, {"class_names": [*range(10)]}))])
 def test_a_description_of_something_else_is_one_line(network, tmp_path, text):
     (tmp_path / "model.json").write_text(text)
     (tmp_path / "weights.safetensors").write_bytes(checkpoint.save(network, {}))
     with pytest.raises(UserError, match=f"^{tmp_path}: model.json does not describe a model as this package does"):
         saved._load_pyfunc(str(tmp_path))
     (tmp_path / "model.json").write_text(json.dumps(SOUND))
-    assert saved._load_pyfunc(str(tmp_path)).model is not None
+    assert saved._load_pyfunc(str(tmp_path)).model.class_names == ()  # logged before there were names
