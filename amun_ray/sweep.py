@@ -25,6 +25,7 @@ from amun_ray.base.log import say
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
+from amun_ray.work.forgotten import check_unasked, without_forgotten
 from amun_ray.work.plan import Plan, kept_pixels
 from amun_ray.work.preview import show
 
@@ -82,6 +83,7 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
     Returns the rows as in results.json.
     """
     plan = planned(sweep, data.load, output)
+    check_unasked(plan, output)
     if compare:
         from amun_ray.reporting import paper
 
@@ -104,7 +106,8 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
 
 def planned(sweep: Sweep, load: Callable[..., Dataset], output: Path) -> Plan:
     """The plan of a sweep, checked, with the dataset that `load` returns."""
-    plan = Plan(sweep, load(sweep.data.name, keep=kept_pixels(sweep, output), **sweep.data.settings))
+    dataset = load(sweep.data.name, keep=kept_pixels(sweep, output), **sweep.data.settings)
+    plan = Plan(sweep, without_forgotten(sweep, dataset, output))
     plan.check()
     return plan
 

@@ -27,7 +27,7 @@ from amun_ray.ledger import History
 from amun_ray.metrics import average_gap
 from amun_ray.plots import png
 from amun_ray.plots.style import panels
-from amun_ray.reporting.tables import grid
+from amun_ray.reporting.grid import grid
 from amun_ray.stages.experiment import Experiment
 from amun_ray.stages.steps import Step, Steps
 from amun_ray.work.plan import Plan

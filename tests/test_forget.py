@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from sweeping import CONFIG, Sweep
 
-from amun_ray.ledger import Ledger
+from amun_ray.ledger import Entry, Ledger
 
 LENIENT = ("--set", "requests.limits={test_accuracy_lost: 50, forget_test_auc: 100}", "--set", "requests.recheck=2")
 ON_REQUEST = pytest.mark.skipif(not os.environ.get("AMUN_ENDURANCE"), reason="minutes each; set AMUN_ENDURANCE=1")
@@ -137,6 +140,47 @@ def test_a_mistake_is_one_line_and_leaves_nothing(undisturbed, tmp_path, argumen
     assert message in line
     assert "Traceback" not in found.text
     assert sorted(undisturbed[1].rglob("*")) == before
+
+
+def many(output: Path, requests: int) -> Ledger:
+    """A ledger of this many requests, each promoted, as production writes them."""
+    ledger = Ledger(f"sqlite:///{output / 'ledger.db'}", output / "ledger.anchor")
+    last, found = None, []
+    for kind, names, content in [("opened", [], {"original": {"weights": "w0", "test_accuracy": 99.0}}), *(
+            entry for number in range(1, requests + 1) for entry in life(number))]:
+        last = Entry.after(last, kind, names, f"2030-01-01T00:00:{len(found):09.6f}+00:00", content)
+        found.append(last)
+    ledger.append("opened", content={})  # makes the table; put in its place below
+    with sqlite3.connect(output / "ledger.db") as database:
+        database.execute("DROP TABLE amun_ledger")
+        database.execute("CREATE TABLE amun_ledger (number INTEGER PRIMARY KEY, kind TEXT, requests TEXT, time TEXT, "
+                         "content TEXT, before TEXT, digest TEXT)")
+        database.executemany("INSERT INTO amun_ledger VALUES (?, ?, ?, ?, ?, ?, ?)", [
+            (one.number, one.kind, json.dumps(one.requests), one.time, json.dumps(one.content), one.before, one.digest)
+            for one in found])
+    (output / "ledger.anchor").write_text(f"{last.number} {last.digest}\n")
+    return ledger
+
+
+def life(number: int) -> list:
+    request, evidence = [f"r{number}"], dict.fromkeys(("test_accuracy", "forget_test_auc", "average_gap"), 50.0)
+    return [("received", request, {"rows": [[number * 10 + row, f"{row:064x}"] for row in range(10)], "by": "me"}),
+            ("begun", request, {"step": number, "model": "w", "settings": {}}),
+            ("finished", request, {"accepted": True, "evidence": evidence, "model": {"version": str(number)}}),
+            ("promoted", request, {"version": str(number), "model": f"w{number}"})]
+
+
+@pytest.mark.parametrize(("option", "said"), [("--status", "| r1000 "), ("--verify", "4001 entries, from")])
+def test_what_a_ledger_says_needs_neither_torch_nor_ray_nor_mlflow(tmp_path, option, said):
+    """2 s of wall time for 1,000 requests, on a quiet machine: these would take 10 s to import."""
+    many(tmp_path, 1000)
+    code = (f"import sys; from amun_ray.forget import main; code = main(['--output', {str(tmp_path)!r}, {option!r}]); "
+            "print('loaded:', {'torch', 'ray', 'mlflow', 'matplotlib', 'optuna', 'pyarrow'} & set(sys.modules)); "
+            "sys.exit(code)")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert said in found.stdout
+    assert "loaded: set()" in found.stdout
 
 
 def killed(output: Path, moment, *arguments: str | Path) -> None:

@@ -1,12 +1,20 @@
 """The section `requests` of a config: how a model in production forgets, one request after another."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from amun_ray.config.fields import Name, Natural, Strict
 
 Points = Annotated[float, Field(ge=0, le=100)]
+
+
+def without_password(uri: str) -> str:
+    if urlsplit(uri).password is not None:
+        raise ValueError("must hold no password, which would end up in logs and in MLflow; PostgreSQL takes it from "
+                         "PGPASSWORD or ~/.pgpass")
+    return uri
 
 
 class Limits(Strict):
@@ -36,8 +44,8 @@ class Requests(Strict):
     """The name of the model in MLflow's registry; the name of the sweep if not given."""
     alias: Name = "production"
     """The alias of the version in production."""
-    ledger: Annotated[str, Field(min_length=1)] | None = None
-    """The ledger, `sqlite:///PATH` or `postgresql://HOST/DATABASE`; a file in the output folder if not given."""
+    ledger: Annotated[str, Field(min_length=1), AfterValidator(without_password)] | None = None
+    """The ledger, `sqlite:///PATH` or `postgresql+psycopg2://HOST/DATABASE`; a file of the output if not given."""
     limits: Limits = Limits()
     """What a new model must keep within to be accepted."""
     batch: Batch = Batch()
@@ -50,3 +58,15 @@ class Requests(Strict):
     """Whether what was made from forgotten rows is deleted after promotion, or where `--purge` asks for it."""
     recheck: Natural = 5
     """After how many models one is compared with a model that is retrained; 0 is never."""
+    references: Literal["kept", "anew"] = "kept"
+    """Whether a recheck measures with the sweep's reference models, or trains some without rows of earlier requests."""
+    forgotten: tuple[Annotated[str, Field(min_length=1), AfterValidator(without_password)], ...] = ()
+    """Ledgers, as `ledger`, whose requested pictures are left out of the data: for a sweep that begins anew."""
+
+
+class Standing(BaseModel):
+    """All of a config that what a ledger says needs; the rest of it is not looked at, which spares seconds of torch."""
+
+    model_config = ConfigDict(frozen=True)
+    name: Name
+    requests: Requests = Requests()

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -114,6 +114,19 @@ class Dataset:
         """This dataset, with cached properties that were computed before: `digest`, `first_alike`, `statistics`."""
         self.__dict__.update(known)
         return self
+
+    def without(self, rows: np.ndarray, note: str) -> Self:
+        """This dataset without some training rows (int64); those that stay keep their numbers in the user's files.
+        Holds the pixels in memory.
+
+        Raises:
+            UserError: no training row is left.
+        """
+        kept = np.setdiff1d(np.arange(len(self)), rows)
+        return replace(self, pixels=self.pixels[kept], labels=self.labels[kept], train_size=self.train_size - len(rows),
+                       notes=(*self.notes, note), file_rows=self.file_numbers[kept],
+                       file_train_size=self.file_train_size or self.train_size,
+                       paths=self.paths and tuple(self.paths[row] for row in kept))
 
     @cached_property
     def digest(self) -> str:

@@ -57,13 +57,19 @@ class Keep:
         scratch: where they are written, on the same file system.
         close, open_: make bytes of facts that vouch for themselves, and read them; ValueError for what was changed.
         trusting: whether an entry whose size and time are those that were written is taken as it is, and not read.
+        lasting: whether new entries are made. Without, pixels lie in a file that has no name.
     """
 
     def __init__(self, folder: Path, scratch: Path, *, close: Callable[[dict[str, Any]], bytes],
-                 open_: Callable[[bytes], dict[str, Any]], trusting: bool = True) -> None:
-        self.folder, self.scratch, self.trusting = folder, scratch, trusting
+                 open_: Callable[[bytes], dict[str, Any]], trusting: bool = True, lasting: bool = True) -> None:
+        self.folder, self.scratch, self.trusting, self.lasting = folder, scratch, trusting, lasting
         self._close, self._open = close, open_
         self._made: list[Path] = []
+
+    def passing(self) -> "Keep":
+        """The same folder, of which entries are taken, and where none is made."""
+        return Keep(self.folder, self.scratch, close=self._close, open_=self._open, trusting=self.trusting,
+                    lasting=False)
 
     def room(self, shape: tuple[int, int, int, int]) -> np.ndarray:
         """An array for pixels: in a file or, where there are few, in memory."""
@@ -85,7 +91,7 @@ class Keep:
         return np.memmap(self._made[-1] / PIXELS, np.uint8, "w+", shape=shape)
 
     def tidy(self) -> None:
-        """Remove what `room` made and `put` did not take."""
+        """Remove what `room` made and `put` did not take; what is mapped stays until it is let go."""
         for path in self._made:
             shutil.rmtree(path, ignore_errors=True)
         self._made.clear()
@@ -113,8 +119,9 @@ class Keep:
                     self.trusting and found.st_mtime_ns == facts["written"])
 
     def put(self, key: str, dataset: Dataset, left: Left) -> Kept | None:
-        """Make an entry of a dataset whose pixels lie in `room`, and map it; None where they lie in memory."""
-        if (written := dataset.map_path) is None:
+        """Make an entry of a dataset whose pixels lie in `room`, and map it; None where they lie in memory, or where no
+        entry is to last."""
+        if (written := dataset.map_path) is None or not self.lasting:
             return None
         folder, pixels = Path(written).parent, dataset.pixels
         assert isinstance(pixels, np.memmap), "as `map_path` says"

@@ -9,6 +9,7 @@ Cost: a read takes all entries: a few kilobytes for each, and 80 bytes for each 
 
 import fcntl
 import hashlib
+import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,12 +20,15 @@ from typing import Any, overload
 import sqlalchemy as sql
 from sqlalchemy.exc import SQLAlchemyError
 
-from amun_ray.base.errors import StorageError, UserError, first_line
-from amun_ray.base.files import write_whole
+from amun_ray.base.databases import database_uri
+from amun_ray.base.errors import Damaged, StorageError, UserError, first_line
+from amun_ray.base.files import expanded, write_whole
 from amun_ray.base.log import say
 from amun_ray.ledger.entries import KINDS, Entry, check_chain, text
 from amun_ray.ledger.history import History
+from amun_ray.storage import seal
 
+DRIVERS = ("sqlite", "postgresql", "postgresql+psycopg2", "postgresql+psycopg")
 WAIT_SECONDS = 60  # for another process that inserts an entry
 TABLE = sql.Table(
     "amun_ledger", sql.MetaData(), sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
@@ -36,8 +40,8 @@ APPEND_ONLY = "CREATE TRIGGER IF NOT EXISTS amun_ledger_no_{0} BEFORE {0} ON amu
 
 class Ledger:
     """The ledger at `uri`, `sqlite:///PATH` or `postgresql://...`; `anchor` is a file of this machine that remembers
-    the last entry that was written here, so that entries cannot vanish from the end. Nothing is made before the first
-    entry.
+    the last entry that was written here, so that entries cannot vanish from the end. It is signed where
+    AMUN_STORE_KEY is set (see `storage.seal`). Nothing is made before the first entry.
 
     Raises:
         UserError: a URI of another form, or a database without its driver.
@@ -47,6 +51,11 @@ class Ledger:
         self.uri, self._anchor = uri, anchor
         self._engine = self._made()
         self._name = str(self._engine.url.database) if self._is_file else str(self._engine.url)  # without the password
+
+    @classmethod
+    def of(cls, uri: str | None, output: Path) -> "Ledger":
+        """The ledger at `uri` or, where there is none, that of the sweep in the folder `output`."""
+        return cls(expanded(uri) if uri else database_uri(output / "ledger.db"), output / "ledger.anchor")
 
     @property
     def history(self) -> History:
@@ -131,11 +140,14 @@ class Ledger:
     def _made(self) -> sql.Engine:
         try:
             url = sql.make_url(self.uri)
-            if url.get_backend_name() not in ("sqlite", "postgresql"):
-                raise UserError(f"ledger {url}: must be sqlite:///PATH or postgresql://HOST/DATABASE")
+            if url.drivername not in DRIVERS or not url.database or url.database == ":memory:":
+                raise UserError(f"ledger {url}: must be sqlite:///PATH or postgresql+psycopg2://HOST/DATABASE")
             timeout = {"timeout": WAIT_SECONDS} if url.get_backend_name() == "sqlite" else {}
             return sql.create_engine(url, connect_args=timeout, poolclass=sql.NullPool)
-        except (SQLAlchemyError, ImportError) as error:
+        except ImportError as error:
+            raise UserError(f"ledger {url}: {first_line(error)}; pip install 'amun_ray[postgresql]' brings the driver"
+                            ) from error
+        except SQLAlchemyError as error:
             raise UserError(f"the ledger's URI cannot be used: {first_line(error)}") from error
 
     @property
@@ -203,14 +215,26 @@ class Ledger:
     @property
     def _remembered(self) -> tuple[int, str] | None:
         try:
-            number, digest = self._anchor.read_text().split()
-            return int(number), digest
+            number, digest, *signed = self._anchor.read_text().split()
+            said = int(number), digest
         except (OSError, ValueError):
             return None
+        if seal.key() is not None and not hmac.compare_digest("".join(signed), self._signature(*said)):
+            raise Damaged(f"{self._anchor}: not signed with this {seal.KEY}; if the key is new, and you trust the "
+                          "ledger as it is, remove this file: the next entry writes it anew")
+        return said
 
     def _remember(self, entry: Entry) -> None:
         with suppress(OSError):  # a disk that is full just now: the anchor stays at an earlier entry
-            write_whole(self._anchor, f"{entry.number} {entry.digest}\n".encode())
+            write_whole(self._anchor, " ".join([str(entry.number), entry.digest, self._signature(
+                entry.number, entry.digest), "\n"]).encode())
+
+    @staticmethod
+    def _signature(number: int, digest: str) -> str:
+        """HMAC-SHA256 (hex) of an anchor; empty where there is no key."""
+        key = seal.key()
+        return "" if key is None else hmac.new(key, f"amun_ray ledger {number} {digest}".encode(),
+                                               hashlib.sha256).hexdigest()
 
     def _say_waiting(self) -> None:
         say(f"another process works on the requests of {self._name}; waiting for its end")

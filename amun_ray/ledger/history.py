@@ -5,6 +5,7 @@ Nothing of this is stored. It follows from the chain, so that it cannot disagree
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -100,6 +101,12 @@ class History:
         return next((entry for entry in reversed(self.entries) if entry.kind == "promoted"), None)
 
     @property
+    def retired(self) -> set[str]:
+        """The requests that were purged together with every model that remembered their rows."""
+        return {request for entry in self.entries if entry.kind == "purged" and entry.content.get("retired")
+                for request in entry.requests}
+
+    @property
     def weights(self) -> str:
         """The digest of the weights that are in production: of the last promotion, or the original."""
         if self.promoted is not None:
@@ -123,3 +130,12 @@ class History:
             for row in asked.rows:
                 found.setdefault(row, asked.id)
         return found
+
+
+def is_due(waiting: Sequence[Asked], rows: int, days: float | None, now: datetime | None = None) -> bool:
+    """Whether the requests that wait have `rows` rows together, or the oldest has waited for `days`."""
+    if not waiting:
+        return False
+    oldest = min(datetime.fromisoformat(asked.received.time) for asked in waiting)
+    waited = ((now or datetime.now(UTC)) - oldest).total_seconds() / 86400
+    return sum(len(asked.rows) for asked in waiting) >= rows or (days is not None and waited >= days)

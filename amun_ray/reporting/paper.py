@@ -9,7 +9,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.names import suggestion
 from amun_ray.plots import mean_and_std
 from amun_ray.reporting.columns import COLUMNS
-from amun_ray.reporting.tables import grid
+from amun_ray.reporting.grid import grid
 from amun_ray.storage.store import Store, Unit
 from amun_ray.work.plan import Plan
 

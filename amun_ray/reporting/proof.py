@@ -17,6 +17,7 @@ from amun_ray.reporting.columns import ACCESS
 from amun_ray.reporting.document import Document, Picture, Section, Table
 from amun_ray.storage.store import digest
 
+PROOFS = "proofs"  # the folder, in that of the sweep, with a folder for each request
 FIGURE, ENVIRONMENT, NAMES = "confidence.png", "environment.json", ("proof.html", "proof.pdf")
 SHOWN_ROWS = 30
 MEASURES = {  # term: (name, what a good value is where no model was retrained, what it says)

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from amun_ray.config.production import Batch
-from amun_ray.ledger import Asked, Entry, History
-from amun_ray.reporting.tables import grid
-from amun_ray.work.production import is_due
+from amun_ray.ledger import Asked, Entry, History, is_due
+from amun_ray.reporting.grid import grid
 
 HEAD = ["request", "received", "by", "rows", "state", "version", "Test", "FT AUC", "Avg. Gap"]
 TERMS = ("test_accuracy", "forget_test_auc", "average_gap")
@@ -23,7 +22,7 @@ def standing(history: History, batch: Batch, address: str) -> Iterator[str]:
     enough = f"{batch.rows} rows" + (f" or {batch.days:g} days" if batch.days is not None else "")
     yield f"waiting:       {len(waiting)} requests, {rows} rows; they go on together at {enough}"
     due = [*(history.begun.requests if history.begun else ()),
-           *(asked.id for asked in waiting if is_due(waiting, batch))]
+           *(asked.id for asked in waiting if is_due(waiting, batch.rows, batch.days))]
     yield f"due:           {', '.join(due) or 'nothing'}" + ("" if not due else "; amun-forget --due goes on with it")
     if accepted := history.of("accepted"):
         yield f"accepted:      {', '.join(asked.id for asked in accepted)}; amun-forget --promote gives it the alias"

@@ -5,16 +5,8 @@ from typing import Any
 
 from amun_ray.plots import mean_and_std
 from amun_ray.reporting.columns import ACCESS, ATTACKS, SHOWN, shown_columns
+from amun_ray.reporting.grid import grid
 from amun_ray.reporting.rows import Row, marks, notes
-
-
-def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A pipe table; a `|` inside a cell is escaped."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *body)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(head))]
-    first, *others = ("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-                      for line in lines)
-    return "\n".join([first, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *others])
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], remarks: Sequence[str]) -> str:

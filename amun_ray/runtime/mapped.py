@@ -7,7 +7,6 @@ is written to the folder of temporary files, and every process of the node maps 
 import atexit
 import fcntl
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -17,6 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from amun_ray.data.dataset import Dataset
+from amun_ray.storage.pixels import copies_of_node
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -47,7 +47,7 @@ class Mapped(NamedTuple):
 
     def _fetched(self) -> Path:
         """The file on this node, fetched by the first process that asks; it goes when that one ends."""
-        folder = Path(tempfile.gettempdir()) / f"amun_ray_pixels-{os.getuid()}"
+        folder = copies_of_node()
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / self.digest
         with (folder / f"{self.digest}.lock").open("wb") as lock:

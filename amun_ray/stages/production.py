@@ -20,7 +20,7 @@ from amun_ray.config.production import Limits
 from amun_ray.ledger import Asked, Entry, History, Ledger, RowId
 from amun_ray.metrics import auc_interval, average_gap
 from amun_ray.models import checkpoint
-from amun_ray.reporting.proof import FIGURE, confidence_picture, write_proof
+from amun_ray.reporting.proof import FIGURE, PROOFS, confidence_picture, write_proof
 from amun_ray.reporting.steps import log_model
 from amun_ray.stages.experiment import Experiment
 from amun_ray.stages.steps import Step, Steps
@@ -35,7 +35,6 @@ from amun_ray.work.production import Chosen, dataset_rows, judged
 from amun_ray.work.trainings import wanted_trainings
 from amun_ray.work.units import Hyperparameters, Trained, Training, Unlearned
 
-PROOFS = "proofs"  # the folder, in that of the sweep, with a folder for each request
 AUC_TERMS = ("forget_test_auc", "forget_retain_auc")
 SEEN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", *AUC_TERMS)
 
@@ -106,11 +105,19 @@ class Production:
         asked = [*history.of("accepted"), *(history.requests[request] for request in requests)]
         rows = [row for each in dict.fromkeys(one.id for one in asked) for row in history.requests[each].rows]
         section, step = self.experiment.plan.sweep.requests, history.step + 1
+        recheck = bool(section.recheck) and step % section.recheck == 0
         return self.ledger.append("begun", list(dict.fromkeys(one.id for one in asked)), {
             "step": step, "rows": _said(rows), "gone": _said([row for row in history.asked if row not in rows]),
             "model": history.weights, "settings": chosen.as_json(), "expected_gap": dict(chosen.gap),
-            "adaptive": section.adaptive, "recheck": bool(section.recheck) and step % section.recheck == 0,
-            "limits": section.limits.model_dump()})
+            "adaptive": section.adaptive, "recheck": recheck,
+            "limits": section.limits.model_dump(),
+            "unseen": [one.id for one in self._unseen(history, asked, recheck=recheck)]})
+
+    def _unseen(self, history: History, asked: Sequence[Asked], *, recheck: bool) -> list[Asked]:
+        """The earlier requests whose rows the reference models of a step must not have seen: those that were purged
+        with all that remembers them, and at a recheck all of them, where that is asked for."""
+        anew = recheck and self.experiment.plan.sweep.requests.references == "anew"
+        return [one for one in history.requests.values() if one.id in history.retired or (anew and one not in asked)]
 
     def _outcome(self, history: History, begun: Entry, current: Trained) -> dict[str, Any]:
         """What became of a step: the content of its `finished` entry."""
@@ -118,7 +125,8 @@ class Production:
         named = {row for request in begun.requests for row in history.requests[request].rows}
         earlier = [row for row in history.asked if row not in named and self._before(history, begun, row)]
         step = Step(f"request {' '.join(begun.requests)}", current, current if content["adaptive"] else self._original,
-                    dataset_rows(plan.dataset, sorted(named)), dataset_rows(plan.dataset, earlier), content["recheck"])
+                    dataset_rows(plan.dataset, sorted(named)), dataset_rows(plan.dataset, earlier), content["recheck"],
+                    self._rows(history, content.get("unseen", ())))
         settings = dict(content["settings"])
         contender = Contender(settings.pop("method"), settings.pop("access"))
         models, unlearned = self.steps.take(step, contender, Hyperparameters(**settings))
@@ -158,6 +166,11 @@ class Production:
                 "before": {term: before[term] for term in SEEN}, "target": made.run.case.target,
                 "limits": begun.content["limits"], "current": self._version, "seconds": made.result["seconds"],
                 "model": {"weights": weights, "unit": made.run.unit.folder, "version": version, "run": run}}
+
+    def _rows(self, history: History, requests: Sequence[str]) -> list[int]:
+        """The dataset rows of some requests, rising."""
+        named = [row for request in requests for row in history.requests[request].rows]
+        return dataset_rows(self.experiment.plan.dataset, named).tolist()
 
     @staticmethod
     def _before(history: History, begun: Entry, row: RowId) -> bool:

@@ -1,8 +1,8 @@
 """One model that forgets some rows, from the model before it: what a step in production and a study of many share.
 
 Cost: one adversarial set of the rows, one unlearning run, and where it is asked for one training without all rows so
-far; the sweep's reference bank is read, not made again. Storage: the adversarial set (`4 C H W` bytes per row), and
-weights and logits (`N x classes` float32) of the new model.
+far; the sweep's reference bank is read, and made again where rows must not be in it. Storage: the adversarial set
+(`4 C H W` bytes per row), and weights and logits (`N x classes` float32) of the new model.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from amun_ray.stages.originals import train_models
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import read_logits
 from amun_ray.work.evidence import Evidence, Models
-from amun_ray.work.trainings import Wanted, retrained_trainings, wanted_trainings
+from amun_ray.work.trainings import Wanted, reference_trainings, retrained_trainings, wanted_trainings
 from amun_ray.work.units import ForgetCase, Hyperparameters, Run, Target, Trained, Training, Unlearned
 
 
@@ -28,7 +28,8 @@ from amun_ray.work.units import ForgetCase, Hyperparameters, Run, Target, Traine
 class Step:
     """What is to be forgotten, by which model: `rows` now, `gone` before (dataset rows, int64).
 
-    Adversarial images are found on `base`: `current` (AMUN-A), or the first original (AMUN).
+    Adversarial images are found on `base`: `current` (AMUN-A), or the first original (AMUN). The reference models are
+    the sweep's, or where there are rows that they must not have seen, `unseen`, others.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Step:
     rows: np.ndarray
     gone: np.ndarray
     recheck: bool = False
+    unseen: Sequence[int] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +83,19 @@ class Steps:
     @cached_property
     def evidence(self) -> Evidence:
         """The sweep's reference bank."""
-        references = train_models(self.experiment.workspace, self.wanted.references, self.experiment.options,
+        return self.bank(())
+
+    def bank(self, unseen: Sequence[int]) -> Evidence:
+        """Reference models that never saw the rows `unseen`; those of the sweep where there are none."""
+        workspace, halves = self.experiment.workspace, self.wanted.halves.copy()
+        halves[:, list(unseen)] = False
+        references = train_models(workspace, reference_trainings(workspace, halves), self.experiment.options,
                                   lambda _: None)
-        return Evidence.of(self.experiment.workspace, self.experiment.plan.dataset.labels, references,
-                           self.wanted.halves)
+        return Evidence.of(workspace, self.experiment.plan.dataset.labels, references, self.wanted.halves)
 
     def _models(self, workspace: SharedWorkspace, step: Step) -> Models:
         retrained = {}
         if step.recheck:
             retrained = {step.name: [self.retrained(step.name, np.union1d(step.rows, step.gone))]}
-        return Models([step.current], retrained, [], self.wanted.halves, replace(self.evidence, workspace=workspace))
+        evidence = self.bank(step.unseen) if step.unseen else self.evidence
+        return Models([step.current], retrained, [], self.wanted.halves, replace(evidence, workspace=workspace))

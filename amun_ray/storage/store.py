@@ -25,6 +25,8 @@ from amun_ray.storage.leases import taken_by
 
 FORMAT = 1  # part of every digest: raise it when a stage computes different results from the same inputs
 AGAIN = "the same command makes it again"
+PIXELS = "pixels"  # the folder with decoded pixels
+WITHOUT_UNITS = ("scratch", "sweeps", "leases", PIXELS)  # every folder of a store that is no kind of unit
 COMPLETE, VOUCHER = "unit.json", ".seal"  # the latter is the suffix of a file that vouches for another
 _sound: dict[tuple[str, str], tuple[object, str]] = {}  # checked by this process: (store, name) -> identity, checksum
 _told: set[str] = set()  # lines that this process has already printed

@@ -1,8 +1,9 @@
 """The one room that knows MLflow: what it is told, how it is told, and how a model comes back from it."""
 
+from amun_ray.base.databases import database_uri
 from amun_ray.tracking.contact import downloaded
 from amun_ray.tracking.event import Event, Spool
-from amun_ray.tracking.places import ARTIFACTS, database_uri, settle
+from amun_ray.tracking.places import ARTIFACTS, settle
 from amun_ray.tracking.purging import Archive, Logged
 from amun_ray.tracking.saved import load_model, model_files, saved_model
 from amun_ray.tracking.tracker import OBJECTIVE, REQUEST, SCORE, Tracker, registered_name

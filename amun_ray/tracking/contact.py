@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from amun_ray.base.databases import database
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
-from amun_ray.tracking.places import database, readable, tidy
+from amun_ray.tracking.places import readable, tidy
 
 FIRST_CONTACT_SECONDS, PATIENCE_SECONDS, RETRIES = 10, 30, 2
 MLFLOW_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # ImportError: no driver for a database

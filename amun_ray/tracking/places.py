@@ -15,38 +15,13 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
-
+from amun_ray.base.databases import SQLITE, database, database_uri
 from amun_ray.base.errors import UserError, first_line
-from amun_ray.base.files import IN_URI
 
 ARTIFACTS = "mlartifacts"
 LOCATIONS = {"experiments": ("artifact_location",), "runs": ("artifact_uri",),
              "logged_models": ("artifact_location",), "model_versions": ("source", "storage_location")}
-SQLITE, WAIT_SECONDS = "sqlite:///", 30  # the latter for whoever else is writing to a database
-
-
-def database_uri(path: Path) -> str:
-    """The URI of an SQLite database, by which MLflow opens just this file.
-
-    Raises:
-        UserError: there is none: before version 2.1 SQLAlchemy has no way to write `?`.
-    """
-    for written in (str(path).translate(IN_URI), str(path)):  # before 2.1 a percent sign means itself
-        if make_url(SQLITE + written).database == str(path):
-            return SQLITE + written
-    raise UserError(f"{path}: SQLAlchemy 2.1 is needed for a database in a folder of that name; install it, or rename "
-                    "the folder")
-
-
-def database(uri: str) -> Path | None:
-    """The file of an SQLite database; None where `uri` names something else."""
-    if not uri.startswith(SQLITE):
-        return None
-    with suppress(ArgumentError):
-        return Path(found) if (found := make_url(uri).database) else None
-    return None
+WAIT_SECONDS = 30  # for whoever else is writing to a database
 
 
 def settle(uri: str) -> str | None:

@@ -103,6 +103,19 @@ class Archive:
             raise UserError(f"tracking.uri {self.uri!r}: {kind} {name} cannot be deleted: {reason(error)}; once it "
                             "can, the same command goes on") from error
 
+    def has_run(self, run: str) -> bool:
+        """Whether the run is there, and not deleted.
+
+        Raises:
+            UserError: MLflow does not answer.
+        """
+        try:
+            with patient(), _absent_is_well():
+                return str(self._client.get_run(run).info.lifecycle_stage) == "active"
+        except MLFLOW_ERRORS as error:
+            raise UserError(f"tracking.uri {self.uri!r}: MLflow cannot be used: {reason(error)}") from error
+        return False
+
     def add(self, run: str, files: Mapping[str, bytes]) -> None:
         """Log artifacts of a run, path below it -> content; one of the same path is replaced.
 

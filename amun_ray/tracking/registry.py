@@ -14,6 +14,8 @@ from mlflow.exceptions import MlflowException
 from amun_ray.base.errors import UserError
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, patient, reason
 
+PROOF = "proof"  # the folder of a run's artifacts
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -66,7 +68,7 @@ class Registry:
     def attach(self, run: str, folder: Path) -> None:
         """Add the files of `folder` to the artifacts of `run`, or replace them."""
         with self._talking() as client:
-            client.log_artifacts(run, str(folder), "proof")
+            client.log_artifacts(run, str(folder), PROOF)
 
     @contextmanager
     def _talking(self) -> Iterator[MlflowClient]:

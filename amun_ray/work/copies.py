@@ -70,6 +70,11 @@ class Forgotten:
             raise UserError(f"{name}: cannot be searched: {' '.join(str(error).split())[:200]}") from error
         return seen, found
 
+    def seen_in(self, place: str, pixels: np.ndarray) -> str | None:
+        """Which of `pixels` (n, C, H, W) is the first copy, as a phrase that begins with `place`; None without one."""
+        first = next(self._near(place, pixels.reshape(len(pixels), -1)), None)
+        return None if first is None else f"{first.place} is within {first.l2:.3g} of forgotten row {first.row}"
+
     def _near(self, place: str, images: np.ndarray) -> Iterator[Copy]:
         for start in range(0, len(images), BLOCK_ROWS):
             block = scaled(images[start:start + BLOCK_ROWS])

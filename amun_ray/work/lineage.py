@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amun_ray.storage.store import COMPLETE, Store, Unit
+from amun_ray.storage.store import COMPLETE, WITHOUT_UNITS, Store, Unit
 from amun_ray.work.units import rows_digest
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
@@ -108,7 +108,7 @@ def held(store: Store) -> list[Held]:
     for name, size in store.sizes().items():
         kind, _, rest = name.partition("/")
         folder, _, file = rest.partition("/")
-        if file and kind not in ("scratch", "sweeps", "leases"):
+        if file and kind not in WITHOUT_UNITS:
             files.setdefault(f"{kind}/{folder}", {})[file] = size
     return [Held(folder, _said(store, folder) if COMPLETE in its else {}, its) for folder, its in files.items()]
 

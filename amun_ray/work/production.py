@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from amun_ray.base.errors import UserError
 from amun_ray.config.file import load_request
-from amun_ray.config.production import Batch, Limits
+from amun_ray.config.production import Limits
 from amun_ray.data.dataset import Dataset
 from amun_ray.ledger import Asked, History, Ledger, RowId, row_ids
 from amun_ray.ledger.entries import picture_digest
@@ -131,15 +130,6 @@ def same_request(history: History, rows: Sequence[RowId]) -> Asked | None:
     return next((asked for asked in history.of("received", "begun", "accepted") if set(asked.rows) == set(rows)), None)
 
 
-def is_due(waiting: Sequence[Asked], batch: Batch, now: datetime | None = None) -> bool:
-    """Whether the requests that wait are enough, or have waited long enough."""
-    if not waiting:
-        return False
-    oldest = min(datetime.fromisoformat(asked.received.time) for asked in waiting)
-    days = ((now or datetime.now(UTC)) - oldest).total_seconds() / 86400
-    return sum(len(asked.rows) for asked in waiting) >= batch.rows or (batch.days is not None and days >= batch.days)
-
-
 def judged(evidence: Mapping[str, float], limits: Limits) -> list[str]:
     """Why a model is refused, a line for each limit that it breaks; empty where it is accepted."""
     found = []
@@ -210,7 +200,14 @@ def purge_of(plan: Plan, output: Path, tracking: str, history: History, request:
     return Purge(request, plan.dataset, dataset_rows(plan.dataset, asked.rows), plan.store(output), output, tracking,
                  output / PURGES, float(plan.sweep.attack.search.values.get("eps_init") or 0.0),
                  known=[*plan.sets.final, *plan.sets.held_out, *single, *steps], kept=frozenset(kept),
-                 superseded=frozenset([original, *earlier]) - kept, retire=retire)
+                 superseded=frozenset([original, *earlier]) - kept, names=_names(plan.dataset, asked), retire=retire)
+
+
+def _names(dataset: Dataset, asked: Asked) -> list[str]:
+    """What texts may call the rows of a request: the file that listed them, and the files of the pictures."""
+    paths = dataset.paths
+    return [asked.received.content["source"],
+            *(() if paths is None else (paths[row] for row in dataset_rows(dataset, asked.rows)))]
 
 
 def _moved(plan: Plan, dataset: str, store: Store) -> str:

@@ -23,15 +23,17 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
 from amun_ray.data.dataset import Dataset
 from amun_ray.storage.leases import is_alive
-from amun_ray.storage.store import Store
+from amun_ray.storage.pixels import copies_of_node
+from amun_ray.storage.store import PIXELS, Store
 from amun_ray.storage.versions import kept_versions
-from amun_ray.work import copies
+from amun_ray.work import copies, decoded
 from amun_ray.work.lineage import DELETE, NEEDED, Found, Marks, Trace, delete_unit
 
 if TYPE_CHECKING:
     from amun_ray.tracking import Archive
 
 CONTENT = "its content"  # how `why` begins where no lineage led to a file
+PROOF = "proof"  # the folder of a run's artifacts whose texts name the request on purpose
 TEXTS = (".html", ".md", ".txt", ".json", ".csv", ".log", ".yaml")
 SEARCHED = ("store", "mlartifacts", "mlflow_spool")  # of an output folder: what this program alone writes
 
@@ -101,7 +103,7 @@ class Purge:
         logged = [*self._logged(), *self._spooled()]
         known = tuple(f"{found.name}/" for found in by_lineage if found.action == DELETE)
         files = [found for found in self._files() if not f"{found.name}/".startswith(known)]
-        return [*logged, *files, *by_lineage]
+        return [*logged, *decoded.found(self.stores, self._wanted), *files, *by_lineage]
 
     def run(self) -> dict[str, Any]:
         """Delete what `listed` has, search again; returns what became of it, as the ledger keeps it.
@@ -126,7 +128,7 @@ class Purge:
         return report
 
     def limits(self) -> list[str]:
-        """What this purge cannot delete, a sentence each."""
+        """What this purge cannot delete, a sentence each; what could not be searched, once something was `listed`."""
         said = ["your own data files, and every copy of them, are yours to delete",
                 "backups, snapshots, Git, mails and copies that somebody made are out of reach",
                 "models that were trained on these rows, and the predictions that kept models made of them, stay where "
@@ -137,6 +139,10 @@ class Purge:
         if not self._archive.is_hard:
             said.append(f"the MLflow server {self.tracking} keeps the entries of what is deleted, without files, until "
                         "its operator runs `mlflow gc`")
+        if self.dataset.map_path is not None:
+            said.append("decoded pixels are made again by the next sweep or request, as long as your own data files "
+                        f"have these pictures; on other nodes, {copies_of_node()} may have some that a killed worker "
+                        "left; remove that folder there")
         if os.path.isdir("/tmp/ray"):
             said.append("Ray's own folder, /tmp/ray, has the logs of past sessions; remove it when no Ray runs")
         return [*said, *self._faults]
@@ -147,12 +153,19 @@ class Purge:
 
         return Archive(self.tracking)
 
+    @cached_property
+    def stores(self) -> list[Store]:
+        """The storage, and the folder beside the output where it is another: decoded pixels are there."""
+        own = Store(str(self.output / "store"), self.store.owner)
+        return [self.store] if own.uri == self.store.uri else [self.store, own]
+
     def _check_quiet(self) -> None:
-        for owner in self.store.times("sweeps"):
-            if owner != self.store.owner and is_alive(self.store, owner):
-                host, _, process, _ = owner.split(":")
-                raise UserError(f"storage {self.store.uri!r}: a sweep is at work there (host {host}, process {process}"
-                                "); purge when it has ended")
+        for store in self.stores:
+            for owner in store.times("sweeps"):
+                if owner != store.owner and is_alive(store, owner):
+                    host, _, process, _ = owner.split(":")
+                    raise UserError(f"storage {store.uri!r}: a sweep is at work there (host {host}, process {process}"
+                                    "); purge when it has ended")
 
     def _trace(self) -> Trace:
         return Trace(self.store, self.marks, self.known, self.dataset.train_size, self.kept, self.superseded,
@@ -192,16 +205,22 @@ class Purge:
     def _files(self) -> Iterator[Found]:
         """What the search by content finds, in the store and in the folders of the output; and texts with names.
         Of a file that belongs to a unit, the unit."""
-        wanted = copies.Forgotten(self.dataset, np.array(self.marks.rows, np.int64), self.marks.radius)
+        wanted = self._wanted
         parts = {f"{unit.folder}/{name}" for unit in self._trace().units for name in unit.content.get("files", ())}
         for name, size in self.store.sizes().items():
-            if name.endswith(copies.ENDINGS) and (why := self._copied(wanted, name, self.store.get(name))):
+            if name.startswith(f"{PIXELS}/") or not name.endswith(copies.ENDINGS):
+                continue
+            if why := self._copied(wanted, name, self.store.get(name)):
                 yield Found("store", name.rpartition("/")[0] if name in parts else name, size, DELETE, why)
         for path in self._local_files():
             if path.suffix.lower() in copies.ENDINGS and (why := self._copied(wanted, str(path), path.read_bytes())):
                 yield Found("file", str(path), path.stat().st_size, DELETE, why)
-            if path.suffix in TEXTS and (named := self._named(path)):
+            if path.suffix in TEXTS and PROOF not in path.parts and (named := self._named(path)):
                 yield Found("file", str(path), path.stat().st_size, DELETE, f"names {named!r}")
+
+    @property
+    def _wanted(self) -> copies.Forgotten:
+        return copies.Forgotten(self.dataset, np.array(self.marks.rows, np.int64), self.marks.radius)
 
     def _local_files(self) -> list[Path]:
         """The files that this program wrote beside the store: its folders, and the reports at the top of the output."""
@@ -227,7 +246,8 @@ class Purge:
 
     def _named(self, path: Path) -> str | None:
         text = path.read_text(errors="replace")
-        return next((name for name in self.names if name in text), None)
+        return next((name for name in self.names if name in text and re.search(
+            rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text)), None)
 
     def _delete(self, one: Found) -> None:
         if one.room == "store":
@@ -239,8 +259,8 @@ class Purge:
             for path in spool.waiting():
                 if path.name == one.name:
                     spool.remove(path)
-        elif one.room == "file":
-            Path(one.name).unlink(missing_ok=True)
+        elif one.room in ("file", decoded.ROOM):
+            decoded.delete(one)
         else:
             self._archive.delete(one.room.removeprefix("MLflow "), one.name)
 
@@ -260,25 +280,6 @@ class Purge:
         for one in items:
             room = rooms.setdefault(one.room, {"count": 0, "bytes": 0})
             room["count"], room["bytes"] = room["count"] + 1, room["bytes"] + one.bytes
-        return {"deleted": rooms, "kept": [[one.name, one.bytes, one.why] for one in after],
+        return {"deleted": rooms, "retired": self.retire, "kept": [[one.name, one.bytes, one.why] for one in after],
                 "limits": self.limits(), "search": {"radius": self.marks.radius, "sets": sorted(self.marks.sets),
                                                     **self._seen, "found": 0}}
-
-
-def table(found: Sequence[Found]) -> str:
-    """The list as text: what is deleted, with size and why; below it what stays, by kind."""
-    gone = [one for one in found if one.action != NEEDED]
-    lines = [f"{len(gone)} to be deleted, {sum(one.bytes for one in gone):,} B:",
-             *(f"  {one.room:<14} {one.bytes:>12,} B  {one.name}: {one.why}"
-               + ("" if one.action == DELETE else f" ({one.action})") for one in gone)]
-    stays: Counter[tuple[str, str]] = Counter()
-    sizes: Counter[tuple[str, str]] = Counter()
-    for one in found:
-        if one.action == NEEDED:
-            kind = one.name.partition("/")[0], one.why
-            stays[kind], sizes[kind] = stays[kind] + 1, sizes[kind] + one.bytes
-    if stays:
-        lines += [f"{stays.total()} stay, needed to judge later requests; --retire deletes those that no later request "
-                  "starts from:", *(f"  {count:>4} {kind:<10} {sizes[kind, why]:>12,} B  {why}"
-                                    for (kind, why), count in stays.items())]
-    return "\n".join(lines)

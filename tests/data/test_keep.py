@@ -178,3 +178,15 @@ def test_tables_are_kept_too(pair, keep, monkeypatch):
     assert not done
     assert first.digest == again.digest == load("parquet", **pair).digest
     assert again.map_path
+
+
+def test_a_keep_in_passing_takes_what_is_there_and_leaves_nothing_behind(settings, keep, monkeypatch):
+    plain = load("folder", **settings)
+    passing = load("folder", keep=keep.passing(), **settings)
+    assert not [*keep.folder.iterdir(), *keep.scratch.iterdir()]
+    np.testing.assert_array_equal(passing.pixels, plain.pixels)
+    load("folder", keep=keep, **settings)
+    done = counted(monkeypatch)
+    taken = load("folder", keep=keep.passing(), **settings)
+    assert not done
+    assert taken.map_path == str(next(keep.folder.iterdir()) / PIXELS)

@@ -5,8 +5,9 @@ import pytest
 from amun_ray import data
 from amun_ray.base.errors import UserError
 from amun_ray.config import file as config_file
+from amun_ray.reporting.grid import grid
 from amun_ray.reporting.paper import TABLES, TERMS, beside, find, keep_rows, kept_rows
-from amun_ray.reporting.tables import grid, markdown_table
+from amun_ray.reporting.tables import markdown_table
 from amun_ray.storage.store import Store
 from amun_ray.work.plan import Plan
 

@@ -10,6 +10,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from sweeping import NAMES_QUOTED, ODD
 
+from amun_ray.base import databases
 from amun_ray.base.errors import UserError
 from amun_ray.tracking import ARTIFACTS, Event, Tracker, contact, database_uri, downloaded, places, settle
 
@@ -67,11 +68,11 @@ def test_a_database_is_opened_where_it_is_said_to_be(tmp_path, name):
     path.parent.mkdir()
     sqlalchemy.create_engine(database_uri(path)).connect().close()
     assert [one.relative_to(tmp_path) for one in tmp_path.rglob("*")] == [Path(name), Path(name, "m.db")]
-    assert places.database(database_uri(path)) == path
+    assert databases.database(database_uri(path)) == path
 
 
 def test_a_folder_that_this_sqlalchemy_cannot_name_is_refused(monkeypatch):
-    monkeypatch.setattr(places, "make_url", lambda uri: sqlalchemy.URL.create(
+    monkeypatch.setattr(databases, "make_url", lambda uri: sqlalchemy.URL.create(
         "sqlite", database=uri.removeprefix("sqlite:///").partition("?")[0]))  # as before 2.1: nothing is unquoted
     assert database_uri(Path("/a%20b/m.db")) == "sqlite:////a%20b/m.db"
     with pytest.raises(UserError, match=r"^/a\?/m.db: SQLAlchemy 2.1 is needed"):

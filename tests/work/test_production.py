@@ -11,7 +11,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.config.file import load
 from amun_ray.config.production import Batch, Limits
 from amun_ray.data.dataset import Dataset
-from amun_ray.ledger import Entry, History, Ledger
+from amun_ray.ledger import Entry, History, Ledger, is_due
 from amun_ray.metrics import auc_interval
 from amun_ray.storage.store import Store
 from amun_ray.work import production
@@ -101,8 +101,8 @@ def test_the_same_rows_are_the_same_request_as_long_as_it_is_under_way(plan):
     (Batch(rows=3), True), (Batch(rows=4), False), (Batch(rows=4, days=8), True), (Batch(rows=4, days=9.5), False)])
 def test_requests_wait_until_they_are_enough_or_old_enough(plan, batch, due):
     waiting = history(asked(plan, "r1", [1, 2]), asked(plan, "r2", [3])).of("received")
-    assert production.is_due(waiting, batch, WHEN + timedelta(days=10)) is due  # r1 came after one day
-    assert not production.is_due([], batch)
+    assert is_due(waiting, batch.rows, batch.days, WHEN + timedelta(days=10)) is due  # r1 came after one day
+    assert not is_due([], batch.rows, batch.days)
 
 
 def test_a_model_is_refused_for_each_limit_that_it_breaks():

@@ -19,8 +19,9 @@ from amun_ray.storage.store import Store, Unit
 from amun_ray.tracking import Event, Spool
 from amun_ray.work import purge as purging
 from amun_ray.work.lineage import DELETE, NEEDED, STRIP, held
+from amun_ray.work.listing import table
 from amun_ray.work.plan import Plan
-from amun_ray.work.purge import Purge, table
+from amun_ray.work.purge import Purge
 from amun_ray.work.reuse import left
 from amun_ray.work.units import rows_digest
 

@@ -1,0 +1,188 @@
+"""Where deletion requests come in: what each option of `amun-forget` does with a config, its output and its ledger."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from amun_ray import data, sweep
+from amun_ray.base.databases import database_uri
+from amun_ray.base.errors import UserError
+from amun_ray.base.files import expanded, write_whole
+from amun_ray.base.log import say
+from amun_ray.config.schema import Sweep
+from amun_ray.data.dataset import Dataset
+from amun_ray.data.keep import Keep
+from amun_ray.data.splits import random_forget
+from amun_ray.ledger import History, Ledger, is_due
+from amun_ray.storage.store import Store
+from amun_ray.work.plan import Plan
+from amun_ray.work.production import (
+    Chosen,
+    check_project,
+    choose,
+    ids,
+    keep_pictures,
+    named_rows,
+    project,
+    received,
+    same_request,
+    table,
+)
+
+SHOWN, SHARE = 3, 0.02  # requests of the embedded default, and how much of the training set each of them names
+
+
+def load_passing(name: str, *, keep: Keep, **settings: Any) -> Dataset:
+    """`data.load`, except that no decoded pixels are left behind: a purge must not make what it is to delete."""
+    return data.load(name, keep=keep.passing(), **settings)
+
+
+@dataclass
+class Desk:
+    """One config, its output folder (absolute), its ledger, and the command line."""
+
+    config: Sweep
+    output: Path
+    ledger: Ledger
+    options: argparse.Namespace
+
+    def serve(self) -> int:
+        """Do what the command line says; returns the exit code."""
+        options = self.options
+        if options.shown and table(self.plan, self.store, History(())) is None:
+            sweep.run(self.config, self.output)  # the default alone: its settings take two minutes to find
+        check_project(self.plan, self.ledger.history, self.store, self.ledger)
+        if options.shown:
+            return max(self._show())
+        if options.purge:
+            self._purge(options.purge)
+            return 0
+        wanted = [] if options.request is None else [self._receive(options.request)]
+        return self._work(wanted)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return sweep.planned(self.config, load_passing if self.options.purge else data.load, self.output)
+
+    @property
+    def store(self) -> Store:
+        return self.plan.store(self.output)
+
+    @property
+    def _name(self) -> str:
+        return self.config.requests.model or self.config.name
+
+    @property
+    def _chosen(self) -> Chosen:
+        rows = table(self.plan, self.store, self.ledger.history)
+        if rows is None:
+            raise UserError(f"no finished sweep of this config in {self.store.uri}: its settings are what a request is "
+                            f"met with. First: python amun_ray/sweep.py --config {self.options.config or 'default'} "
+                            f"--output {self.output}")
+        return choose(rows, self.options.method)
+
+    def _receive(self, path: str) -> str:
+        """Write a request into the ledger; returns its id, also of one that is there already and under way."""
+        self._chosen  # noqa: B018  before anything is written: a request that cannot be met is not taken
+        rows = named_rows(self.plan, path)
+        while True:
+            history = self.ledger.history
+            same = same_request(history, ids(self.plan.dataset, rows))
+            if same is not None:
+                say(f"{path}: these rows are {same.id} already, which goes on ({same.state})")
+                return same.id
+            content = received(self.plan, history, rows, path, self.options.by)
+            self._begin(history)
+            entry = self.ledger.append("received", [history.next_id], content, expected=len(history.entries) or 1)
+            if entry is not None:
+                break
+        (request,) = entry.requests
+        if content["earlier"]:
+            say(f"{path}: {len(content['earlier'])} of {len(rows)} rows were asked for before, as "
+                f"{', '.join(dict.fromkeys(asked for _, asked in content['earlier']))}")
+        say(f"{request}: {len(content['rows'])} rows of {path}")
+        return request
+
+    def _begin(self, history: History) -> None:
+        """The first entry of a ledger, where there is none."""
+        if history.opened is None:
+            from amun_ray.stages.production import original_of
+
+            self.output.mkdir(parents=True, exist_ok=True)
+            keep_pictures(self.plan, self.store)
+            loaded = {key: value for key, value in self.plan.identity.items() if key == "checkpoints"}
+            self.ledger.append("opened", (), {
+                "project": project(self.plan), "loaded": loaded, "registry": self._name,
+                "original": original_of(self.plan, self.output)}, expected=0)
+
+    def _work(self, requests: list[str]) -> int:
+        """Do what is due, one step after another; then promote what was asked to be. Returns the exit code."""
+        wants, promote = self.config.requests, self.options.promote or self.config.requests.promote == "auto"
+        history = self.ledger.history
+        due = history.begun is not None or self._is_due(history)
+        if not due and not (promote and history.of("accepted")):
+            later = history.of("received")
+            say(f"nothing is due: {len(later)} requests with {sum(len(one.rows) for one in later)} rows wait")
+            return 0
+        chosen = self._chosen
+        from amun_ray.reporting.standing import outcome
+        from amun_ray.stages.production import opened_production
+
+        code, problem = 0, None
+        with self.ledger.working(), opened_production(self.plan, self.output, self.ledger, self._name) as production:
+            try:
+                if promote:
+                    production.promote()
+                while (waiting := self._due()) is not None:
+                    finished = production.run(chosen, waiting, promote=promote)
+                    say("\n".join(outcome(finished)))
+                    code = max(code, int(not finished.content["accepted"]))
+            except UserError as error:  # it is said below: the sweep, in whose run this is logged, has not failed
+                problem = error
+        if problem is not None:
+            raise problem
+        if wants.purge == "auto":
+            for asked in self.ledger.history.of("promoted"):
+                self._purge(asked.id)
+        return code
+
+    def _purge(self, request: str) -> None:
+        """Delete what was made from the rows of a request, and note it; or only list it."""
+        from amun_ray.stages.purges import purge
+
+        tracking = self.config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+        purge(self.plan, self.output, self.ledger,
+              expanded(tracking) if tracking else database_uri(self.output / "mlflow.db"), request,
+              retire=self.options.retire, dry_run=self.options.dry_run)
+
+    def _due(self) -> list[str] | None:
+        """The requests of the next step; None where nothing is due."""
+        history = self.ledger.history
+        if history.begun is not None:
+            return []
+        return [asked.id for asked in history.of("received")] if self._is_due(history) else None
+
+    def _is_due(self, history: History) -> bool:
+        batch = self.config.requests.batch
+        return is_due(history.of("received"), batch.rows, batch.days)
+
+    def _show(self) -> list[int]:
+        """The requests of the embedded default, as files that a user could have written, one after another."""
+        folder, dataset = self.output / "requests", self.plan.dataset
+        folder.mkdir(exist_ok=True)
+        drawn = random_forget(dataset.train_size, SHOWN * int(SHARE * dataset.train_size), self.config.seed, "shown",
+                              exclude=dataset.train_rows[:0])
+        codes = []
+        for number, rows in enumerate([drawn[place::SHOWN] for place in range(SHOWN)], 1):
+            path = folder / f"request-{number}.csv"
+            lines = ["index", *map(str, dataset.file_numbers[rows])]
+            write_whole(path, "\n".join([*lines, ""]).encode())
+            try:
+                codes.append(self._work([self._receive(str(path))]))
+            except UserError as error:
+                say(str(error))
+                codes.append(0)
+        return codes
