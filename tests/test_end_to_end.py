@@ -252,7 +252,7 @@ def test_a_server_that_dies_in_the_middle_of_a_sweep_loses_nothing(run, output, 
         assert waits[2] == str(tmp_path / "out" / "mlflow_spool")
         server.start()
         again = Sweep(*command).finish()
-        assert f"MLflow: {waits[1]} events that had to wait are sent" in again.text
+        assert f"MLflow: {waits[1]} waiting events have been sent" in again.text
         found = runs_of(server.uri)
         assert {stage: len(group) for stage, group in found.items()} == {
             stage: len(group) for stage, group in runs.items()}

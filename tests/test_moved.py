@@ -38,7 +38,7 @@ def resumed(output: Path, old: Path) -> None:
     assert finished(output) == before
     assert not [label for label in ("training", "adversarial examples", "search", "unlearning") if made(again, label)]
     assert [row["mlflow_run_ids"] for row in results(output)] == ids  # nothing was logged a second time
-    assert f"MLflow: {output / 'mlflow.db'} came here from {old}; it now speaks of the files in " \
+    assert f"MLflow: {output / 'mlflow.db'} came here from {old}; it now refers to the files in " \
            f"{output / 'mlartifacts'}" in again.lines
     assert str(old) not in again.text.replace(f"came here from {old}", "")
 

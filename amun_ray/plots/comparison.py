@@ -1,4 +1,4 @@
-"""The final comparison, as bars and as a table: every method beside the retrained model, which is the target."""
+"""The final comparison, as bars and as a table: every method next to the retrained model, the target."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,11 @@ RETRAINED, ORIGINAL = "retrain", "original"
 
 
 def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SHOWN) -> Figure:
-    """A panel for each metric, a bar for each method: mean, and std over originals x forget sets x runs.
+    """A panel per metric, a bar per method: mean, and std over originals x forget sets x runs.
 
     Args:
         rows: as in results.json: `method`, `access`, and for each metric `{"mean", "std", "n"}` in percent. Optional
-            `{"low", "high", "level"}` (an interval of that level) replaces the std. The row of method "retrain" gives
+            `{"low", "high", "level"}` (an interval at that level) replaces the std. The row with method "retrain" sets
             the target lines.
         metrics: the panels, from left to right.
 
@@ -56,9 +56,9 @@ def _spread(values: Sequence[Mapping[str, float]]) -> str:
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SHOWN) -> Figure:
-    """The same numbers as a table, mean ± std, the retrained row (the target) shaded and the least Avg. Gap bold.
+    """The same numbers as a table, mean ± std; the retrained row (the target) is shaded, the smallest Avg. Gap bold.
 
-    `rows` as in `comparison_bars`; a row may hold `note`, such as "unchanged" or "n.s.", shown behind its name.
+    `rows` as in `comparison_bars`; a row may have a `note`, such as "unchanged" or "n.s.", shown after its name.
     """
     _check(rows, metrics)
     figure, (axis,) = panels(1, width=2.8 + 1.4 * len(metrics), height=0.9 + 0.3 * (len(rows) + 1))
@@ -89,19 +89,19 @@ def _bar(axis: Axes, place: int, row: Mapping[str, Any], value: Mapping[str, flo
     mean = value["mean"]
     low, high = value.get("low", mean - value["std"]), value.get("high", mean + value["std"])
     axis.barh(place, mean, color="0.75" if baseline else method_colour(row["method"]), height=0.72,
-              alpha=0.55 if alone else 1)  # a method has its colour with D_R, and a paler one without
+              alpha=0.55 if alone else 1)  # paler without D_R
     axis.plot([low, high], [place, place], color="black", linewidth=1.2)
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
     axis.text(max(mean, high), place, f" {mean:.2f}", va="center", fontsize=8, bbox=paper)
 
 
 def _limits(axis: Axes, values: Sequence[Mapping[str, float]], goal: float | None) -> None:
-    """Start at a multiple of 10 below all that is shown, and say so: accuracies near 100 differ by points only."""
+    """Start the axis at a multiple of 10 below all values, and say so: accuracies near 100 differ by a few points."""
     ends = [] if goal is None else [goal]
     for value in values:
         ends += [value.get("low", value["mean"] - value["std"]), value.get("high", value["mean"] + value["std"])]
     start, stop = max(0.0, 10 * ((min(ends) - 1) // 10)), max(ends)
-    axis.set_xlim(start, start + 1.45 * max(stop - start, 1e-6))  # room for the numbers
+    axis.set_xlim(start, start + 1.45 * max(stop - start, 1e-6))  # space for the numbers
     ticks = MaxNLocator(3, integer=stop - start > 3).tick_values(start, stop)
     axis.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= 100]))
     if start:

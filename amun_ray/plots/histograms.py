@@ -1,4 +1,4 @@
-"""Distributions: confidence of a model on the three sets, and size of the adversarial changes."""
+"""Distributions: a model's confidence on the three sets, and the size of the adversarial changes."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from amun_ray.plots.style import COLOURS, SETS, TARGET, numbers, panels, plain_log
 
 BINS = 60
-SHOWN = (0.1, 99.9)  # percentiles of all values that span the axis: a few extremes would squeeze the rest
+SHOWN = (0.1, 99.9)  # percentiles of all values that bound the axis, since a few extremes would squeeze the rest
 
 
 def confidence_histograms(models: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Logit-scaled confidence of D_R, D_F and D_T, a panel for each model, with fitted normals.
+    """Logit-scaled confidence on D_R, D_F and D_T, a panel per model, with fitted normals.
 
     Args:
         models: title -> {"retain" | "forget" | "test": (N,) values of log(p / (1 - p))}, such as "Original", "AMUN with
-            D_R" and "Retrained". After good unlearning the forget set looks like the unseen one, as after retraining.
+            D_R" and "Retrained". After good unlearning the forget set looks like unseen data, as after retraining.
 
     Returns:
         Densities on shared axes.
@@ -47,7 +47,7 @@ def confidence_histograms(models: Mapping[str, Mapping[str, np.ndarray]]) -> Fig
 def _density_with_normal(axis: Axes, values: np.ndarray, edges: np.ndarray, label: str, colour: str) -> None:
     mean, std = values.mean(), values.std()
     counts, _ = np.histogram(values, edges)
-    density = counts / (len(values) * np.diff(edges))  # of all values, so that what lies outside still counts
+    density = counts / (len(values) * np.diff(edges))  # over all values, so that those off the axis still count
     axis.stairs(density, edges, fill=True, alpha=0.3, color=colour)
     name = f"{label}: {mean:.1f} ± {std:.1f}, n = {len(values):,}"
     if std == 0:
@@ -61,8 +61,8 @@ def eps_histogram(eps: np.ndarray, *, already_wrong: int = 0, failed: int = 0) -
     """How many samples were flipped at each search radius.
 
     Args:
-        eps: (N,) radius in pixel units at which the search flipped each sample, > 0. It takes few distinct values, as
-            the search doubles it, and each gets a bar; with more than 16 values they are binned on the log axis.
+        eps: (N,) radius in pixel units at which the search flipped each sample, > 0. The search doubles it, so there
+            are few distinct values, and each gets a bar; more than 16 are binned on the log axis.
         already_wrong: samples that needed no attack, for the caption.
         failed: samples that could not be flipped, for the caption.
     """
@@ -88,7 +88,7 @@ def eps_histogram(eps: np.ndarray, *, already_wrong: int = 0, failed: int = 0) -
 
 
 def l2_histogram(l2: np.ndarray) -> Figure:
-    """Distance (N,) of each adversarial image from its clean image, pixel units; zeros (wrong already) are counted."""
+    """Distance (N,) of each adversarial image from its clean image, pixel units; zeros (already wrong) are counted."""
     l2 = numbers(l2, "l2")
     moved = l2[l2 > 0]
     figure, (axis,) = panels(1, width=6.4)

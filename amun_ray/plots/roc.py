@@ -1,4 +1,4 @@
-"""ROC curves of membership inference on log axes, where the few confident hits of an attack show."""
+"""ROC curves of membership inference on log axes, which show an attack's few confident hits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ from amun_ray.plots.style import COLOURS, TARGET, numbers, panels
 
 
 def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> Figure:
-    """Each curve of `curves`, name -> `(fpr, tpr)` in percent as `metrics.roc` returns them, and the random guess.
+    """The `curves`, name -> `(fpr, tpr)` in percent as returned by `metrics.roc`, and the random guess.
 
-    The title says which sets are told apart, such as "RMIA: forgotten against unseen samples".
+    The title names the two sets, such as "RMIA: forgotten against unseen samples".
     """
     points = {name: (numbers(fpr, name), numbers(tpr, name)) for name, (fpr, tpr) in curves.items()}
-    # Rates below one sample cannot occur; the axes start at the smallest rate that does, and not under 0.01 %.
+    # Rates below one sample cannot occur; the axes start at the smallest rate that does, but not below 0.01 %.
     positive = np.concatenate([rates[rates > 0] for pair in points.values() for rates in pair])
     floor = float(np.clip(positive.min(), 0.01, 10.0))
     figure, (axis,) = panels(1, width=5.6, height=5.2)

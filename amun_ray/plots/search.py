@@ -1,4 +1,4 @@
-"""What the hyper-parameter search saw: one point or line for each trial."""
+"""What the hyper-parameter search found: one point or line per trial."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def gap_against_lr(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
 
     Args:
         trials: each with `method`, `access`, `lr` and `average_gap` (percentage points).
-        label: what stands in the place of the Avg. Gap, for a search by another number.
+        label: axis label, for a search by another number than Avg. Gap.
     """
     groups = _grouped(trials)
     styles = row_styles(trials)
@@ -43,9 +43,9 @@ def gap_against_epochs(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
     """Avg. Gap after each epoch: every trial as a thin line, the best trial of each method as a thick one.
 
     Args:
-        trials: each with `method`, `access` and `gaps`, its Avg. Gap (points) after epoch 1, 2, ...; the lengths may
-            differ where trials were stopped early.
-        label: what stands in the place of the Avg. Gap, for a search by another number.
+        trials: each with `method`, `access` and `gaps`, its Avg. Gap (points) after epoch 1, 2, ...; the lengths
+            differ if trials were stopped early.
+        label: axis label, for a search by another number than Avg. Gap.
     """
     groups = _grouped(trials)
     styles = row_styles(trials)
@@ -68,7 +68,7 @@ def gap_against_epochs(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
 
 
 def pareto_front(trials: Sequence[Trial]) -> Figure:
-    """The trials that no other of their method is better than in both objectives; a ring around those chosen.
+    """The trials that no other trial of the method beats in both objectives; the chosen ones are ringed.
 
     Args:
         trials: each with `method`, `access`, `average_gap` and `proxy` (percentage points), and `chosen`.
@@ -93,8 +93,8 @@ def trade_off(trials: Sequence[Trial], *, original: Mapping[str, float], retrain
 
     Args:
         trials: each with `method`, `access`, `test_accuracy` and `forget_test_auc`, in percent.
-        original: the same two numbers of the original model, the drop's zero: a method that does nothing ends there.
-        retrained: of the retrained model, the target.
+        original: the same two numbers of the original model, where the drop is 0: doing nothing ends there.
+        retrained: the same for the retrained model, the target.
     """
     styles = row_styles(trials)
 
@@ -129,7 +129,7 @@ def _grouped(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 
 def _gap_axis(axis: Axes) -> None:
-    """A log axis where the gaps span more than a factor of 30, as they do once some trials destroy the model."""
+    """A log axis if the gaps span more than a factor of 30, as they do once some trials destroy the model."""
     low, high = axis.dataLim.intervaly
     if low > 0 and high / low > 30:
         axis.set_yscale("log")

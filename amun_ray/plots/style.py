@@ -1,4 +1,4 @@
-"""What all figures share: names, colours, size, and the way to bytes. No pyplot, so no state between figures."""
+"""What all figures share: names, colours, sizes, and PNG output. No pyplot, so no state between figures."""
 
 from collections.abc import Iterable, Mapping
 from io import BytesIO
@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from amun_ray.base.errors import UserError
 
-# Okabe and Ito's palette: told apart under all common forms of colour blindness. Black and grey mark the targets.
+# Okabe and Ito's palette, distinguishable with all common forms of colour blindness. Black and grey mark the targets.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5539", "#8E6FBF")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 TARGET: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
@@ -55,7 +55,7 @@ BASELINES = ("original", "retrain")  # rows that no access applies to
 
 
 def row_name(row: Mapping[str, Any], separator: str = " ") -> str:
-    """`AMUN with $D_R$` for a row with `method` and `access`; names that are not in the tables stand for themselves."""
+    """`AMUN with $D_R$` for a row with `method` and `access`; names that are not in the tables are kept."""
     method = METHODS.get(row["method"], row["method"])
     access = row.get("access")
     if row["method"] in BASELINES or not access:
@@ -64,22 +64,22 @@ def row_name(row: Mapping[str, Any], separator: str = " ") -> str:
 
 
 def mean_and_std(summary: Mapping[str, float]) -> str:
-    """`mean ± std` of an entry of results.json, both with two digits."""
+    """`mean ± std` of an entry of results.json, both with two decimals."""
     return f"{summary['mean']:.2f} ± {summary['std']:.2f}"
 
 
 def row_styles(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A colour and a marker for every distinct row name: those of its method and access in every figure."""
+    """A colour and a marker for every distinct row name, the same for a method and access in every figure."""
     return {row_name(row): {"color": method_colour(row["method"]), "marker": _marker(row)} for row in rows}
 
 
 def method_colour(method: str) -> str:
-    """The colour of a method, whatever else is shown; two methods may share one, and differ by their markers then."""
+    """The colour of a method, whatever else is shown; methods that share a colour differ in their markers."""
     return COLOURS[_place(method) % len(COLOURS)]
 
 
 def _marker(row: Mapping[str, Any]) -> str:
-    """One for each access, of a pair that depends on how often the colours were gone through."""
+    """One marker for each access, from a pair that depends on how often the colours have been cycled through."""
     pair = 2 * (_place(row["method"]) // len(COLOURS)) + (row.get("access") == "forget_only")
     return MARKERS[pair % len(MARKERS)]
 
@@ -91,7 +91,7 @@ def _place(method: str) -> int:
 
 def panels(columns: int, *, rows: int = 1, width: float = 4.2, height: float = 3.6,
            **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with `rows` x `columns` panels, each `width` x `height` inches, spines only where an axis is."""
+    """A figure with `rows` x `columns` panels, each `width` x `height` inches, without top and right spines."""
     figure = Figure(figsize=(width * columns, height * rows), dpi=150, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **shared).ravel())
     for axis in axes:
@@ -100,7 +100,7 @@ def panels(columns: int, *, rows: int = 1, width: float = 4.2, height: float = 3
 
 
 def plain_log(axis: Axis) -> None:
-    """Numbers as people write them on a logarithmic axis: 2, 5, 10, and powers of ten alone where it is long."""
+    """Label a logarithmic axis the usual way: 2, 5, 10, and only powers of ten if it is long."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""The one room that knows MLflow: what it is told, how it is told, and how a model comes back from it."""
+"""The only room that knows MLflow: what is logged, how it is sent, and how a model is loaded back."""
 
 from amun_ray.base.databases import database_uri
 from amun_ray.tracking.contact import downloaded

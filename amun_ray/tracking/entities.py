@@ -1,4 +1,4 @@
-"""What MLflow shows beside parameters and metrics: descriptions, datasets, and what an experiment is for."""
+"""What MLflow shows besides parameters and metrics: descriptions, datasets, and an experiment's purpose."""
 
 import json
 
@@ -6,7 +6,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from amun_ray.tracking.event import Event
 
-LONGEST, CUT = 8000, "\n\n(shortened: MLflow takes no more; the artifacts have all of it)"
+LONGEST, CUT = 8000, "\n\n(cut to MLflow's limit; the artifacts have the full text)"
 EXPERIMENT = {"mlflow.experimentKind": "custom_model_development",  # MLflow 3 opens it as training, not as GenAI
               "mlflow.note.content": "Machine unlearning by amun_ray: each run without a parent is one sweep, and its "
                                      "description is the result."}
@@ -14,7 +14,7 @@ REGISTERED = "The best model of one method: it has unlearned what the tags of a 
 
 
 def described(event: Event) -> dict[str, str]:
-    """The description as the tag that MLflow shows; where it takes no more, its beginning."""
+    """The description as the tag that MLflow shows, cut to MLflow's limit."""
     text = event.description or ""
     if len(text) > LONGEST:
         text = f"{text[:LONGEST - len(CUT)].rpartition(chr(10))[0]}{CUT}"
@@ -22,7 +22,7 @@ def described(event: Event) -> dict[str, str]:
 
 
 def dataset(name: str, digest: str, samples: int, context: str) -> DatasetInput:
-    """What a run read, in the form of its page, which takes the first 36 characters of a digest."""
+    """A dataset that a run read, as MLflow shows it; MLflow keeps the first 36 characters of a digest."""
     made = Dataset(name=name, digest=digest[:36], source_type="local", source=json.dumps({"name": name}),
                    profile=json.dumps({"num_rows": samples}))
     return DatasetInput(dataset=made, tags=[InputTag("mlflow.data.context", context)])

@@ -1,4 +1,4 @@
-"""What MLflow is told, as data: it can be sent now, or kept in a folder and sent another day."""
+"""What to log in MLflow, as data that can be sent now, or kept in a folder and sent later."""
 
 import json
 import os
@@ -9,30 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-KEY = "amun.key"  # the tag by which a run is found again
-CONTENT = ("files", "model")  # the fields of an event that are folders of bytes
+KEY = "amun.key"  # the tag that identifies a run
+CONTENT = ("files", "model")  # the fields of an event that hold files
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """All that is logged of one finished piece of work, or what is added to the sweep's own run.
+    """Everything to log for one finished piece of work, or an addition to the sweep's own run.
 
     Attributes:
-        key: digest of the work; a run carries it as tag and is found again by it.
-        parent: id of the sweep's run. An event with a parent makes a whole run, unless it exists. One without a
-            parent adds to the run of its key.
-        above: id of the run below which a run that is made is shown; the parent if not given.
-        name: of a run that is made.
-        description: Markdown, shown above all else; the rest of what MLflow does not take is left out, and said.
-        seconds: how long the work of a run that is made took, up to now.
+        key: digest of the work; a run is tagged with it and found by it.
+        parent: id of the sweep's run. An event with a parent creates a complete run, unless it exists. One without a
+            parent adds to the run with its key.
+        above: id of the run under which a new run is shown; the parent if not given.
+        name: of a new run.
+        description: Markdown, shown at the top; cut, with a note, at MLflow's limit.
+        seconds: how long the work of a new run took, up to now.
         datasets: (name, digest, number of samples, context) of what the run read.
-        tags, params: of the run; parameters cannot change, so only the event that makes a run brings any.
+        tags, params: of the run; parameters cannot change, so only the event that creates a run has any.
         metrics: (name, value, step).
-        files: artifacts, path below the run -> content; one of the same path is replaced.
+        files: artifacts, path below the run -> content; an existing path is replaced.
         model: the folder of an MLflow model, path -> content. Its scores are the run's metrics.
-        registered: name under which the model is registered. Its tags say of which `request` it is and what the search
-            found, which decides on the alias `best`: see `Tracker._register`.
-        status: FINISHED, FAILED, KILLED or RUNNING; None leaves it.
+        registered: name under which to register the model. Its tags name its `request` and the search's score, which
+            decide on the alias `best`: see `Tracker._register`.
+        status: FINISHED, FAILED, KILLED or RUNNING; None leaves it unchanged.
     """
 
     key: str
@@ -52,7 +52,7 @@ class Event:
 
 
 class Spool:
-    """Events that MLflow does not know yet, a folder each, in order. A folder that is there is whole."""
+    """Events not yet sent to MLflow, one folder each, in order. A folder that exists is complete."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Spool:
         return sorted(path for path in self.folder.glob("[0-9]*")) if self.folder.is_dir() else []
 
     def add(self, event: Event) -> None:
-        """Keep an event behind all that wait."""
+        """Append an event to the queue."""
         last = max((int(path.name) for path in self.waiting()), default=0)
         partial = self.folder / f".{uuid.uuid4().hex}"
         for part in CONTENT:
@@ -73,13 +73,13 @@ class Spool:
 
     @staticmethod
     def read(path: Path) -> Event:
-        """The event of a folder of `waiting`."""
+        """The event in a folder from `waiting`."""
         content: dict[str, Any] = json.loads((path / "event.json").read_text())
         content |= {part: read_files(path / part) for part in CONTENT}
         return Event(**content)
 
     def remove(self, path: Path) -> None:
-        """Drop an event that was sent; the spool itself goes with the last one."""
+        """Drop an event that was sent; the last one also removes the spool itself."""
         gone = path.with_name(f".{uuid.uuid4().hex}")
         os.replace(path, gone)
         shutil.rmtree(gone)
@@ -88,7 +88,7 @@ class Spool:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Write path -> content below `folder`, which is made; returns it."""
+    """Write path -> content below `folder`, creating it; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = folder / name

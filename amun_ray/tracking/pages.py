@@ -1,4 +1,4 @@
-"""Where a person finds something within MLflow's pages."""
+"""The addresses of MLflow's pages."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from amun_ray.tracking.contact import MLFLOW_ERRORS, impatient
 from amun_ray.tracking.event import KEY
 
-MODE = "workflowType=machine_learning"  # MLflow 3 shows GenAI to a browser that it does not know
+MODE = "workflowType=machine_learning"  # on the first visit of a browser MLflow 3 would show its GenAI pages
 
 
 class Pages:
@@ -30,9 +30,9 @@ class Pages:
         return f"#/compare-runs?runs={chosen}&experiments={experiments}&{MODE}"
 
     def runs_list(self, parent: str, stage: str, columns: Sequence[str]) -> str:
-        """The list of the runs of one stage of a sweep, with these columns, sorted by the first, the least value first.
+        """The list of the runs of one stage of a sweep, with these columns, sorted by the first, ascending.
 
-        MLflow keeps such a view as a tag of the experiment, in the form that its own button for sharing writes.
+        MLflow stores such a view as a tag of the experiment, in the format that its own share button writes.
         """
         name = f"{parent[:12]}-{stage}"
         view = {"searchFilter": f"tags.`{KEY}` LIKE '{parent}:%' and tags.stage = '{stage}'", "orderByKey": columns[0],

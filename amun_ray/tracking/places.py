@@ -1,9 +1,9 @@
-"""Where a local database of MLflow's and the files it speaks of are, also after their folder was moved or copied.
+"""Where a local MLflow database and its artifacts are, even after their folder was moved or copied.
 
-MLflow writes down where its files are with their whole path. In an output folder they are always beside the database,
-in `mlartifacts/`. So a database that names another folder of that name was moved or copied, and what it says is put
-right: for good where something is to be written, so that a copy never writes into the folder that it was made of, and
-in a copy of the database where something is only read, since the same folder may have another path on another host.
+MLflow stores absolute paths of its artifacts. In an output folder they are always beside the database, in
+`mlartifacts/`. So a database that names another folder called `mlartifacts` was moved or copied, and its paths are
+corrected: in place before anything is written, so that a copy never writes into the folder it was copied from; in a
+temporary copy if it is only read, since the same folder may have another path on another host.
 """
 
 import os
@@ -21,33 +21,33 @@ from amun_ray.base.errors import UserError, first_line
 ARTIFACTS = "mlartifacts"
 LOCATIONS = {"experiments": ("artifact_location",), "runs": ("artifact_uri",),
              "logged_models": ("artifact_location",), "model_versions": ("source", "storage_location")}
-WAIT_SECONDS = 30  # for whoever else is writing to a database
+WAIT_SECONDS = 30  # for another writer of a database
 
 
 def settle(uri: str) -> str | None:
-    """Let a database of MLflow's that was moved or copied with its artifacts speak of these; a line that says so.
+    """Correct the artifact paths of an MLflow database that was moved or copied with its artifacts; returns a log line.
 
-    Does nothing, and returns None, with any other.
+    For any other database it does nothing and returns None.
 
     Raises:
-        UserError: the artifacts are still elsewhere, or the database cannot be written to.
+        UserError: the artifacts are still elsewhere, or the database cannot be written.
     """
     path = database(uri)
     if path is None or not (old := _elsewhere(path)):
         return None
     here = path.absolute().parent / ARTIFACTS
     if not here.is_dir() and (left := [folder for folder in map(_folder, old) if folder.is_dir()]):
-        raise UserError(f"{path}: a copy without its files: these are in {left[0]}, and there is no {here}. Copy them "
-                        f"here, too, or remove {path.name}: the sweep's command then logs all again from the store")
+        raise UserError(f"{path}: a copy without its files, which are in {left[0]}: there is no {here}. Copy them here "
+                        f"too, or remove {path.name}: the sweep's command then logs everything again from the store")
     _rewrite(path, old, here)
-    return f"MLflow: {path} came here from {_folder(old[0]).parent}; it now speaks of the files in {here}"
+    return f"MLflow: {path} came here from {_folder(old[0]).parent}; it now refers to the files in {here}"
 
 
 @contextmanager
 def readable(uri: str) -> Iterator[str]:
-    """The URI under which what `uri` names can be read; nothing is written to it.
+    """A URI for reading what `uri` names; nothing is written to it.
 
-    A database that was moved or copied with its artifacts is read in a copy, which this process keeps.
+    A database that was moved or copied with its artifacts is read from a corrected copy, which this process keeps.
     """
     path = database(uri)
     if path is None or not (path.parent / ARTIFACTS).is_dir() or not (old := _elsewhere(path)):
@@ -60,8 +60,8 @@ def readable(uri: str) -> Iterator[str]:
 
 @contextmanager
 def tidy(uri: str) -> Iterator[None]:
-    """Remove the empty folder that MLflow makes while it opens a database whose URI has quoted characters: it takes the
-    quoted path for a path."""
+    """Remove the empty folder that MLflow creates when it opens a database whose URI has percent-encoded characters: it
+    mistakes the encoded path for a path."""
     path = database(uri)
     made = Path(uri.removeprefix(SQLITE)).parent
     mine = path is not None and path.parent != made and not made.exists()
@@ -75,7 +75,7 @@ def tidy(uri: str) -> Iterator[None]:
 
 @cache
 def _settled(path: Path, old: tuple[str, ...], state: tuple[int, int]) -> tempfile.TemporaryDirectory[str]:
-    """A folder with a settled copy of the database `path`, made once for each `state` of it."""
+    """A folder with a corrected copy of the database `path`, made once for each `state` of it."""
     folder = tempfile.TemporaryDirectory(prefix="amun_mlflow_")
     copy = Path(folder.name, path.name)
     with _opened(path) as source, closing(sqlite3.connect(copy)) as target:
@@ -85,7 +85,7 @@ def _settled(path: Path, old: tuple[str, ...], state: tuple[int, int]) -> tempfi
 
 
 def _elsewhere(path: Path) -> list[str]:
-    """The folders `mlartifacts` of other places that the experiments of a database have, as URIs."""
+    """The `mlartifacts` folders elsewhere that the experiments of a database refer to, as URIs."""
     if not path.is_file() or not path.stat().st_size:
         return []
     with _opened(path) as opened:
@@ -98,7 +98,7 @@ def _elsewhere(path: Path) -> list[str]:
 
 
 def _rewrite(path: Path, old: list[str] | tuple[str, ...], here: Path) -> None:
-    """All of it or nothing."""
+    """Replace `old` by `here` in the database, in one transaction."""
     with _opened(path) as opened:
         opened.execute("BEGIN IMMEDIATE")
         for table in LOCATIONS.keys() & _tables(opened):
@@ -129,5 +129,5 @@ def _folder(uri: str) -> Path:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths are one folder, under whatever names."""
+    """Whether two paths are the same folder."""
     return one == other or (one.is_dir() and other.is_dir() and one.samefile(other))

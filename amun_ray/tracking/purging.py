@@ -1,9 +1,9 @@
-"""What MLflow has of deleted work, found by the digests in its tags and deleted for good: runs, logged models, versions
-of registered models, and their files; those that were deleted before, too, which MLflow keeps.
+"""Finds what MLflow has about deleted work, by the digests in its tags, and deletes it for good: runs, logged models,
+versions of registered models, and their files; also entries already marked as deleted, which MLflow keeps.
 
-A database that this machine opens itself can be purged of the entries. A server deletes the files, and marks the
-entries as deleted; only its operator, by `mlflow gc`, can remove them.
-Cost: a page of 1,000 runs or 100 logged models a request, over all experiments.
+In a database that this machine opens itself, the entries can be removed. A server deletes the files and only marks the
+entries as deleted; its operator can remove them with `mlflow gc`.
+Cost: one request per page of 1,000 runs or 100 logged models, over all experiments.
 """
 
 import tempfile
@@ -25,12 +25,12 @@ from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, 
 from amun_ray.tracking.event import write_files
 from amun_ray.tracking.places import settle
 
-Matches = Callable[[Mapping[str, str]], bool]  # by the tags of a run or a logged model
+Matches = Callable[[Mapping[str, str]], bool]  # decides by the tags of a run or a logged model
 
 
 class Logged(NamedTuple):
-    """An entry of MLflow's: `run`, `model` or `version`, its id (`NAME/VERSION` of a version), the bytes of its files,
-    as far as its artifact store tells, and whether it was deleted before."""
+    """An entry in MLflow: `run`, `model` or `version`; its id (`NAME/VERSION` for a version); the size of its files in
+    bytes, as far as its artifact store tells; and whether it was already deleted."""
 
     kind: str
     id: str
@@ -40,16 +40,16 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True)
 class Archive:
-    """Everything that one MLflow database or server has, of all experiments.
+    """All experiments of one MLflow database or server.
 
     Raises:
-        UserError: nothing answers at `uri`.
+        UserError: `uri` does not answer.
     """
 
     uri: str
 
     def __post_init__(self) -> None:
-        settle(self.uri)  # a copy's own files are deleted, not those of the folder that it was made of
+        settle(self.uri)  # delete a copy's own files, not those of the folder it was copied from
         try:
             with impatient():
                 self._client.search_experiments(max_results=1)
@@ -58,12 +58,12 @@ class Archive:
 
     @property
     def is_hard(self) -> bool:
-        """Whether entries can be removed from here, not only be marked as deleted."""
+        """Whether entries can be removed from here, not only marked as deleted."""
         return hasattr(self._store, "_hard_delete_run")
 
     def found(self, matches: Matches) -> list[Logged]:
-        """The runs and logged models whose tags match, and the registered versions of these; versions first, runs last:
-        in the order in which they can be deleted."""
+        """The runs and logged models whose tags match, and their registered versions; in the order in which they can be
+        deleted: versions first, runs last."""
         with patient(), default_server(self.uri):
             experiments = [one.experiment_id for one in self._paged(
                 lambda token: self._client.search_experiments(ViewType.ALL, page_token=token))]
@@ -82,7 +82,7 @@ class Archive:
                       for name, one in runs.items())]
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete the entry of a kind and id, its files first; what is gone already is well.
+        """Delete the entry of a kind and id, its files first; missing ones are ignored.
 
         Raises:
             UserError: MLflow does not answer, or refuses.
@@ -97,7 +97,7 @@ class Archive:
                     with _absent_is_well():
                         get_artifact_repository(files).delete_artifacts()
                 mark(name)
-                if hasattr(self._store, remove):  # not those of a server; of logged models, not in every MLflow
+                if hasattr(self._store, remove):  # servers cannot; for logged models, not every MLflow can
                     getattr(self._store, remove)(name)
         except MLFLOW_ERRORS as error:
             raise UserError(f"tracking.uri {self.uri!r}: {kind} {name} cannot be deleted: {reason(error)}; once it "
@@ -117,7 +117,7 @@ class Archive:
         return False
 
     def add(self, run: str, files: Mapping[str, bytes]) -> None:
-        """Log artifacts of a run, path below it -> content; one of the same path is replaced.
+        """Log artifacts of a run, path below it -> content; an existing path is replaced.
 
         Raises:
             UserError: MLflow does not answer, or refuses.
@@ -129,7 +129,7 @@ class Archive:
             raise UserError(f"tracking.uri {self.uri!r}: run {run} does not take files: {reason(error)}") from error
 
     def _entry(self, kind: str, name: str) -> tuple[str | None, Callable[[str], Any], str]:
-        """Where the files of a run or a logged model are, what marks it as deleted, and the name of what removes it."""
+        """Where the files of a run or logged model are, the call that marks it deleted, and the one that removes it."""
         if kind == "run":
             found = self._client.get_run(name).info
             is_gone, files = found.lifecycle_stage == "deleted", found.artifact_uri
@@ -160,7 +160,7 @@ class Archive:
                 yield self._store.get_logged_model(name, allow_deleted=True)
 
     def _deleted_models(self) -> list[str]:
-        """Logged models that were deleted before; a server, and an early MLflow 3, tell of none."""
+        """Logged models already marked as deleted; a server, or an early MLflow 3, lists none."""
         store = self._store
         return store._get_deleted_logged_models() if hasattr(store, "_get_deleted_logged_models") else []
 
@@ -177,7 +177,7 @@ class Archive:
     def _sized(kind: str, name: str, files: str | None, deleted: bool) -> Logged:
         size = 0
         if files is not None:
-            with suppress(Exception):  # of whatever library the artifact store has
+            with suppress(Exception):  # from whatever library the artifact store uses
                 size = _bytes(get_artifact_repository(files), None)
         return Logged(kind, name, size, deleted)
 
@@ -189,7 +189,7 @@ def _bytes(repository: Any, folder: str | None) -> int:
 
 @contextmanager
 def _absent_is_well() -> Iterator[None]:
-    """Passes over what MLflow does not have any more."""
+    """Ignore errors about entries that MLflow no longer has."""
     try:
         yield
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""A model in production as MLflow's registry has it: versions of one name, and the alias that says which one serves.
+"""A model in production in MLflow's registry: versions of one name, and the alias of the version that serves.
 
-Nothing of this waits in a spool: what a ledger says of the registry has happened.
+These calls never wait in a spool: whatever a ledger says about the registry has really happened.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,11 +27,11 @@ class Registry:
 
     @property
     def address(self) -> str:
-        """What a server loads: `models:/NAME@ALIAS`."""
+        """The address that a server loads: `models:/NAME@ALIAS`."""
         return f"models:/{self.name}@{self.alias}"
 
     def current(self) -> str | None:
-        """The version that has the alias; None where there is none.
+        """The version that has the alias, or None.
 
         Raises:
             UserError: nothing answers.
@@ -45,7 +45,7 @@ class Registry:
                 raise
 
     def register(self, run: str, tags: Mapping[str, str]) -> str:
-        """The version of the model that was logged in `run`: made now, unless there is one."""
+        """The version of the model logged in `run`; created unless it exists."""
         with self._talking() as client:
             try:
                 client.create_registered_model(self.name)
@@ -73,7 +73,7 @@ class Registry:
     @contextmanager
     def _talking(self) -> Iterator[MlflowClient]:
         try:
-            with default_server(self.uri), patient():  # where the registry of a local database looks models up
+            with default_server(self.uri), patient():  # the registry of a local database looks models up there
                 yield MlflowClient(tracking_uri=self.uri)
         except MLFLOW_ERRORS as error:
             raise UserError(f"MLflow's registry at {self.uri} cannot be used: {reason(error)}. Once it can, the same "

@@ -1,12 +1,11 @@
-"""An unlearned model as files: how it is built and its weights, and around them what makes an MLflow model of it.
+"""An unlearned model as files: its architecture and weights, and what turns them into an MLflow model.
 
-`model.json` and `weights.safetensors` are the model: read as data, built by this package, the same predictions bit for
-bit. `model.json` has the sha256 of the weights, so that no others are taken for them. The MLflow model is these two
-files with a signature and an example; MLflow opens it through this very module, so there is no pickle, nothing is
-traced, and a network of the user's own is logged like any other: by its name, `package.module:NAME`. Whoever can write
-to the registry can write another name there, so code that a `model.json` names is imported only where the one who loads
-it allows it. Whoever loads it needs amun_ray installed, which
-`requirements.txt` does not list, since no package index has it.
+`model.json` and `weights.safetensors` are the model: read as data and built by this package, they give the same
+predictions bit for bit. `model.json` holds the sha256 of the weights, so that no others can take their place. The
+MLflow model is these two files with a signature and an example. MLflow opens it through this module, so there is no
+pickle and no tracing, and a user's own network is logged like any other: by its name, `package.module:NAME`. Anyone who
+can write to the registry can put another name there, so code named in a `model.json` is imported only if the loading
+program allows it. Loading needs amun_ray installed; `requirements.txt` does not list it, since no package index has it.
 """
 
 import hashlib
@@ -35,12 +34,12 @@ from amun_ray.tracking.event import read_files
 
 MODEL, WEIGHTS, CHECKSUMS, CLASS_NAMES = "model.json", "weights.safetensors", "sha256", "class_names"
 NEEDED = ("torch", "numpy", "safetensors", "mlflow")
-NETWORKS = ("torchvision", "timm", "transformers")  # needed by the networks whose names begin so
+NETWORKS = ("torchvision", "timm", "transformers")  # needed by networks whose names begin with it
 DESCRIPTION = {"name": str, "options": dict, "channels": int, "classes": int, "size": int, "mean": list, "std": list}
 
 
 def model_files(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The artifacts of unlearned models: how the network is built, and the weights of each by file name."""
+    """The artifacts of unlearned models: the network's description, and the weights of each by file name."""
     return {f"model/{name}": content for name, content in {MODEL: _text(description, weights), **weights}.items()}
 
 
@@ -48,7 +47,11 @@ def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int
     """The folder of an MLflow model.
 
     Args:
+<<<<<<< HEAD
         description: the arguments of `models.build` but for the seed, and `class_names`, where classes have any.
+=======
+        description: the arguments of `models.build` without the seed.
+>>>>>>> 2d1e52d (tracking and plots reads in one pass: plain English in docstrings, comments and messages)
         weights: a safetensors file.
         shape: (C, H, W) of an image.
     """
@@ -64,9 +67,14 @@ def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes
 
 
 @cache
+<<<<<<< HEAD
 def _around(shape: tuple[int, int, int], classes: int, names: tuple[str, ...],
             needed: tuple[str, ...]) -> dict[str, bytes]:
     """What is the same for all models of a sweep. The example is one even grey: no sample of anybody leaves with it."""
+=======
+def _around(shape: tuple[int, int, int], classes: int, needed: tuple[str, ...]) -> dict[str, bytes]:
+    """The files that all models of a sweep share. The example is uniform grey, so that it reveals no sample."""
+>>>>>>> 2d1e52d (tracking and plots reads in one pass: plain English in docstrings, comments and messages)
     signature = ModelSignature(Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
                                Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]))
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +87,7 @@ def _around(shape: tuple[int, int, int], classes: int, names: tuple[str, ...],
 
 
 class Served:
-    """What MLflow hands out as the model."""
+    """The object that MLflow returns as the model."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -94,26 +102,26 @@ class Served:
 
 
 def _load_pyfunc(path: str) -> Served:
-    """The name by which MLflow finds the loader of a model. Only the environment can allow code here: MLflow's
-    `model_config`, which a loader may also be given, can come from the very files that are loaded."""
+    """Called by MLflow, by this name, to load a model. Only the environment can allow code here: MLflow's
+    `model_config` may come from the very files that are loaded."""
     return Served(_read(Path(path), WEIGHTS, path))
 
 
 def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS, own: Iterable[str] = ()) -> nn.Module:
-    """An unlearned model out of MLflow, in eval mode: (N, C, H, W) float32 in [0, 1] -> logits.
+    """An unlearned model from MLflow, in eval mode: (N, C, H, W) float32 in [0, 1] -> logits.
 
     Its attribute `class_names` says what each logit stands for; it is empty where classes have numbers alone.
 
     Args:
         source: the id of a trial or final run of a sweep, or a registered model, `models:/NAME@best`.
-        uri: the tracking URI; MLflow's own default where None.
-        weights: a trial has one file per held-out case, `weights-0.safetensors` and on.
-        own: the code that the model's network may be, beside the networks of this package: `package.module:NAME`, or
-            `package.module` for all that the module holds. AMUN_ALLOW_CODE in the environment says the same.
+        uri: the tracking URI; MLflow's default if None.
+        weights: a trial has one file per held-out case: `weights-0.safetensors`, `weights-1.safetensors`, ...
+        own: code that the model may name besides this package's networks: `package.module:NAME`, or `package.module`
+            for everything in the module. AMUN_ALLOW_CODE in the environment has the same effect.
 
     Raises:
-        UserError: nothing answers, there is no such model, its files are damaged or not those that were logged, or it
-            names code that `own` does not.
+        UserError: MLflow does not answer, there is no such model, its files are damaged or not those that were logged,
+            or it names code that `own` does not allow.
     """
     address = source if source.startswith("models:/") else f"runs:/{source}/model"
     with downloaded(address, uri or mlflow.get_tracking_uri()) as folder:
@@ -125,14 +133,14 @@ def load_model(source: str, *, uri: str | None = None, weights: str = WEIGHTS, o
 
 
 def _read(folder: Path, weights: str, source: str) -> nn.Module:
-    """The model of a folder, which messages call `source`; one that was logged without checksums is checked by the
-    digest that its weights carry."""
+    """The model in a folder, called `source` in messages; one logged without checksums is checked by the digest inside
+    its weights."""
     description, sums = _description(folder / MODEL, source)
     name = f"{source}: {weights}"
     with open(folder / weights, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if (wanted := sums.get(weights, found)) != found:
-        raise UserError(f"{name}: damaged, or of another model: its sha256 is {found[:12]}, and {MODEL} says "
+        raise UserError(f"{name}: damaged, or of another model: its sha256 is {found[:12]}, but {MODEL} says "
                         f"{wanted[:12]}; delete the run, and the sweep's command logs it again from the store")
     names = tuple(description.pop(CLASS_NAMES, ()))
     model = models.build(seed=0, **description)
@@ -142,10 +150,14 @@ def _read(folder: Path, weights: str, source: str) -> nn.Module:
 
 
 def _description(path: Path, source: str) -> tuple[dict[str, Any], dict[str, str]]:
+<<<<<<< HEAD
     """The arguments of `models.build`, of the types that it takes, with `class_names` where there are any; and the
     sha256 of each weights file.
+=======
+    """The arguments of `models.build`, with checked types, and the sha256 of each weights file.
+>>>>>>> 2d1e52d (tracking and plots reads in one pass: plain English in docstrings, comments and messages)
 
-    UserError for anything else, and for code.
+    UserError for anything else, and for code that is not allowed.
     """
     sums: Any = {}
     try:
@@ -162,7 +174,7 @@ def _description(path: Path, source: str) -> tuple[dict[str, Any], dict[str, str
     if not fits:
         raise UserError(f"{source}: {MODEL} does not describe a model as this package does: {', '.join(DESCRIPTION)}")
     if models.is_own(found["name"]) and not is_allowed(found["name"]):
-        raise UserError(f"{source}: {MODEL} names code, {found['name']!r}, which is not run for that. Where you know "
-                        f"and trust it, say so: load_model(..., own=({found['name']!r},)), or, for MLflow's own loader "
-                        f"too, {ALLOWED}={found['name']} in the environment")
+        raise UserError(f"{source}: {MODEL} names code, {found['name']!r}, which is not run unless you allow it. If "
+                        f"you trust it: load_model(..., own=({found['name']!r},)), or, for MLflow's own loader too, "
+                        f"{ALLOWED}={found['name']} in the environment")
     return found, sums

@@ -1,8 +1,8 @@
-"""How MLflow is told: one run for one finished piece of work, nothing twice, and nothing lost while it is away.
+"""Logging to MLflow: one run per finished piece of work, nothing twice, and nothing lost while MLflow is unreachable.
 
-Everything is sent from the driver, a run at a time. A run carries the digest of its work in the tag `amun.key`, so a
-sweep that is run again finds what it has logged. What MLflow does not take is kept in a spool, a folder on this
-machine, and sent when it answers again: before the next event, at the end of the sweep, or at the next start.
+The driver sends everything, one run at a time. A run has the digest of its work in the tag `amun.key`, so a repeated
+sweep finds what it has already logged. Events that fail are kept in a spool, a folder on this machine, and sent once
+MLflow answers again: before the next event, at the end of the sweep, or at the next start.
 """
 
 import logging
@@ -31,33 +31,33 @@ from amun_ray.tracking.places import settle, tidy
 
 for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.pyfunc",
               "mlflow.utils.environment"):
-    logging.getLogger(noisy).setLevel(logging.ERROR)  # a migration log is not for the user of a sweep
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")  # nor are links between its lines
+    logging.getLogger(noisy).setLevel(logging.ERROR)  # the user of a sweep does not need the migration log
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")  # nor links between the sweep's lines
 
 ALIAS = "best"
-REQUEST, OBJECTIVE, SCORE = "request", "search.objective", "search.score"  # tags of what is registered
-BATCH = {"params": 100, "tags": 100, "metrics": 500}  # per request that every MLflow server takes
-PAUSE_SECONDS = 60  # how long MLflow is left alone after it did not answer
-SHOWN_SECONDS = 5  # how often, at most, a page says how far a sweep is
+REQUEST, OBJECTIVE, SCORE = "request", "search.objective", "search.score"  # tags of registered models
+BATCH = {"params": 100, "tags": 100, "metrics": 500}  # per request, accepted by every MLflow server
+PAUSE_SECONDS = 60  # before MLflow is contacted again after it did not answer
+SHOWN_SECONDS = 5  # shortest interval between updates of a sweep's progress
 PAGE = 1000  # runs in one answer
 FINAL = ("FINISHED", "FAILED")
 
 
 class Tracker:
-    """One experiment of one MLflow server or database, and the spool for the time in which it is away."""
+    """One experiment on one MLflow server or database, and the spool for events while it is unreachable."""
 
     def __init__(self, uri: str, experiment: str, artifacts: str | None, *, spool: Path,
                  say: Callable[[str], None]) -> None:
-        """Connect, and create the experiment where there is none.
+        """Connect, and create the experiment if it does not exist.
 
         Args:
-            uri: of a server or a database; one that was moved or copied is settled first (see `places`).
-            artifacts: the folder for the files of a local database, as URI; a server has its own.
-            spool: the folder for events that MLflow does not take; made when there is one.
-            say: is told, in one line, when MLflow goes away and when it is back.
+            uri: of a server or a database; a database that was moved or copied is corrected first (see `places`).
+            artifacts: the folder for the files of a local database, as a URI; a server has its own.
+            spool: the folder for unsent events; created with the first one.
+            say: called with one line when MLflow stops answering and when it answers again.
 
         Raises:
-            UserError: nothing answers at `uri`, it refuses, or it holds a password, which would end up in the logs.
+            UserError: `uri` does not answer, it refuses, or it contains a password, which would end up in logs.
         """
         if urlsplit(uri).password and not uri.startswith("sqlite"):
             raise UserError("tracking.uri holds a password; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
@@ -79,17 +79,17 @@ class Tracker:
 
     @property
     def how_to_open(self) -> str:
-        """What a person does to look at the runs: the server's address, or the command for a local database."""
+        """How a person views the runs: the server's address, or the command for a local database."""
         return self.uri if self.uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
 
     def start(self, event: Event) -> str:
-        """The id of the run of a sweep, or of a part of it below that, which its events name as parent or above; the
-        run of an earlier start is taken up again.
+        """The id of the run of a sweep, or of a part of it, which later events name as `parent` or `above`; the run of
+        an earlier start is resumed.
 
-        What earlier starts could not send is sent now.
+        Sends events that earlier starts could not send.
 
         Raises:
-            UserError: MLflow does not answer. A sweep that nobody could look at does not begin.
+            UserError: MLflow does not answer. A sweep does not begin if nobody could look at it.
         """
         try:
             run = self._send(event)
@@ -100,18 +100,18 @@ class Tracker:
         return run
 
     def log(self, event: Event) -> str | None:
-        """Tell MLflow; returns the id of the run, or None where the event has to wait in the spool."""
+        """Send an event; returns the id of its run, or None if the event is waiting in the spool."""
         if time.monotonic() >= self._ask_again and self._catch_up():
             try:
                 with patient():
                     return self._send(event)
-            except Exception as error:  # an artifact store raises what its own library does
+            except Exception as error:  # an artifact store raises its own library's errors
                 self._failed(error)
         self._spool.add(event)
         return None
 
     def show(self, event: Event) -> None:
-        """Tell MLflow what counts for the moment alone: not too often, and never later."""
+        """Send an event that matters only now: not too often, and never from the spool."""
         if not self._away and time.monotonic() >= self._shown + SHOWN_SECONDS:
             try:
                 with impatient():
@@ -121,14 +121,14 @@ class Tracker:
             self._shown = time.monotonic()
 
     def close(self, key: str, status: str) -> None:
-        """End the run of the sweep: `FINISHED`, `FAILED` or `KILLED`; says so where something still waits."""
+        """End the run of the sweep as `FINISHED`, `FAILED` or `KILLED`; reports events that are still waiting."""
         self._ask_again = 0.0
         self.log(Event(key=key, status=status))
         if left := self._spool.waiting():
             self._say(f"MLflow: {len(left)} events wait in {self._spool.folder}; the same command again sends them")
 
     def _catch_up(self) -> bool:
-        """Send what waits, in order; whether MLflow answers. What it refuses stays where it is."""
+        """Send the waiting events, in order; returns whether MLflow answers. Refused events stay in the spool."""
         if not self._away:
             return True
         sent = 0
@@ -150,16 +150,16 @@ class Tracker:
         except Exception as error:
             self._failed(error)
         if sent:
-            self._say(f"MLflow: {sent} events that had to wait are sent")
+            self._say(f"MLflow: {sent} waiting events have been sent")
         return not self._away
 
     def _failed(self, error: Exception) -> None:
-        """Leave MLflow alone for a while after it did not answer; a refusal is no reason to."""
+        """Report the failure; pause if MLflow did not answer, but not after a refusal."""
         if is_refusal(error):
             self._say(f"MLflow refuses an event, which is kept in {self._spool.folder}: {reason(error)}")
             return
         if not self._away:
-            self._say(f"MLflow does not answer; what it is to be told waits in {self._spool.folder}: {reason(error)}")
+            self._say(f"MLflow does not answer; events will wait in {self._spool.folder}: {reason(error)}")
         self._away, self._ask_again = True, time.monotonic() + PAUSE_SECONDS
 
     def _send(self, event: Event) -> str:
@@ -172,7 +172,7 @@ class Tracker:
             if event.parent is not None:
                 self._children[event.parent][_tag(event)] = run, event.status or ""
         except BaseException:
-            self._children.clear()  # what was cut off, or whose answer was lost, may have made a run
+            self._children.clear()  # a request that was cut off, or whose answer was lost, may have created a run
             raise
         if event.registered is not None:
             with tidy(self.uri):
@@ -180,7 +180,7 @@ class Tracker:
         return run
 
     def _find(self, event: Event) -> str | None:
-        """The finished run of this key, or the one of the sweep; a child that is not finished was cut off and goes."""
+        """The finished run with this key, or the sweep's; an unfinished child was cut off and is deleted."""
         if event.parent is None:
             return next(iter(self._search(f"= '{_tag(event)}'")), (None,))[0]
         if event.parent not in self._children:
@@ -195,7 +195,7 @@ class Tracker:
         return None
 
     def _search(self, condition: str) -> Iterator[tuple[str, str, str]]:
-        """(run, status, tag) of every run whose tag fulfils a condition; those that are finished come last."""
+        """(run, status, tag) of every run whose tag meets a condition; finished ones come last."""
         page: str | None = ""
         while page is not None:
             found = self._client.search_runs([self._id], f"tags.`{KEY}` {condition}", max_results=PAGE,
@@ -210,7 +210,7 @@ class Tracker:
             tags={KEY: _tag(event)} | ({} if above is None else {"mlflow.parentRunId": above})).info.run_id
 
     def _fill(self, run: str, event: Event, *, made: bool) -> None:
-        """Everything but the registration; the status last, so that a finished child is whole."""
+        """Log everything but the registration; the status last, so that a finished child is complete."""
         model = self._log_model(run, event) if event.model else None
         now, last = _milliseconds(), {name: step for name, _, step in sorted(event.metrics, key=itemgetter(2))}
         content: dict[str, Any] = {
@@ -242,10 +242,10 @@ class Tracker:
         return model.model_id
 
     def _register(self, run: str, event: Event, name: str) -> None:
-        """The model of `run` as a version of `name`, if it is none yet, and the aliases `best` and `best-REQUEST`.
+        """Register the model of `run` as a version of `name`, unless it is one, and set `best` and `best-REQUEST`.
 
-        An alias that points to another model moves only where its tags say that the search gave this one a
-        lower score, by the same objective, for the same request.
+        An alias that points to another model moves only if, by their tags, the search gave this one a lower score, with
+        the same objective and for the same request.
         """
         try:
             self._client.create_registered_model(name, description=REGISTERED)
@@ -255,7 +255,7 @@ class Tracker:
         versions = [*self._client.search_model_versions(f"name = '{name}' and run_id = '{run}'")]
         if not versions:
             (model,) = self._models(run)
-            with default_server(self.uri):  # where the registry of a local database looks the model up
+            with default_server(self.uri):  # the registry of a local database looks the model up there
                 versions = [self._client.create_model_version(
                     name, f"models:/{model}", run, model_id=model, description=event.description,
                     tags={key: str(value) for key, value in event.tags.items() if not key.startswith("mlflow.")})]
@@ -275,16 +275,16 @@ class Tracker:
 
 
 def _why_stay(held: Mapping[str, str], new: Mapping[str, str]) -> str | None:
-    """Why an alias stays at a version with the tags `held` beside one with the tags `new`; None where it moves."""
+    """Why an alias stays at a version with tags `held` instead of moving to one with tags `new`; None if it moves."""
     if REQUEST not in new or new[REQUEST] != held.get(REQUEST):
-        return "which is of another request"
+        return "which is for another request"
     if new[OBJECTIVE] != held[OBJECTIVE]:
-        return "which was searched by another objective"
+        return "which was searched with another objective"
     return None if float(new[SCORE]) < float(held[SCORE]) else "whose search score is no higher"
 
 
 def _tag(event: Event) -> str:
-    """The value of the tag `amun.key`: two sweeps of one experiment may share a piece of work, but not its run."""
+    """The value of the tag `amun.key`: two sweeps in one experiment may share a piece of work, but not its run."""
     return event.key if event.parent is None else f"{event.parent}:{event.key}"
 
 
@@ -293,5 +293,5 @@ def _milliseconds() -> int:
 
 
 def registered_name(*parts: str) -> str:
-    """A name that the model registry takes: the parts with `-` between them and for every unusual character."""
+    """A name that the model registry accepts: the parts joined by `-`, with `-` for every unusual character."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(parts))

@@ -91,7 +91,7 @@ def test_a_folder_of_an_odd_name_holds_all_and_leaves_nothing_beside(made):
 def test_a_copy_speaks_of_its_own_files_and_leaves_the_old_ones_alone(made, copy):
     before, said = content(made[0]), []
     second = logged(opened(copy, said), 1)
-    assert said[0] == (f"MLflow: {copy / 'mlflow.db'} came here from {made[0]}; it now speaks of the files in "
+    assert said[0] == (f"MLflow: {copy / 'mlflow.db'} came here from {made[0]}; it now refers to the files in "
                        f"{copy / ARTIFACTS}")
     assert content(made[0]) == before
     assert locations(copy) == {copy.as_uri()}
@@ -133,9 +133,9 @@ def test_a_copy_without_its_files_is_refused_before_anything_is_written(made, co
     with pytest.raises(UserError) as raised:
         opened(copy)
     assert str(raised.value) == (
-        f"{copy / 'mlflow.db'}: a copy without its files: these are in {made[0] / ARTIFACTS}, and there is no "
-        f"{copy / ARTIFACTS}. Copy them here, too, or remove mlflow.db: the sweep's command then logs all again from "
-        "the store")
+        f"{copy / 'mlflow.db'}: a copy without its files, which are in {made[0] / ARTIFACTS}: there is no "
+        f"{copy / ARTIFACTS}. Copy them here too, or remove mlflow.db: the sweep's command then logs everything again "
+        "from the store")
     assert content(copy) == before
     assert read(copy, f"runs:/{made[1]}/note.txt") == "note 0"  # it still knows them
 

@@ -92,7 +92,7 @@ def test_datasets_and_descriptions_are_where_mlflow_shows_them(database, open_tr
         parent, 0, description=long, datasets=[("digits D_F", "d" * 64, 70, "D_F"), ("digits D_R", "e", 630, "D_R")])))
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith("first line\nxxx")
-    assert note.endswith("x\n\n(shortened: MLflow takes no more; the artifacts have all of it)")
+    assert note.endswith("x\n\n(cut to MLflow's limit; the artifacts have the full text)")
     assert 7800 < len(note) <= 8000
     found = {used.dataset.name: (used.dataset.digest, json.loads(used.dataset.profile)["num_rows"], used.tags[0].value)
              for used in run.inputs.dataset_inputs}
@@ -182,7 +182,7 @@ def test_a_server_that_goes_away_loses_nothing(how, server, open_tracker, said, 
     assert one.log(child(parent, 1)) is None
     assert one.log(child(parent, 2)) is None  # without asking again so soon
     assert len(said) == 1
-    assert said[0].startswith(f"MLflow does not answer; what it is to be told waits in {tmp_path / 'spool'}: ")
+    assert said[0].startswith(f"MLflow does not answer; events will wait in {tmp_path / 'spool'}: ")
     if how == "killed":
         server.start()
     else:
@@ -191,7 +191,7 @@ def test_a_server_that_goes_away_loses_nothing(how, server, open_tracker, said, 
     monkeypatch.setattr(contact, "PATIENCE_SECONDS", 60)
     one._ask_again = 0.0
     assert one.log(child(parent, 3)) is not None
-    assert said[1:] == ["MLflow: 2 events that had to wait are sent"]
+    assert said[1:] == ["MLflow: 2 waiting events have been sent"]
     assert not (tmp_path / "spool").exists()
     check_whole(server.uri, parent, range(4))
 
@@ -209,7 +209,7 @@ def test_what_the_end_of_a_sweep_could_not_send_is_sent_by_the_next_start(databa
     assert said[-1] == f"MLflow: 2 events wait in {tmp_path / 'spool'}; the same command again sends them"
     monkeypatch.undo()
     again, _ = open_tracker(database)
-    assert said[-1] == "MLflow: 2 events that had to wait are sent"
+    assert said[-1] == "MLflow: 2 waiting events have been sent"
     again.close("sweep", "FINISHED")
     check_whole(database, parent, range(1))
     assert not (tmp_path / "spool").exists()
@@ -308,8 +308,8 @@ def test_a_model_is_registered_once_and_best_moves_to_a_lower_search_score_of_th
     one, parent = open_tracker(database)
     client = MlflowClient(tracking_uri=database)
     stays = "MLflow: models:/forgetful@{} stays version {}, {}; the model of this sweep is models:/forgetful/{}".format
-    other, worse, differs = ("which is of another request", "whose search score is no higher",
-                             "which was searched by another objective")
+    other, worse, differs = ("which is for another request", "whose search score is no higher",
+                             "which was searched with another objective")
     for number, request, objective, score, best, lines in (
             (0, "a1", "average_gap", 3.0, {"best": 1, "best-a1": 1}, []),
             (0, "a1", "average_gap", 3.0, {"best": 1, "best-a1": 1}, []),
@@ -336,7 +336,7 @@ def test_best_stays_at_a_model_whose_request_nobody_knows(database, open_tracker
     one.log(child(parent, 1, model=folder, registered="forgetful", tags=tags))
     aliases = MlflowClient(tracking_uri=database).get_registered_model("forgetful").aliases
     assert {alias: int(version) for alias, version in aliases.items()} == {"best": 1, "best-a1": 2}
-    assert "stays version 1, which is of another request" in said[0]
+    assert "stays version 1, which is for another request" in said[0]
 
 
 def test_names_that_a_registry_takes():
@@ -380,8 +380,8 @@ def test_code_that_a_registry_names_runs_only_where_the_caller_names_it(database
     for load in (partial(load_model, source), partial(load_model, source, own=("disguised:Other", "torch.hub")),
                  partial(pyfunc.load_model, source)):
         with pytest.raises(UserError, match=re.escape(
-                "model.json names code, 'disguised:SmallCNN', which is not run for that. Where you know and trust it, "
-                "say so: load_model(..., own=('disguised:SmallCNN',))")):
+                "model.json names code, 'disguised:SmallCNN', which is not run unless you allow it. If you trust it: "
+                "load_model(..., own=('disguised:SmallCNN',))")):
             load()
         assert not trace.exists()
     with pytest.raises((TypeError, UserError)):  # a file could bring the same
