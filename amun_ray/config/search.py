@@ -89,7 +89,7 @@ class Search(Strict):
     concurrent: PositiveInt | None = None
     """Trials at the same time; as many as the cluster holds if not given."""
     select: Literal["least", "within_one_error"] = "least"
-    """Which trial goes to the finals: the `least` objective or, within one standard error of it, the best test accuracy."""
+    """Which trial goes to the finals: the `least` objective or, within its standard error, the best test accuracy."""
     stop_early: bool = False
     """Stop a trial that is farther behind than any other has made up from there."""
 

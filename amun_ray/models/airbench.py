@@ -1,5 +1,5 @@
-"""A network that learns small colour images fast on a processor, after those of airbench (Jordan, 2024): few channels where
-the images are still large. Its own parts: a stem that is learned, ReLU, and one scale of the logits."""
+"""A network that learns small colour images fast on a processor, after those of airbench (Jordan, 2024): few channels
+where the images are still large. Its own parts: a learned stem, ReLU, and one scale of the logits."""
 
 from torch import Tensor, nn
 

@@ -27,11 +27,7 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
         columns=shown_columns(rows[0].summary), access=ACCESS,
         attacks={term: said for term, said in ATTACKS.items() if term in rows[0].summary}, marks=marks(rows),
         rows=rows, notes=[*plan.warnings, *filter(None, notes(rows))], costs=costs, environment=environment,
-<<<<<<< HEAD
-        plan=str(plan), settings=settings,
-=======
-        plan=str(plan), class_names=plan.dataset.class_names,
->>>>>>> a6a9572 (What the classes are called is stored with every model, and stands in the report)
+        plan=str(plan), settings=settings, class_names=plan.dataset.class_names,
         figures={Path(name).stem.replace("_", " "): base64.b64encode(png).decode() for name, png in figures.items()},
         references=sweep.references.count,
         config=yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)).encode()

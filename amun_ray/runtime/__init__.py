@@ -1,1 +1,1 @@
-"""Ray, and nothing of unlearning: the cluster, its nodes, how work is handed out, what a worker holds."""
+"""Ray, and nothing about unlearning: the cluster, its nodes, how work is distributed, what a worker holds."""

@@ -1,4 +1,4 @@
-"""What the workers of a sweep share of its dataset, which reaches a node once, and the device that each works on."""
+"""The dataset that the workers of a sweep share, sent to each node once, and the device that each worker uses."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,26 +23,26 @@ from amun_ray.work.units import Workspace
 
 @dataclass(frozen=True)
 class SharedWorkspace(Workspace):
-    """A workspace whose samples every node can reach: they stay in the object store behind `samples`."""
+    """A workspace whose samples every node can reach: `samples` refers to them in the object store."""
 
     samples: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"  # pixels (N, C, H, W) uint8 or `Mapped`, labels (N,) int64
-    beginning: "tuple[ray.ObjectRef[Any]] | None" = None  # of `start`, as arrays by name: all but a fresh head
+    beginning: "tuple[ray.ObjectRef[Any]] | None" = None  # the weights of `start` by name, without a new head
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In a worker: what the driver was allowed to import for this sweep, this process is allowed, too."""
+        """In a worker: this process may import whatever the driver was allowed to import for this sweep."""
         self.__dict__.update(state)
         allow(self.sweep.own_names)
 
     @classmethod
     def open(cls, sweep: Sweep, store: Store, dataset: Dataset, start: Checkpoint | None = None) -> Self:
-        """Put the dataset, and the weights at which every training begins, into the object store, once."""
+        """Put the dataset, and the weights from which every training starts, into the object store, once."""
         pixels = dataset.pixels if dataset.map_path is None else Mapped.of(dataset)
         arrays = start and {name: tensor.numpy() for name, tensor in start.state.items()}
         return cls.of(sweep, store, dataset, start, (ray.put(pixels), ray.put(dataset.labels)),
                       None if arrays is None else (ray.put(arrays),))
 
     def beginner(self, seed: int) -> nn.Module:
-        """The network as a training finds it: as `new_model`, with the weights of `start` where there are any."""
+        """The network at the start of a training: as `new_model`, with the weights of `start` if there are any."""
         model = self.new_model(seed)
         if self.beginning is None:
             return model
@@ -52,11 +52,11 @@ class SharedWorkspace(Workspace):
         return model
 
 
-DEVICE_SHARE = 0.5  # of a worker's part of a GPU that the pixels may take; where they need more, they stay on the host
+DEVICE_SHARE = 0.5  # of a worker's share of a GPU that the pixels may take; if they need more, they stay on the host
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes that a GPU has."""
+    """The memory of a GPU, in bytes."""
     return torch.cuda.get_device_properties(device).total_memory
 
 
@@ -73,7 +73,7 @@ class Bench:
         self.labels: Tensor = shared_tensor(labels).to(self.device)
 
     def part(self, rows: np.ndarray) -> Part:
-        """The samples of `rows`, to be augmented in training; their pixels stay where those of all samples are."""
+        """The samples of `rows`, to be augmented in training; their pixels are shared with all samples, not copied."""
         chosen = torch.from_numpy(np.ascontiguousarray(rows))
         labels = self.labels[chosen.to(self.device)]
         return Part(self.pixels, labels, True, chosen.to(self.pixels.device), self.streamed)
@@ -87,9 +87,9 @@ _BENCHES: dict[str, Bench] = {}
 
 
 def bench(workspace: SharedWorkspace) -> Bench:
-    """This process's `Bench` for the dataset of `workspace`: made at the first call, then reused by every later task.
+    """This process's `Bench` for the dataset of `workspace`: built at the first call, then reused by later tasks.
 
-    The threads are those of `workspace`, also where the process worked for another sweep before.
+    The thread count is that of `workspace`, even if the process worked for another sweep before.
     """
     device = take_device(workspace.sweep.resources.threads)
     if workspace.data_digest not in _BENCHES:
@@ -98,6 +98,6 @@ def bench(workspace: SharedWorkspace) -> Bench:
 
 
 def load_state(model: nn.Module, state: dict[str, np.ndarray]) -> nn.Module:
-    """Copy `state` into `model`, every tensor of it and no other."""
+    """Copy `state` into `model`: exactly its tensors, no more and no fewer."""
     model.load_state_dict({key: shared_tensor(value) for key, value in state.items()})
     return model

@@ -1,4 +1,4 @@
-"""Which Ray a sweep runs on, and what one of its workers holds: the one reader of cluster resources."""
+"""Which Ray a sweep runs on, and what each worker holds: the only reader of cluster resources."""
 
 import os
 import socket
@@ -19,14 +19,14 @@ from amun_ray.base.errors import UserError, first_line
 from amun_ray.config.sections import Resources
 from amun_ray.runtime.nodes import await_nodes, live_nodes
 
-STARTS = 2  # how often a Ray of its own is tried
-SPARE = 1.25  # the memory that a packed trial is given, as a multiple of what the first one allocated
-CONTEXT_BYTES = 600 * 2**20  # what a process takes of a GPU before it allocates anything
+STARTS = 2  # attempts to start a local Ray
+SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
+CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The Ray that this process is connected to: `(cpus, gpus)` of every live node, and how it was found."""
+    """The Ray that this process is connected to: `(cpus, gpus)` of every live node, and how Ray was found."""
 
     nodes: tuple[tuple[float, float], ...]
     origin: str
@@ -38,7 +38,7 @@ class Cluster:
 
 def connect() -> Cluster:
     """Use the Ray that this program is connected to; else join the cluster that `RAY_ADDRESS` names or that `ray start`
-    runs here; where there is none, start Ray here. Which folder `ray start` notes its cluster in is Ray's own rule:
+    runs here; if there is none, start Ray here. `ray start` records its cluster in a folder that Ray itself chooses:
     RAY_TMPDIR, else TMPDIR, else /tmp.
 
     Ray's own `address="auto"` would also join the private Ray of any other program on this machine, and die with it.
@@ -49,12 +49,12 @@ def connect() -> Cluster:
     """
     if ray.is_initialized():
         return Cluster(_nodes(), "Ray: that of this program, which stays as it is")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker that was given no GPU sees none
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU sees none
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "job_config": job_config()}
     started = Path(get_ray_address_file(None))
     named = os.environ.get("RAY_ADDRESS") or "local"
     address = named if named != "local" else started.read_text().strip() if started.is_file() else None
-    if named == "local" and (address is None or not _listens(address)):  # a head that was killed leaves its file behind
+    if named == "local" and (address is None or not _listens(address)):  # a killed head leaves its file behind
         _start(**quiet)
         return Cluster(_nodes(), "Ray: started on this machine")
     source = "RAY_ADDRESS" if named != "local" else str(started)
@@ -64,22 +64,22 @@ def connect() -> Cluster:
         ray.init(**quiet)
     except (ConnectionError, RayError) as error:
         raise UserError(f"{source}: no cluster lets this program in at {address}: {_reason(error)}") from error
-    await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # what the cluster file promises
+    await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # set by the cluster file
     return Cluster(_nodes(), f"Ray: joined the cluster at {address}")
 
 
 def _start(**options: Any) -> None:
-    """Start Ray on this machine; a machine that is busy may not have done it in the time that Ray waits.
+    """Start Ray on this machine, with a retry, because a busy machine may exceed Ray's own time limit.
 
     Raises:
-        UserError: it did not start, and not at the next try.
+        UserError: Ray did not start at any attempt.
     """
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "30000")  # half of that is Ray's own: too little, too
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "30000")  # Ray's default: half of it, also too short
     for attempt in range(1, STARTS + 1):
         try:
             ray.init(address="local", include_dashboard=False, **options)
             return
-        except Exception as error:  # Ray's own, of any kind: the base class, for a raylet that is slow
+        except Exception as error:  # Ray raises any kind: a bare Exception for a slow raylet
             ray.shutdown()
             if attempt == STARTS:
                 raise UserError(f"Ray does not start on this machine: {first_line(error)}. Is it overloaded, or "
@@ -88,28 +88,28 @@ def _start(**options: Any) -> None:
 
 
 class _Fixed(list[str]):
-    """Folders to which Ray adds none: it would put the one in which the command is given first, for workers alone."""
+    """Folders to which Ray cannot add: it would put the working directory first, in workers only."""
 
     def extend(self, _: Any) -> None:
         pass
 
 
 def job_config() -> JobConfig:
-    """Workers look for modules where this program does, so that a name means the same module to all of them."""
-    return JobConfig(_py_driver_sys_path=_Fixed(reversed(own_path())))  # each goes before the one before it
+    """Make workers look for modules where this program does, so that a name is the same module everywhere."""
+    return JobConfig(_py_driver_sys_path=_Fixed(reversed(own_path())))  # Ray prepends them one by one
 
 
 def own_path() -> list[str]:
-    """The folders that this program searches before the standard library: those of PYTHONPATH, or of its caller."""
-    rays = os.path.dirname(ray.__file__)  # Ray puts some of its own there, in each process
-    library = os.path.splitext(sysconfig.get_path("stdlib"))[0]  # .../python3, as also .../python311.zip begins
+    """The folders that this program searches before the standard library, from PYTHONPATH or its caller."""
+    rays = os.path.dirname(ray.__file__)  # Ray adds some of its own in each process
+    library = os.path.splitext(sysconfig.get_path("stdlib"))[0]  # .../python3, also a prefix of .../python311.zip
     ahead = takewhile(lambda folder: not folder.startswith(library),
                       (folder for folder in sys.path if not folder.startswith(rays)))
     return [os.path.abspath(folder) for folder in ahead]
 
 
 def _reason(error: Exception) -> str:
-    """Ray's own words for a cluster that wants another token are those for one that is not there."""
+    """A hint about tokens: for a wrong token Ray gives the same message as for a missing cluster."""
     if os.environ.get("RAY_AUTH_MODE") != "token":
         hint = "it may ask for a token: set RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
     else:
@@ -133,11 +133,11 @@ def _nodes() -> tuple[tuple[float, float], ...]:
 
 
 def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:
-    """`num_cpus` and `num_gpus` of one worker: pinned to its share of a GPU where the cluster has any.
+    """`num_cpus` and `num_gpus` of one worker: pinned to its share of a GPU if the cluster has any.
 
     Raises:
         UserError: no node can hold one such worker, or the config asks for a GPU and there is none; the message lists
-            what there is.
+            the nodes.
     """
     has_gpu = any(gpus for _, gpus in cluster.nodes)
     options = {"num_cpus": resources.cpus,
@@ -151,7 +151,7 @@ def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:
 
 
 def slots(options: dict[str, float], cluster: Cluster) -> int:
-    """How many workers of `options` the cluster holds at once; a worker does not span nodes, nor its share two GPUs."""
+    """How many workers with `options` fit in the cluster at once; a worker spans neither nodes nor GPUs."""
     cpus, gpus = options["num_cpus"], options["num_gpus"]
 
     def on_node(node_cpus: float, node_gpus: float) -> int:
@@ -164,19 +164,19 @@ def slots(options: dict[str, float], cluster: Cluster) -> int:
 
 
 def gpu_share(peak: int, total: int) -> float:
-    """The part of a GPU of `total` bytes for a trial that allocated `peak` bytes: 1 / n, so that n of them fit, each
-    with a context of its own and room for a method that needs more."""
+    """The share of a GPU with `total` bytes for a trial that allocated `peak` bytes: 1 / n, so that n of them fit, each
+    with its own context and spare memory for a method that needs more."""
     return int(1e4 / max(1, int(total / (CONTEXT_BYTES + SPARE * peak)))) / 1e4  # Ray counts in steps of 1e-4
 
 
 def check_concurrent(wanted: int | None, workers: int) -> None:
-    """UserError where a config asks for more trials at once than the cluster holds: the rest would wait in silence."""
+    """Raise UserError if a config asks for more concurrent trials than fit in the cluster: the rest would just wait."""
     if wanted is not None and wanted > workers:
         raise UserError(f"search.concurrent: {wanted} trials at once are asked for, but the cluster holds {workers} "
                         "workers; lower it, leave it out, or give a worker less (resources.cpus, resources.gpus)")
 
 
 def take_device(threads: int) -> torch.device:
-    """Called inside a worker: sets its CPU threads, returns the device that Ray pinned it to."""
+    """In a worker: set its CPU threads and return the device that Ray pinned it to."""
     torch.set_num_threads(threads)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

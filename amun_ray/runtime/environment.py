@@ -1,4 +1,4 @@
-"""In what a sweep ran: versions, machines, devices and the revision of the code, as tags of its MLflow run."""
+"""The environment of a sweep: versions, machines, devices and the code revision, as tags of its MLflow run."""
 
 import getpass
 import importlib.metadata
@@ -12,27 +12,27 @@ from amun_ray.base.device import processor
 from amun_ray.runtime.nodes import live_nodes
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "numpy")
-ACCELERATOR = "accelerator_type:"  # how Ray calls the kind of a node's GPUs among its resources
+ACCELERATOR = "accelerator_type:"  # prefix of Ray's resource name for a node's kind of GPU
 SOURCE = {"mlflow.source.name": "amun_ray/sweep.py", "mlflow.source.type": "LOCAL"}
 COMMIT, CHANGED = "mlflow.source.git.commit", "environment.uncommitted_changes"
 
 
 def environment(cluster: str) -> dict[str, str]:
-    """Tag -> value, among them what MLflow shows as user and source. The commit is there where the package is a part of
-    a git repository, the user where the machine knows one."""
+    """Tag -> value, including what MLflow shows as user and source. The commit is included if the package is part of a
+    git repository, the user if the machine knows one."""
     found = {"amun_ray": amun_ray.__version__, "python": platform.python_version(), "platform": platform.platform(),
              "processor": processor(), "devices": devices(), "cluster": cluster}
     found |= {name: importlib.metadata.version(name) for name in PACKAGES}
     tags = {f"environment.{name}": value for name, value in found.items()} | SOURCE
-    with suppress(OSError, KeyError):  # a container may run under a number without a name
+    with suppress(OSError, KeyError):  # a container may run under a user id without a name
         tags["mlflow.user"] = getpass.getuser()
     return tags | revision(Path(amun_ray.__file__).parent)
 
 
 def revision(folder: Path) -> dict[str, str]:
-    """The commit of the repository that tracks `folder`, and whether files of it differ from that; empty without one.
+    """The commit of the repository that tracks `folder`, and whether its files differ from it; empty without one.
 
-    A package that was installed into an environment which lies inside somebody's repository has no commit.
+    A package installed into an environment that lies inside some repository has no commit.
     """
     def git(*command: str) -> str:
         return subprocess.run(["git", "-C", folder, *command], check=True, capture_output=True, text=True,
@@ -46,7 +46,7 @@ def revision(folder: Path) -> dict[str, str]:
 
 
 def devices() -> str:
-    """The kinds of GPU in the cluster with their numbers, such as `4 x H100`; `no GPU` without any."""
+    """The GPUs of the cluster by kind, such as `4 x H100`; `no GPU` if there are none."""
     counts: dict[str, float] = {}
     for node in live_nodes():
         kinds = [key.removeprefix(ACCELERATOR) for key in node["Resources"] if key.startswith(ACCELERATOR)]

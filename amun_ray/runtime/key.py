@@ -1,8 +1,8 @@
-"""How the key that units are signed with reaches the workers of a sweep: in memory, from process to process.
+"""How the signing key reaches the workers of a sweep: in memory, from process to process.
 
-Ray shows a runtime environment on its dashboard and in its logs, Tune writes what its searcher holds, and the object
-store may put what it has on a disk. None of them gets the key: an actor beside the driver has it, the store that
-travels knows the actor, and a worker asks once.
+Ray shows runtime environments on its dashboard and in its logs, Tune writes its searcher to disk, and the object store
+may spill to disk. None of them gets the key: an actor next to the driver holds it, the store sent to workers refers to
+the actor, and each worker asks it once.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from amun_ray.storage.store import Store
 
 
 class _Holder:
-    """An actor that has the key. It comes by a call: what an actor is made with is kept by Ray's head."""
+    """An actor that holds the key. It gets it by a call, since Ray's head keeps constructor arguments."""
 
     def take(self, key: bytes) -> None:
         self._key = key
@@ -27,7 +27,7 @@ class _Holder:
 
 @dataclass
 class SharedKey:
-    """The key of `holder`, asked for at the first call in a process. A copy that travels has it not."""
+    """The key of `holder`, fetched at the first call in a process. A serialised copy does not contain it."""
 
     holder: Any
     _key: bytes | None = field(default=None, repr=False)
@@ -42,7 +42,7 @@ class SharedKey:
 
 
 def share_key(store: Store) -> Store:
-    """`store`, as it is to be sent to workers: where this process has a key, they sign with it too."""
+    """`store` in the form to send to workers: if this process has a key, they sign with it too."""
     key = seal.key()
     if key is None:
         return store

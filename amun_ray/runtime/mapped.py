@@ -1,7 +1,7 @@
-"""Pixels in a file, as workers get them: mapped where they see the file, else fetched once for each node.
+"""Pixels in a file, as workers get them: memory-mapped if they see the file, else fetched once per node.
 
-Cost: the driver's node sends the file to each node that does not see it, in blocks through the object store. There it
-is written to the folder of temporary files, and every process of the node maps it. Memory: one block on either side.
+Cost: the driver's node sends the file, in blocks through the object store, to each node that does not see it. There it
+is written to the temporary folder, and every process of the node maps it. Memory: one block on either side.
 """
 
 import atexit
@@ -22,7 +22,7 @@ BLOCK_BYTES = 64 * 2**20
 
 
 class Mapped(NamedTuple):
-    """Pixels (N, C, H, W) uint8 in a file of the node `node`."""
+    """Pixels (N, C, H, W) uint8 in a file on the node `node`."""
 
     path: str
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class Mapped(NamedTuple):
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:
-        """Those of a dataset that this process has mapped."""
+        """The pixels of a dataset that this process has mapped."""
         assert dataset.map_path is not None
         return cls(dataset.map_path, dataset.pixels.shape, dataset.digest, ray.get_runtime_context().get_node_id())
 
@@ -69,7 +69,7 @@ class Mapped(NamedTuple):
 
 @ray.remote(num_cpus=0)
 def _block(path: str, start: int) -> np.ndarray:
-    """The bytes of a block of a file."""
+    """One block of a file's bytes."""
     with open(path, "rb") as file:
         file.seek(start)
         return np.frombuffer(file.read(BLOCK_BYTES), np.uint8)

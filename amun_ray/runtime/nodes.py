@@ -1,4 +1,4 @@
-"""What every node must have before a sweep may begin: the package, byte for byte, the store, the user's modules."""
+"""What every node must have before a sweep may begin: the identical package, the store, the user's modules."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ from amun_ray.base.log import say
 from amun_ray.config.schema import Sweep
 from amun_ray.storage.store import Store
 
-WAIT_SECONDS = 300  # for the nodes that the cluster file promises
+WAIT_SECONDS = 300  # for the nodes that the cluster file announces
 ANSWER_SECONDS = 300  # for one small task on each of them, which may import torch from a slow disk
 Described = tuple[str, bool, dict[str, tuple[str, str] | None]]  # see `_describer`
 
 
 def await_nodes(wanted: int, *, seconds: float = WAIT_SECONDS) -> None:
-    """Wait until `wanted` nodes are up. A host that does not come is said, and holds nothing up for longer than that.
+    """Wait up to `seconds` until `wanted` nodes are up; if fewer come, say so and go on.
 
-    `ray up` returns when the head is there; a sweep that began at once would take the cluster for one node.
+    `ray up` returns once the head is up; a sweep that began at once would see a cluster of one node.
     """
     deadline, told = time.monotonic() + seconds, False
     while (found := len(live_nodes())) < wanted:
@@ -34,16 +34,16 @@ def await_nodes(wanted: int, *, seconds: float = WAIT_SECONDS) -> None:
 
 
 def own_modules(sweep: Sweep) -> list[str]:
-    """The user's modules that workers import. Data and checkpoints are no such need: they travel with the work."""
+    """The user's modules that workers import. Those for data and checkpoints are not needed: their results are sent."""
     return sorted({name.partition(":")[0] for name in sweep.own_names})
 
 
 def check_nodes(store: Store, modules: Sequence[str] = ()) -> None:
-    """One small task on each node, where there are several, or modules of the user's.
+    """Check each node with one small task, if there are several nodes or any user modules.
 
     Raises:
-        UserError: nodes with another version of the package than this process, without the folder of `store`, without
-            one of `modules` or with another one of its name; every such node is named.
+        UserError: nodes with another version of the package than this process, without the folder of `store`, or where
+            one of `modules` is missing or different; every such node is named.
     """
     nodes = live_nodes()
     if len(nodes) < 2 and not modules:
@@ -68,7 +68,7 @@ def live_nodes() -> list[dict[str, Any]]:
 def _problems(answer: "ray.ObjectRef[Any]", here: "Described", uri: str) -> list[str]:
     try:
         version, sees_store, modules = ray.get(answer, timeout=ANSWER_SECONDS)
-    except ray.exceptions.RayError as error:  # of GetTimeoutError too: a node that is gone, or does not answer
+    except ray.exceptions.RayError as error:  # includes GetTimeoutError: a node that is gone or does not answer
         return [f"does not answer: {first_line(error)}"]
     problems = []
     if version != here[0]:
@@ -87,10 +87,10 @@ def _problems(answer: "ray.ObjectRef[Any]", here: "Described", uri: str) -> list
 
 
 def _describer() -> Callable[[str | None, Sequence[str]], "Described"]:
-    """The task: made inside a function, so that it travels whole and runs on a node with any version, or none.
+    """The task, defined inside a function so that it is pickled by value and runs on a node with any version, or none.
 
-    It answers with the version, whether the folder of the store is there, and the file of each module with the digest
-    of its content, None for a module that is not there.
+    It returns the version, whether the folder of the store is there, and each module's file with the digest of its
+    content, or None for a missing module.
     """
     def describe(folder: str | None, modules: Sequence[str]) -> "Described":
         import hashlib
@@ -109,7 +109,7 @@ def _describer() -> Callable[[str | None, Sequence[str]], "Described"]:
         try:
             import amun_ray
             root = Path(amun_ray.__file__).parent
-        except (ImportError, TypeError):  # TypeError: a folder of that name without the package in it
+        except (ImportError, TypeError):  # TypeError: a folder with that name but without the package
             return "is not installed", sees_store, {}
         content = hashlib.sha256()
         for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""How work is handed out: bounded, pulled by whoever is free, whether workers die or hosts join meanwhile."""
+"""How work is distributed: bounded, pulled by free workers, while workers may die and hosts may join."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +25,9 @@ from amun_ray.storage.store import Store, Unit
 T = TypeVar("T")
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError, OutOfMemoryError)  # the worker is gone
 TRIES = 3
-IN_FLIGHT = 1000  # tasks that Ray has at once: more than any cluster runs, few enough to keep account of
-RESERVE = 8  # actors asked for beyond those that have started: a host of eight GPUs that joins is used at once
-PATIENCE_SECONDS = 30  # how long no worker may have started before that is said
+IN_FLIGHT = 1000  # tasks submitted to Ray at once: more than any cluster runs, few enough to track
+RESERVE = 8  # actors requested beyond those that have started: a joining host with eight GPUs is used at once
+PATIENCE_SECONDS = 30  # wait without any started worker before saying so
 
 
 def result_of(reference: "ray.ObjectRef[Any]") -> Any:
@@ -44,9 +44,9 @@ def run_tasks(submit: Callable[[Any], "ray.ObjectRef[Any]"], items: Iterable[Any
               limit: int = IN_FLIGHT) -> Iterator[tuple[Any, Any]]:
     """Submit a task per item, at most `limit` at once; yield `(item, result)` as they finish, in any order.
 
-    The driver holds `limit` results at most, whatever the number of items. Ray runs as many of the tasks as the cluster
-    has room for; a node that joins takes from those that wait. Tasks lost with their worker are retried by Ray itself
-    (`max_retries` of the remote function).
+    The driver holds at most `limit` results, whatever the number of items. Ray runs as many tasks as fit in the
+    cluster; a node that joins takes waiting ones. Ray itself retries tasks lost with their worker (`max_retries` of the
+    remote function).
     """
     waiting = iter(items)
     running: dict[ray.ObjectRef[Any], Any] = {}
@@ -62,11 +62,11 @@ def run_tasks(submit: Callable[[Any], "ray.ObjectRef[Any]"], items: Iterable[Any
 def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
                  submit: Callable[[T], "ray.ObjectRef[Any]"], *,
                  shown: tuple[str, str], over: Callable[[T], None] = lambda item: None) -> set[str]:
-    """Make the units that `store` lacks, one task each; returns the digests of those that were made here.
+    """Make the units that `store` lacks, one task each; returns the digests of those made here.
 
-    What the store holds is checked first (see `Store.result`). `submit` starts the task of an item, which answers
-    whether it made the unit (see `sharing.make_once`). `over` is called with each item as soon as its unit is there.
-    `shown`: what is done, to what, for the progress bar.
+    Units in the store are checked first (see `Store.result`). `submit` starts the task of an item, which returns
+    whether it made the unit (see `sharing.make_once`). `over` is called with each item as soon as its unit exists.
+    `shown`: the label and unit of the progress bar.
     """
     label, noun = shown
     pending = {unit(item).digest: item for item in items if store.result(unit(item)) is None}
@@ -79,25 +79,25 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
             new |= {unit(item).digest} if made else set()
             progress.stored += not made
             progress.advance()
-            with progress.external_write_mode():  # the bar makes room
+            with progress.external_write_mode():  # clears the bar for other output
                 over(item)
     return new
 
 
 class ActorQueue:
-    """Work pulled by actors, each pinned to its device; an actor that dies is replaced, its work redone.
+    """Work pulled by actors, each pinned to its device; an actor that dies is replaced, and its work redone.
 
-    Only an actor that is ready gets work, and one item at a time: a replacement that waits for a node to come back
-    holds up nothing, the last items are spread over all actors, and it is clear which item an actor died of. The
-    hand-out that is not hidden behind the work costs about a millisecond per item (benchmarks/scaling.py).
+    Only an actor that is ready gets work, one item at a time: a replacement that waits for a node to come back delays
+    nothing, the last items are spread over all actors, and it is clear which item killed an actor. Handing out an item
+    costs about a millisecond (benchmarks/scaling.py).
 
-    While an item waits for an actor, `RESERVE` actors are asked for beyond those that have started. On a full cluster
-    they wait, at the cost of a line in Ray's list; where a node joins, or comes back, they start, and as many are asked
-    for again. An autoscaler sees by them that there is work for more nodes.
+    While an item waits for an actor, `RESERVE` actors are requested beyond those that have started. On a full cluster
+    they wait, at the cost of an entry in Ray's list; when a node joins or comes back they start, and more are
+    requested. They also show an autoscaler that there is work for more nodes.
     """
 
     def __init__(self, spawn: Callable[[], Any], workers: int, *, most: float = inf) -> None:
-        """Ask for `workers` actors, as many as the cluster has room for now; `most` is how many there may ever be."""
+        """Request `workers` actors, as many as fit in the cluster now; `most` is the limit for later."""
         self._spawn, self._workers, self._most = spawn, workers, most
         self._idle: list[Any] = []
         self._starting: dict[ray.ObjectRef[Any], Any] = {}
@@ -119,12 +119,12 @@ class ActorQueue:
             submit: Callable[[Any, Any], "ray.ObjectRef[Any]"]) -> Iterator[tuple[Any, Any]]:
         """Yield `(item, result)` for every item, in the order in which they finish; `submit(actor, item)` starts one.
 
-        Items are drawn when an actor is free for them, and one ahead, so `items` may be a generator of any length; None
-        is no item.
+        Items are drawn when an actor is free, plus one ahead, so `items` may be a generator of any length; None is not
+        a valid item.
 
         Raises:
-            RuntimeError: an item has taken its worker down `TRIES` times, or no worker can be started.
-            UserError, Diverged, RayTaskError: what the work itself raised; it is not tried again.
+            RuntimeError: an item has killed its worker `TRIES` times, or no worker can be started.
+            UserError, Diverged, RayTaskError: raised by the work itself; it is not retried.
         """
         source = iter(items)
         waiting = next(source, None)
@@ -151,7 +151,7 @@ class ActorQueue:
                 yield item, result
 
     def _done(self) -> list["ray.ObjectRef[Any]"]:
-        """Everything that has finished; waits until something has."""
+        """All finished tasks; waits until there is one."""
         awaited = [*self._running, *self._starting]
         while not ray.wait(awaited, num_returns=1, timeout=PATIENCE_SECONDS, fetch_local=False)[0]:
             if not self._idle and not self._running and not self._told:
@@ -160,17 +160,17 @@ class ActorQueue:
         return ray.wait(awaited, num_returns=len(awaited), timeout=0, fetch_local=False)[0]
 
     def _greet(self, actor: Any) -> None:
-        """Wait, among other things, for a sign of life from `actor`; it gets no work before."""
+        """Add `actor` to those awaited; it gets no work before it has started."""
         self._starting[actor.__ray_ready__.remote()] = actor
 
     def _reserve(self) -> None:
-        """Ask for `RESERVE` actors beyond those that have started, unless starting has failed too often."""
+        """Request `RESERVE` actors beyond those that have started, unless starting has failed too often."""
         while (len(self._starting) < RESERVE and self._failed_starts < TRIES * self._workers
                and len(self._idle) + len(self._running) + len(self._starting) < self._most):
             self._greet(self._spawn())
 
     def _admit(self, ready: "ray.ObjectRef[Any]") -> None:
-        """Take in an actor that has started. One that could not will be replaced, but not for ever."""
+        """Accept an actor that has started. One that failed to start is replaced, a limited number of times."""
         actor = self._starting.pop(ready)
         try:
             result_of(ready)
@@ -184,12 +184,12 @@ class ActorQueue:
             self._idle.append(actor)
 
     def _give_up(self, actor: Any, item: Any, error: Exception) -> None:
-        """Let go of an actor that was lost with `item` in its hands; another takes its place while work waits."""
-        ray.kill(actor)  # one that is only out of reach would come back and keep its device from the replacement
+        """Drop an actor that was lost while working on `item`; another replaces it while work waits."""
+        ray.kill(actor)  # one that is only unreachable would come back and hold the device that its replacement needs
         self._lost[id(item)] += 1
         if self._lost[id(item)] >= TRIES:
             raise RuntimeError(f"work {item} took its worker down {TRIES} times: {error}") from error
-        self._failed_starts = 0  # it had started, so actors can
+        self._failed_starts = 0  # it had started, so actors can start
         idle, self._idle = self._idle, []
-        for other in idle:  # it may be gone with the same node, and the item must not be blamed for that too
+        for other in idle:  # it may be lost with the same node, and its item must not be blamed for that
             self._greet(other)

@@ -1,10 +1,10 @@
 """Stage 2: the nearest adversarial example of every sample to be forgotten, built in shards by actors pinned to their
 devices.
 
-Cost: (originals x forget sets x samples per set) searches, handed out in shards of `attack.shard_size`; time falls with
-the number of devices until there is one shard per device. A shard is computed alone, from the settings alone, so one
-worker and many give the same bytes. Storage: `4 C H W` bytes per sample. Memory of the driver: one row of numbers per
-sample, never its image.
+Cost: (originals x forget sets x samples per set) searches, in shards of `attack.shard_size`; time falls with the number
+of devices until there is one shard per device. A shard depends on the settings alone, so any number of workers gives
+the same bytes. Storage: `4 C H W` bytes per sample. Memory of the driver: one row of numbers per sample, never its
+image.
 """
 
 import logging
@@ -35,14 +35,14 @@ from amun_ray.work.artifacts import columns, numpy_state
 from amun_ray.work.units import RADIUS, WEIGHTS, AdversarialSet, Shard, Target
 
 CALIBRATION_SAMPLES = 100
-SECONDS = "seconds"  # in the result of a finished set, beside its report
+SECONDS = "seconds"  # key in the result of a finished set, next to its report
 
 
 Task = Callable[[SharedWorkspace, Part, Prepared, Shard], Any]
 
 
 def calibrate_set(workspace: SharedWorkspace, part: Part, model: Prepared, _: Shard) -> float:
-    """The first radius of a set, from a sample of it, `part`."""
+    """The first radius of a set, calibrated on `part`, a sample of it."""
     return calibrate(model, to_unit(part.own_images), part.labels, settings=workspace.sweep.attack.search)
 
 
@@ -58,8 +58,7 @@ def craft_shard(workspace: SharedWorkspace, part: Part, model: Prepared, shard: 
 
 
 class Crafter:
-    """An actor: one device, what it has room for, and the last model it attacked. The thinking is in functions that
-    know nothing of Ray."""
+    """An actor: one device, its capacity, and the last model it attacked. The logic is in functions without Ray."""
 
     def __init__(self, workspace: SharedWorkspace) -> None:
         self.workspace = workspace
@@ -70,7 +69,7 @@ class Crafter:
         logging.getLogger("amun_ray").addHandler(self.notes)
 
     def work(self, task: Task, shard: Shard, state: "Sequence[ray.ObjectRef[Any]]") -> tuple[Any, list[str], float]:
-        """The result of `task` on the samples of `shard`, the warnings it gave, and the seconds it took."""
+        """The result of `task` on the samples of `shard`, its warnings, and the seconds it took."""
         here, started = bench(self.workspace), time.monotonic()
         if self.prepared is None or self.loaded != shard.original.weights:
             model = load_state(self.workspace.new_model(0).to(here.device), ray.get(state[0]))
@@ -85,18 +84,18 @@ class Crafter:
 
 def adversarial_sets(workspace: SharedWorkspace, targets: Sequence[Target], options: dict[str, Any],
                      workers: int) -> list[AdversarialSet]:
-    """Build what is missing of the sets of `targets`; the result is in their order.
+    """Build the missing parts of the sets of `targets`; the result is in their order.
 
-    A finished shard is never built again; one that is corrupt or belongs to other work is named and rebuilt. To find
-    those, every shard of these sets is read once, one at a time. A set is made by one sweep, which calibrates it: sets
-    that another sweep is at are waited for.
+    A finished shard is never rebuilt; one that is corrupt or belongs to other work is reported and rebuilt. To find
+    those, every shard of these sets is read once, one at a time. Each set is calibrated and made by one sweep: this one
+    waits for sets that another is making.
 
     Args:
         options: of one worker, `num_cpus` and `num_gpus`.
-        workers: how many the cluster has room for now; a node that joins is used, too.
+        workers: how many fit in the cluster now; nodes that join later are used too.
 
     Raises:
-        UserError: rows that make no forget set, or a model that cannot be attacked.
+        UserError: rows that do not form a forget set, or a model that cannot be attacked.
     """
     sets = {target.unit(workspace).digest: target.shards(workspace) for target in targets}  # equal targets are one set
     finished: dict[str, AdversarialSet] = {}
@@ -109,7 +108,7 @@ def adversarial_sets(workspace: SharedWorkspace, targets: Sequence[Target], opti
 
 def _complete(workspace: SharedWorkspace, sets: Mapping[str, Sequence[Shard]], options: dict[str, Any],
               workers: int) -> Mapping[str, float]:
-    """Build the shards that `sets` lack; returns the seconds that workers spent on each set that lacked any."""
+    """Build the shards missing from `sets`; returns the seconds that workers spent on each incomplete set."""
     if not (missing := [shard for pieces in sets.values() for shard in _missing(workspace, pieces)]):
         return {}
     uncalibrated = {shard.unit.digest: None for shard in missing if _uncalibrated(workspace, shard)}
@@ -122,8 +121,8 @@ def _complete(workspace: SharedWorkspace, sets: Mapping[str, Sequence[Shard]], o
 
 def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard],
            states: "Mapping[str | None, Sequence[ray.ObjectRef[Any]]]") -> Mapping[str, float]:
-    """Calibrate on every one of `samples`, then craft the `missing` shards; a warning is passed on once. Returns the
-    seconds that workers spent on each set, by the digest of its unit."""
+    """Calibrate on each of `samples`, then craft the `missing` shards; each warning is shown once. Returns the seconds
+    that workers spent on each set, by the digest of its unit."""
     said: set[str] = set()
     spent: defaultdict[str, float] = defaultdict(float)
 
@@ -148,9 +147,9 @@ def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard]
 
 
 def _missing(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> list[Shard]:
-    """The shards of one set that must be built; a bad one is named and removed.
+    """The shards of one set that must be built; a bad one is reported and removed.
 
-    A set that is half done keeps its first radius, which its shards know: all of them must know the same.
+    A half-finished set keeps its first radius, which is stored in its shards and must be the same in all.
     """
     store, radius, missing = workspace.store, None, []
     for shard in pieces:
@@ -163,7 +162,7 @@ def _missing(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> list[Shard]
             say(f"  {fault}; it is made again")
         if fault is not None or not there:
             store.remove(f"{shard.unit.folder}/{shard.name}")
-            store.remove(f"{shard.unit.folder}/{COMPLETE}")  # its report is of all shards, this one too
+            store.remove(f"{shard.unit.folder}/{COMPLETE}")  # the set's report covers this shard
             missing.append(shard)
         elif _uncalibrated(workspace, replace(shard, radius=radius)):
             radius = float(shards.decode(content)[1][RADIUS])
@@ -171,19 +170,19 @@ def _missing(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> list[Shard]
 
 
 def _uncalibrated(workspace: SharedWorkspace, shard: Shard) -> bool:
-    """Whether the attack has a first radius, the config leaves it to calibration, and that is still to be done."""
+    """Whether the attack has a first radius that still has to be calibrated."""
     return shard.radius is None and workspace.sweep.attack.search.values.get("eps_init", 1.0) is None
 
 
 def _sample(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> Shard:
-    """The rows that the set of `pieces` is calibrated on: a random few of all of them."""
+    """The rows on which to calibrate the set of `pieces`: a random few."""
     rows = np.concatenate([shard.rows for shard in pieces])
     order = torch.randperm(len(rows), generator=generator(workspace.sweep.seed, "calibration")).numpy()
     return replace(pieces[0], rows=np.sort(rows[order[:CALIBRATION_SAMPLES]]))
 
 
 def _finished(store: Store, pieces: Sequence[Shard], seconds: float | None) -> AdversarialSet:
-    """The set of `pieces`, all of which are there; its report is made once. `seconds`: spent on it now, if any were.
+    """The set of `pieces`, all of which exist; its report is made once. `seconds`: spent on it now, or None.
 
     Shares are in percent, quantiles in pixel units, passes per sample; see `amun_ray.attacks.report`.
     """

@@ -1,4 +1,4 @@
-"""One original model and one forget set: what an unlearning run is given, what it does, and how it is scored."""
+"""One original model and one forget set: the input of an unlearning run, the run itself, and its scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Hyper
 
 @dataclass(frozen=True, eq=False)
 class OpenCase(Case):
-    """A case whose arrays are in the object store: each is behind a reference, and reaches a node once."""
+    """A case whose arrays are in the object store, as references; each array is sent to a node once."""
 
     state: "tuple[ray.ObjectRef[Any]]"                         # of the original
     adversarial: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"    # images, labels
@@ -55,7 +55,7 @@ def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ra
     labels, split = evidence.labels, workspace.split(case.rows, evidence.labels)
     lineage: dict[str, Any] = {"original": original.weights, "forget": rows_digest(case.rows),
                                "adversarial": made.unit.digest, "references": evidence.digest}
-    if split.forgotten_test.size:  # they are not scored as others are, and as they once were
+    if split.forgotten_test.size:  # these are scored in their own way, unlike earlier versions
         lineage["whole_classes"] = True
     if workspace.gone:
         lineage["gone"] = rows_digest(np.array(workspace.gone))
@@ -72,9 +72,9 @@ def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ra
 class Epoch(NamedTuple):
     """The state of one unlearning run after one epoch."""
 
-    scores: dict[str, float]  # percent; `average_gap` among them where the case has a target
+    scores: dict[str, float]  # percent; with `average_gap` if the case has a target
     logits: np.ndarray        # (N, classes) on every sample
-    model: nn.Module          # the live model: copy what must outlast the next epoch
+    model: nn.Module          # the live model: copy anything needed after the next epoch
     report: RunReport            # passes, seconds and, for a certified method, its certificate, so far
 
 
@@ -83,7 +83,7 @@ def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, s
     """Unlearn one case in this process, yielding after each epoch.
 
     Raises:
-        Diverged: the run left the finite numbers.
+        Diverged: the loss or a weight is no longer finite.
     """
     here, seed = bench(workspace), case.seed(workspace, run)
     model = load_state(workspace.new_model(0), ray.get(case.state[0])).to(here.device)
@@ -116,7 +116,7 @@ def _scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray, labe
 
 
 def recipe(workspace: SharedWorkspace, settings: Hyperparameters) -> Recipe:
-    """The unlearning run's optimiser settings: those of the config, with what the trial tries."""
+    """The unlearning run's recipe: the config's, overridden by the trial's settings."""
     every = 0 if settings.schedule == "never" else int(settings.schedule.removeprefix("every_"))
     return Recipe(lr=settings.lr, epochs=settings.epochs, decay_every=every,
                   **workspace.sweep.unlearning.model_dump())

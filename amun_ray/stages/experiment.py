@@ -1,4 +1,4 @@
-"""One sweep from its plan to its table: which models, sets and cases each stage gets, and what MLflow is told of it."""
+"""One sweep from its plan to its table: which models, sets and cases each stage gets, and what is logged in MLflow."""
 
 import os
 import time
@@ -47,7 +47,7 @@ from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, Target, Training, Unlearned
 
 Key = tuple[int, str]  # original, name of the forget set
-WRITTEN = ("results.json", "table.md", "report.html")  # beside the store; MLflow has these and more
+WRITTEN = ("results.json", "table.md", "report.html")  # next to the store; MLflow gets these and more
 
 
 @dataclass
@@ -59,24 +59,24 @@ class Experiment:
     workspace: SharedWorkspace
     record: Record
     options: dict[str, float]  # of one worker
-    workers: int  # as many as the cluster has room for at the start
+    workers: int  # as many as fit in the cluster at the start
     cluster: Cluster
     costs: SweepCosts
     trials: list[Trial] = field(default_factory=list)
-    lost: dict[Contender, str] = field(default_factory=dict)  # for which no setting worked, with the reason
+    lost: dict[Contender, str] = field(default_factory=dict)  # those for which no setting worked, with the reason
 
     @classmethod
     @contextmanager
     def open(cls, plan: Plan, output: Path) -> Iterator["Experiment"]:
-        """Check storage and MLflow, join or start Ray; on leaving, close the parent run with what became of it."""
+        """Check storage and MLflow, join or start Ray; on exit, close the parent run with its final status."""
         sweep, store = plan.sweep, plan.store(output)
-        own = Store(str(output.absolute() / "store"), store.owner)  # the same, unless the config names a storage
+        own = Store(str(output.absolute() / "store"), store.owner)  # is `store` unless the config names a storage
         server = sweep.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None  # setup_node.sh sets it
         track = partial(Tracker, server or database_uri(output.absolute() / "mlflow.db"),
                         sweep.tracking.experiment or sweep.name,
                         None if server else (output.absolute() / ARTIFACTS).as_uri(),
                         spool=output.absolute() / "mlflow_spool", say=say)
-        tracker = track() if server else None  # a server is asked before a folder is made
+        tracker = track() if server else None  # contact a server before creating a folder
         _check_folder(output)
         store.check_writable()
         with ExitStack() as leave:
@@ -84,14 +84,14 @@ class Experiment:
                 leave.enter_context(announced(place))
             hold(own, "output", f"--output {output}")
             tracker = tracker or track()
-            if not ray.is_initialized():  # what a caller has of Ray is his
+            if not ray.is_initialized():  # leave a caller's Ray alone
                 leave.callback(ray.shutdown)
             cluster = connect()
             say(str(cluster))
             check_nodes(store, own_modules(sweep))
             options = worker_options(sweep.resources, cluster)
             workers = slots(options, cluster)
-            if sweep.resources.gpus != "auto":  # how many trials fit is not known before one was measured
+            if sweep.resources.gpus != "auto":  # with auto, how many trials fit is unknown until one was measured
                 check_concurrent(sweep.search.concurrent, workers)
             for line in changes(sweep, output):
                 say(line)
@@ -108,9 +108,9 @@ class Experiment:
                 record.close(status)
 
     def train(self) -> Models:
-        """Stage 1: originals, models retrained without each forget set, references; then what RMIA measures against.
+        """Stage 1: originals, models retrained without each forget set, references; then RMIA's reference means.
 
-        What an original knows is said as soon as it is there; loaded ones are there before anything is trained.
+        Each original's accuracy is printed as soon as it exists; loaded ones exist before any training.
         """
         with self._stage("1/5 models"):
             wanted = wanted_trainings(self.workspace, self.plan)
@@ -148,7 +148,7 @@ class Experiment:
             return {case.key: made for case, made in zip(cases, sets, strict=True)}
 
     def search(self, models: Models, sets: Mapping[Key, AdversarialSet]) -> dict[Contender, Trial]:
-        """Stage 3: the best settings of every method, on the held-out forget sets alone."""
+        """Stage 3: the best settings of every method, on the held-out forget sets only."""
         with self._stage("3/5 search"):
             cases = open_cases(models, sets, self.plan.held_out, with_banks=True)
             options = packed(self.workspace, cases, self.options)
@@ -159,7 +159,7 @@ class Experiment:
                 self.record.progress("3/5 search", self.trials)
                 self.costs.add("search", trial.result.get("seconds", 0.0), options, reused=stored)
 
-            sweep = self.plan.sweep  # Ray runs as many of what can be suggested as it has room for, also on late nodes
+            sweep = self.plan.sweep  # Ray runs as many of the suggested trials as fit, late nodes included
             at_once = sweep.search.concurrent or len(sweep.contenders) * sweep.search.together
             found = best_settings(self.workspace, cases, options, at_once, finished)
             for contender, trial in found.best.items():
@@ -175,7 +175,7 @@ class Experiment:
 
     def final(self, models: Models, sets: Mapping[Key, AdversarialSet],
               best: Mapping[Contender, Trial]) -> list[Unlearned]:
-        """Stage 4: the best settings on the forget sets that count, several seeds each."""
+        """Stage 4: the best settings on the final forget sets, several seeds each."""
         with self._stage("4/5 final forget sets"):
             settings = {contender: trial.best for contender, trial in best.items()}
             unlearned = final_models(self.workspace, settings, open_cases(models, sets, self.plan.final), self.options)
@@ -185,7 +185,7 @@ class Experiment:
 
     def report(self, models: Models, sets: Mapping[Key, AdversarialSet],
                unlearned: Sequence[Unlearned]) -> list[dict[str, Any]]:
-        """Stage 5: every final model in MLflow, the table, results.json, the figures; and how to look at all of it.
+        """Stage 5: every final model in MLflow, the table, results.json, the figures; and how to view them.
 
         Returns the rows as in results.json; the store keeps them too, so that a finished sweep can be shown again.
         """
@@ -222,9 +222,9 @@ def _check_folder(output: Path) -> None:
 
 
 def _run_key(plan: Plan, store: Store, tracker: Tracker) -> str:
-    """The key of the parent run: the same for every start of a sweep, so that each goes on with the run of the last.
+    """The key of the parent run: the same for every start of a sweep, so that each start resumes the last one's run.
 
-    Of two that are at the same sweep at the same time, the second gets a run of its own.
+    If the same sweep runs twice at the same time, the second gets its own run.
     """
     key = digest(plan.identity)
     alone = claim(store, f"run-{key}-{digest(tracker.uri.encode())}")

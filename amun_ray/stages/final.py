@@ -1,8 +1,7 @@
-"""Stage 4: the best settings of every method, applied to the forget sets that count, several seeds each.
+"""Stage 4: the best settings of every method, applied to the final forget sets, several seeds each.
 
-Cost: (methods and accesses) x originals x final forget sets x runs, each a fine-tuning of the chosen number of epochs;
-all of them are independent, so time falls with the number of workers. Storage: one weights file and one logits file per
-run.
+Cost: (methods and accesses) x originals x final forget sets x runs, each fine-tuning for the chosen number of epochs;
+all are independent, so time falls with the number of workers. Storage: one weights file and one logits file per run.
 """
 
 import time
@@ -24,7 +23,7 @@ from amun_ray.work.units import LOGITS, WEIGHTS, Hyperparameters, Run, Unlearned
 
 def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparameters], cases: Sequence[OpenCase],
                  options: dict[str, Any]) -> list[Unlearned]:
-    """Every unlearned model of the sweep, in the order (method, case, run); what the store holds is not made again.
+    """Every unlearned model of the sweep, in the order (method, case, run); those in the store are not made again.
 
     Raises:
         UserError: every run of every method failed; the first reason is in the message.
@@ -38,7 +37,7 @@ def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparam
 
 
 def unlearned_models(workspace: SharedWorkspace, runs: Sequence[Run], options: dict[str, float]) -> list[Unlearned]:
-    """The models of `runs`, in their order; the result of a run that diverged says so."""
+    """The models of `runs`, in their order; a run that diverged says so in its result."""
     shared, task = ray.put(workspace), _unlearn.options(max_retries=3, **options)
     new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),
                        shown=("unlearning", "models"))
@@ -51,7 +50,7 @@ def _unlearn(workspace: SharedWorkspace, run: Run) -> bool:
 
 
 def make_unlearned(workspace: SharedWorkspace, run: Run) -> None:
-    """One run, in a worker; one that diverges is finished with its reason."""
+    """One run, in a worker; if it diverges, its result is the reason."""
     store, started, curve = workspace.store, time.monotonic(), []
     assert isinstance(run.case, OpenCase), "a run travels with its arrays"
     try:

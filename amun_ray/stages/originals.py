@@ -1,8 +1,8 @@
-"""Stage 1: every model that is trained from scratch - originals, retrained ones, RMIA references - or loaded.
+"""Stage 1: every model trained from scratch (originals, retrained models, RMIA references) or loaded.
 
-Cost: `originals x (1 + forget sets) + references` trainings, each independent of the others, so time falls with the
-number of workers until there is one training per worker. Storage: one weights file per original and retrained model;
-for every model, and for a reference model alone, its logits on all samples: `N x classes` float32.
+Cost: `originals x (1 + forget sets) + references` training runs, all independent, so time falls with the number of
+workers until each has one run. Storage: one weights file per original and retrained model, and for every model,
+references included, its logits on all samples: `N x classes` float32.
 """
 
 import time
@@ -24,12 +24,12 @@ from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
 def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict[str, Any],
                  over: Callable[[Training], None]) -> list[Trained]:
-    """Train what the store does not hold yet, as Ray tasks; the result is in the order of `trainings`.
+    """Train the models that the store lacks, as Ray tasks; the result is in the order of `trainings`.
 
-    `over` is called with each as soon as its model is there.
+    `over` is called with each training as soon as its model exists.
 
     Raises:
-        UserError: a checkpoint that does not fit the model; a training that left the finite numbers, by its name.
+        UserError: a checkpoint that does not fit the model, or a training that diverged, with its name.
     """
     jobs = [(training, training.unit(workspace)) for training in trainings]
     shared, task = ray.put(workspace), _train.options(max_retries=3, **options)

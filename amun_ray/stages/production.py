@@ -1,9 +1,9 @@
 """One step of a model in production: the current model forgets one request, or several together, and is judged.
 
-Cost: see `steps`. Storage: beside that, weights and logits of the model before, as the registry has it.
+Cost: see `steps`. Storage: also weights and logits of the previous model, as registered.
 
-Everything is a unit of the store, so a step that was killed goes on where it was. The ledger says what was begun, with
-what, and what came of it; see `ledger.entries`.
+Everything is a unit of the store, so a killed step resumes where it was. The ledger records what was begun, its inputs
+and its outcome; see `ledger.entries`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,27 +41,27 @@ SEEN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", *AUC_TERMS)
 
 @dataclass
 class Production:
-    """A ledger, and what its steps are made with."""
+    """A ledger, and everything needed to run its steps."""
 
     experiment: Experiment
     ledger: Ledger
     registry: Registry
-    _version: str | None = None  # the version that had the alias when the step began to work
+    _version: str | None = None  # the version with the alias when the step began
 
     @cached_property
     def steps(self) -> Steps:
         return Steps(self.experiment)
 
     def run(self, chosen: Chosen, requests: Sequence[str], *, promote: bool) -> Entry:
-        """Begin a step for `requests`, unless one was begun, which goes first; finish it, and promote what it made.
+        """Begin a step for `requests`, or resume one that was begun; finish it and promote its model.
 
         Returns the entry that finishes it.
         """
         history = self.ledger.history
         if (waiting := history.of("accepted")) and self.registry.current() == _version(waiting[-1]):
-            self.promote()  # it has the alias: a promotion that was interrupted
+            self.promote()  # the model already has the alias: a promotion was interrupted
             history = self.ledger.history
-        current = self._current(history)  # before anything is begun: it may be missing
+        current = self._current(history)  # before the step begins: the model may be missing
         begun = history.begun or self._begin(history, chosen, requests)
         history = self.ledger.history
         say(f"[step {begun.content['step']}] {', '.join(begun.requests)}: {begun.content['rows']['count']} rows, "
@@ -73,7 +73,7 @@ class Production:
         return finished
 
     def prove(self, last: Entry) -> None:
-        """Write the proof of each request that `last` is about, and attach it to the run of its model."""
+        """Write the proof of each request in `last`, and attach it to the run of its model."""
         for request in last.requests:
             write_proof(self.ledger.history, request, self.proofs, self.experiment.record.environment)
             made = self.ledger.history.requests[request].outcome.content.get("model")
@@ -81,7 +81,7 @@ class Production:
                 self.registry.attach(made["run"], self.proofs / request)
 
     def promote(self) -> Entry | None:
-        """Give the alias to the last accepted model; None where there is none that has not got it."""
+        """Give the alias to the last accepted model; None if there is none without it."""
         history = self.ledger.history
         waiting = history.of("accepted")
         if not waiting:
@@ -97,11 +97,11 @@ class Production:
 
     @property
     def proofs(self) -> Path:
-        """Where the proofs are, a folder for each request."""
+        """The folder of the proofs, with a folder for each request."""
         return self.experiment.output / PROOFS
 
     def _begin(self, history: History, chosen: Chosen, requests: Sequence[str]) -> Entry:
-        """Write down what is to be done, all of it, before anything is done."""
+        """Record the whole step in the ledger before starting it."""
         asked = [*history.of("accepted"), *(history.requests[request] for request in requests)]
         rows = [row for each in dict.fromkeys(one.id for one in asked) for row in history.requests[each].rows]
         section, step = self.experiment.plan.sweep.requests, history.step + 1
@@ -120,7 +120,7 @@ class Production:
         return [one for one in history.requests.values() if one.id in history.retired or (anew and one not in asked)]
 
     def _outcome(self, history: History, begun: Entry, current: Trained) -> dict[str, Any]:
-        """What became of a step: the content of its `finished` entry."""
+        """The outcome of a step: the content of its `finished` entry."""
         content, plan = begun.content, self.experiment.plan
         named = {row for request in begun.requests for row in history.requests[request].rows}
         earlier = [row for row in history.asked if row not in named and self._before(history, begun, row)]
@@ -174,7 +174,7 @@ class Production:
 
     @staticmethod
     def _before(history: History, begun: Entry, row: RowId) -> bool:
-        """Whether a row was asked for before a step was begun: what comes later is no part of it."""
+        """Whether a row was requested before the step began: later requests are not part of it."""
         return history.requests[history.asked[row]].received.number < begun.number
 
     @staticmethod
@@ -191,10 +191,10 @@ class Production:
         return Trained("original", Unit(kept["unit"]["kind"], kept["unit"]["inputs"]), kept["weights"], 0.0)
 
     def _current(self, history: History) -> Trained:
-        """The model in production, by the alias; of a ledger that begins, the first original, which gets the alias.
+        """The model in production, by the alias; for a new ledger, the first original, which gets the alias.
 
         Raises:
-            UserError: there is no alias any more, or it points to a model that is not the ledger's last.
+            UserError: the alias no longer exists, or does not point to the ledger's last model.
         """
         version = self.registry.current()
         if version is None and history.promoted is not None:
@@ -228,12 +228,12 @@ def _version(asked: Asked) -> str:
 
 
 def _said(rows: Sequence[RowId]) -> dict[str, Any]:
-    """A set of rows in few words: how many, and the digest of their ids."""
+    """A summary of a set of rows: how many, and the digest of their ids."""
     return {"count": len(rows), "digest": digest([list(row) for row in sorted(rows)])}
 
 
 def original_of(plan: Plan, output: Path) -> dict[str, Any] | None:
-    """What a ledger notes of the sweep's first original; None where the store has none."""
+    """What a ledger records about the sweep's first original; None if the store has none."""
     store = plan.store(output)
     workspace = plan.workspace(store)
     unit = wanted_trainings(workspace, plan).originals[0].unit(workspace)
@@ -248,7 +248,7 @@ def original_of(plan: Plan, output: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def opened_production(plan: Plan, output: Path, ledger: Ledger, name: str) -> Iterator[Production]:
-    """A production on the Ray, the store and the MLflow of the sweep, for as long as the context lasts."""
+    """A production with the Ray, store and MLflow of the sweep, until the context ends."""
     with Experiment.open(plan, output) as experiment:
         registry = Registry(experiment.record.tracker.uri, name, plan.sweep.requests.alias)
         yield Production(experiment, ledger, registry)

@@ -1,10 +1,10 @@
-"""Stage 3: learning rate, schedule and number of epochs of every method, searched on the held-out forget sets alone.
+"""Stage 3: learning rate, schedule and number of epochs of every method, searched on the held-out forget sets only.
 
-One Tune experiment serves all methods. A trial runs `search.epochs` epochs and so scores every smaller number of epochs
-too, because no schedule looks at the total; each score is the mean over all cases, the held-out forget sets of the
-originals that the config names. With two terms in the objective a trial stands for the epoch with the least mean of
-both, and the finals get the trial with the least mean: both are in points, and the one is on the Pareto front.
-Cost: (methods and accesses) x trials x cases x epochs passes over the data.
+One Tune experiment serves all methods. A trial runs `search.epochs` epochs and thereby scores every smaller number too,
+because no schedule depends on the total. Each score is the mean over all cases: the held-out forget sets of the
+originals that the config selects. With two terms in the objective, a trial is represented by the epoch with the
+smallest mean of both, and the finals use the trial with the smallest mean: both are in points, and that trial is on the
+Pareto front. Cost: (methods and accesses) x trials x cases x epochs passes over the data.
 """
 
 import os
@@ -34,24 +34,24 @@ from amun_ray.work.plan import trial_count
 from amun_ray.work.trials import Job, Trial, curve, cut, stopped_after
 from amun_ray.work.units import Case, Hyperparameters, case_weights
 
-LOST_WORKERS = 2  # how often a trial is tried again when its worker is lost
+LOST_WORKERS = 2  # retries of a trial whose worker was lost
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to: for every (method, access) its best trial and its Pareto front."""
+    """The result of a search: for every (method, access) its best trial and its Pareto front."""
 
     best: dict[Contender, Trial]
     fronts: dict[Contender, list[Trial]]
-    lost: dict[Contender, str]  # those without a successful trial, with the reason of their first one
+    lost: dict[Contender, str]  # those without a successful trial, with the first one's reason
 
 
 def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, Any], at_once: int,
                   on_trial: Callable[[Trial, bool], None]) -> Found:
-    """Search; `on_trial` is called with each trial that is over, and whether the store held it before.
+    """Search; `on_trial` is called with each trial that is over, and whether the store already had it.
 
     Raises:
-        UserError: no method has a successful trial, the reasons are in the message; or the store takes no more results.
+        UserError: no method has a successful trial (with the reasons), or the store can no longer be written.
     """
     total = sum(trial_count(workspace.sweep, contender) for contender in workspace.sweep.contenders)
     with bar("search", total, "trials") as progress:
@@ -66,9 +66,9 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
 
 
 def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a trial's worker: with `resources.gpus: auto`, the part of a GPU that a first trial needed.
+    """The options of a trial's worker: with `resources.gpus: auto`, the share of a GPU that a first trial needed.
 
-    That trial is the first one that the store does not hold. It is made alone, on a whole GPU, and kept.
+    That is the first trial missing from the store. It runs alone, on a whole GPU, and its result is kept.
     """
     if workspace.sweep.resources.gpus != "auto" or not options["num_gpus"]:
         return options
@@ -78,31 +78,31 @@ def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[
 
 def measure_first(workspace: SharedWorkspace, cases: Sequence[OpenCase],
                   options: dict[str, Any]) -> tuple[int, int] | None:
-    """Make the first trial that the store does not hold; returns the peak of its GPU memory and all there is, in bytes.
-    None where there is no such trial, it failed, or its worker has no GPU."""
+    """Run the first trial missing from the store; returns its peak GPU memory and the GPU's total, in bytes. None if
+    there is no such trial, it failed, or its worker has no GPU."""
     studies = Studies(workspace, cases, lambda trial, stored: None)
     if not studies.unfinished:
         return None
     return ray.get(_measure.options(**options).remote(workspace, tuple(cases), studies.next_job))
 
 
-@ray.remote(max_calls=1)  # the process ends with the trial, and gives back what it holds of the GPU
+@ray.remote(max_calls=1)  # the process ends with the trial and frees its GPU memory
 def _measure(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job) -> tuple[int, int] | None:
     try:
         score_trial(workspace, cases, job, report=lambda metrics: None)
     except Exception:
-        return None  # the search meets it again, and says what it was
+        return None  # the search runs into the error again and reports it
     return (torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
 
 
 def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: Studies, options: dict[str, Any],
               at_once: int) -> None:
-    """One Tune experiment for the trials that the store does not hold.
+    """One Tune experiment for the trials missing from the store.
 
-    Its files are of no further use, and it stays silent: a sweep speaks with one voice.
+    Its files are temporary, and it prints nothing: the sweep has its own output.
     """
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-                   "TUNE_DISABLE_SIGINT_HANDLER": "1"}  # Ctrl-C ends the sweep, not the search alone
+                   "TUNE_DISABLE_SIGINT_HANDLER": "1"}  # Ctrl-C ends the sweep, not only the search
     shared = ray.put((workspace, tuple(cases)))
     trainable = tune.with_resources(tune.with_parameters(run_trial, shared=[shared]),
                                     {"cpu": options["num_cpus"], "gpu": options["num_gpus"]})
@@ -117,11 +117,11 @@ def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: St
 
 
 def run_trial(config: dict[str, Any], shared: "list[ray.ObjectRef[Any]]") -> None:
-    """One trial, in a worker. What became of it is in the store, or Tune is told why it is not.
+    """One trial, in a worker. Its result is in the store, or Tune gets the reason why not.
 
-    Out of memory is tried once more, since a neighbour on the same GPU may have ended by then. A mistake in a method is
-    not: it would happen again. Neither is stored as the trial's result, for another start may have more memory, or the
-    mistake fixed. A lost worker, or lost objects, are Tune's to try again.
+    Out of memory is retried once, since a neighbour on the same GPU may have ended by then. An error in a method is
+    not: it would happen again. Neither is stored as the trial's result, since another start may have more memory or the
+    error fixed. Tune itself retries lost workers and lost objects.
     """
     workspace, cases = ray.get(shared[0])
     job = Job.of(workspace, cases, Contender(*config["contender"]), 0, Hyperparameters(*config["settings"]),
@@ -136,16 +136,16 @@ def run_trial(config: dict[str, Any], shared: "list[ray.ObjectRef[Any]]") -> Non
         raise
     except OSError as error:
         tune.report({BROKEN: in_words(error)})
-    except Exception as error:  # of a method's code, whoever wrote it: it ends this trial alone, with its reason
+    except Exception as error:  # from any method's code: it ends only this trial, with its reason
         tune.report({FAILED: in_words(error)})
 
 
 def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
                 report: Callable[[dict[str, float]], None] = tune.report) -> None:
-    """Unlearn every case in step, `report` each epoch's score, keep each model's best state, and store the result.
+    """Unlearn all cases epoch by epoch, `report` each epoch's score, keep each model's best state, store the result.
 
-    No schedule looks at the total, so a run that diverges counts with the epochs before; without any it is a finished
-    trial without a score. Its reason is stored, and that of a trial that was stopped.
+    No schedule depends on the total, so a run that diverges counts with its earlier epochs; if it has none, it is a
+    finished trial without a score. The reason is stored, also for a trial that was stopped.
     """
     terms, store, started = workspace.sweep.search.terms, workspace.store, time.monotonic()
     runs = [run_case(workspace, case, job.contender, job.settings, run=0) for case in cases]
@@ -192,7 +192,7 @@ def _bank_error(workspace: SharedWorkspace, cases: Sequence[OpenCase],
 
 
 def spent(started: float) -> dict[str, float]:
-    """What a result says of its cost: the seconds since `started`."""
+    """The cost in a result: the seconds since `started`."""
     return {"seconds": time.monotonic() - started}
 
 

@@ -1,4 +1,4 @@
-"""One model that forgets some rows, from the model before it: what a step in production and a study of many share.
+"""One model that forgets some rows, derived from the model before it: shared by steps in production and studies.
 
 Cost: one adversarial set of the rows, one unlearning run, and where it is asked for one training without all rows so
 far; the sweep's reference bank is read, and made again where rows must not be in it. Storage: the adversarial set
@@ -26,7 +26,7 @@ from amun_ray.work.units import ForgetCase, Hyperparameters, Run, Target, Traine
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What is to be forgotten, by which model: `rows` now, `gone` before (dataset rows, int64).
+    """What to forget, and from which model: `rows` now, `gone` earlier (dataset rows, int64).
 
     Adversarial images are found on `base`: `current` (AMUN-A), or the first original (AMUN). The reference models are
     the sweep's, or where there are rows that they must not have seen, `unseen`, others.
@@ -43,12 +43,12 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Makes steps on the Ray, the store and the references of a sweep."""
+    """Runs steps with the Ray, store and references of a sweep."""
 
     experiment: Experiment
 
     def take(self, step: Step, contender: Contender, settings: Hyperparameters) -> tuple[Models, Unlearned]:
-        """The new model of a step, or `failed` in its result; and what it is judged by."""
+        """The new model of a step, or `failed` in its result; and the models it is judged by."""
         workspace, options = self.workspace(step.gone), self.experiment.options
         models = self._models(workspace, step)
         targets = [Target(step.base, step.name, step.rows)]
@@ -58,13 +58,13 @@ class Steps:
         return models, unlearned
 
     def scores(self, model: Trained, rows: np.ndarray, gone: np.ndarray) -> dict[str, float]:
-        """Every score of a model, in percent, for the forget set `rows`, with D_R without `gone`."""
+        """All scores of a model, in percent, for the forget set `rows`; D_R excludes `gone`."""
         workspace = self.workspace(gone)
         evidence = replace(self.evidence, workspace=workspace)
         return evidence.scores(read_logits(workspace, model.unit, model.name), rows)
 
     def workspace(self, gone: Sequence[int] | np.ndarray) -> SharedWorkspace:
-        """That of the sweep, without the rows `gone`."""
+        """The sweep's workspace without the rows `gone`."""
         return replace(self.experiment.workspace, gone=tuple(map(int, gone)))
 
     def trained(self, training: Training) -> Trained:

@@ -1,10 +1,10 @@
-"""What Tune is given to try: one study for each method and access, side by side; and how a search is resumed.
+"""The trials that Tune runs: one study for each method and access, side by side; and how a search is resumed.
 
-A search is resumed from the store alone. Every trial that is over is a unit there, and what a study suggests follows
-from its finished trials (see `study`). So a search that was killed, at any moment, suggests what it did before, finds
-those trials in the store, tells its studies of them without running them, and goes on with the first that is missing;
-what was under way is made again. An Optuna storage would be a second record of the same trials, which a kill can leave
-ahead of the first or behind it.
+A search is resumed from the store alone. Every finished trial is a unit there, and a study's suggestions depend only on
+its finished trials (see `study`). So a search that was killed at any moment suggests the same trials again, finds them
+in the store, tells its studies their results without running them, and continues with the first missing one; trials
+that were running are repeated. An Optuna storage would be a second record of the same trials, and a kill could leave it
+ahead of or behind the store.
 """
 
 import time
@@ -24,11 +24,11 @@ from amun_ray.unlearn import Contender
 from amun_ray.work.trials import Job, Trial, chosen
 
 LOST = "its worker was lost, and again each time it was tried"
-FAILED, BROKEN = "failed", "broken"  # what a worker tells of a trial without a result; `broken` is not its own fault
+FAILED, BROKEN = "failed", "broken"  # reported for a trial without a result; `broken` is not its own fault
 
 
 class Studies(Searcher):
-    """What Tune asks for trials. `on_trial` is called with each that is over, and whether the store held it before."""
+    """Tune's source of trials. `on_trial` is called with each that is over, and whether the store already had it."""
 
     def __init__(self, workspace: SharedWorkspace, cases: Sequence[OpenCase],
                  on_trial: Callable[[Trial, bool], None]) -> None:
@@ -37,22 +37,22 @@ class Studies(Searcher):
         self._studies = {contender: Study(workspace.sweep, contender)
                          for contender in workspace.sweep.contenders}
         self.total = sum(study.total for study in self._studies.values())
-        self.broken: str | None = None  # why no trial can be finished any more
+        self.broken: str | None = None  # why no more trials can be finished
         self._ready: deque[Job] = deque()
         self._running: dict[str, Job] = {}
-        self._look_again = 0.0  # not before this time: other sweeps are making all that is ready
-        self._same: dict[str, list[Job]] = {}  # suggested again while the first is not over, by digest
+        self._look_again = 0.0  # earliest time to look again, while other sweeps are making everything that is ready
+        self._same: dict[str, list[Job]] = {}  # the same settings suggested again while the first is running, by digest
         for contender in self._studies:
             self._refill(contender)
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is a trial that the store does not hold."""
+        """Whether a trial is missing from the store."""
         return bool(self._ready)
 
     @property
     def next_job(self) -> Job:
-        """The first trial that the store does not hold."""
+        """The first trial missing from the store."""
         return self._ready[0]
 
     def suggest(  # type: ignore[override]  # Ray's annotation leaves its own FINISHED out
@@ -65,7 +65,7 @@ class Studies(Searcher):
                 "limits": job.limits and list(job.limits)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Epochs in between are not told: a study knows trials that are over alone."""
+        """Intermediate epochs are ignored: a study knows only finished trials."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         first = self._running.pop(trial_id)
@@ -78,13 +78,13 @@ class Studies(Searcher):
         self._over(first, made, stored=False)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the store holds every finished trial, and the suggestions follow from those."""
+        """Nothing to save: the store has every finished trial, and the suggestions follow from those."""
 
     def winners(self) -> dict[Contender, Trial]:
         """The trial that `search.select` chooses of every study that has a successful one.
 
         Raises:
-            UserError: no study has a successful trial; the reason of each first one is in the message.
+            UserError: no study has a successful trial; the message gives the reason of each study's first trial.
         """
         best = {contender: trial for contender, trial in self._best().items() if trial.finished}
         if not best:
@@ -94,7 +94,7 @@ class Studies(Searcher):
         return best
 
     def lost(self) -> dict[Contender, str]:
-        """The studies without a successful trial, with the reason of the first one."""
+        """The studies without a successful trial, with the reason of their first one."""
         return {contender: trial.result["failed"] for contender, trial in self._best().items() if not trial.finished}
 
     def _best(self) -> dict[Contender, Trial]:
@@ -106,9 +106,9 @@ class Studies(Searcher):
         return {contender: study.front for contender, study in self._studies.items()}
 
     def _next(self) -> Job | None:
-        """The first trial that no other sweep is at; None for now when the others are at all of them.
+        """The first trial that no other sweep is running; None, for now, if they are running all of them.
 
-        What they have finished meanwhile is over here, too.
+        Trials that they have finished in the meantime are over here too.
         """
         if time.monotonic() < self._look_again:
             return None
@@ -128,13 +128,13 @@ class Studies(Searcher):
         return None
 
     def _over(self, first: Job, result: dict[str, Any], *, stored: bool) -> None:
-        """Tell the study of a trial, and of those that were suggested with the same settings; ask it for more."""
+        """Tell the study about a trial, and those suggested with the same settings; ask it for more."""
         for job in (first, *self._same.pop(first.whole.digest)):
             self._finish(job, result, stored=stored or job is not first)
         self._refill(first.contender)
 
     def _refill(self, contender: Contender) -> None:
-        """Queue the trials that the study may suggest by now; those that the store holds are finished at once."""
+        """Queue the trials that the study can suggest now; those in the store are finished at once."""
         study = self._studies[contender]
         while (suggested := study.next_settings()) is not None:
             job = Job.of(self._workspace, self._cases, contender, *suggested, study.limits)

@@ -1,8 +1,8 @@
-"""One Optuna study: what is tried next of one method with one access, from the trials of earlier rounds alone.
+"""One Optuna study: the next trial of one method with one access, chosen from the trials of earlier rounds alone.
 
-Suggestions come in rounds of `search.together`. Each is drawn by a sampler that is seeded with the trial's number, and
-Optuna is told of a round when all of it is over, in the order of suggestion: the same trials come out whatever the
-number of workers. A trial that failed is told as failed, one that was stopped as pruned, never by its early value.
+Suggestions come in rounds of `search.together`. Each is drawn by a sampler seeded with the trial's number, and Optuna
+is told the results of a round when all of it is over, in the order of suggestion, so that the trials do not depend on
+the number of workers. A failed trial is reported as failed, a stopped one as pruned, never with its early value.
 """
 
 import warnings
@@ -32,11 +32,11 @@ def uniform(seed: int, startup: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-SAMPLERS = {"tpe": tpe, "random": uniform, "grid": uniform}  # a grid is given beforehand, and leaves nothing to draw
+SAMPLERS = {"tpe": tpe, "random": uniform, "grid": uniform}  # a grid is enqueued in advance, so nothing is drawn
 
 
 class Study:
-    """The trials of one (method, access), the known-good points and those of a grid first."""
+    """The trials of one (method, access); known-good points and grid points come first."""
 
     def __init__(self, sweep: Sweep, contender: Contender) -> None:
         self._search, self._space = sweep.search, sweep.space(contender)
@@ -50,7 +50,7 @@ class Study:
             self._optuna.enqueue_trial(point)
 
     def next_settings(self) -> tuple[int, Hyperparameters] | None:
-        """The next trial's number and settings; None when the study is at its end or waits for its round."""
+        """The next trial's number and settings; None if the study is done or waiting for its round."""
         number, together = len(self._asked), self._search.together
         if number == self.total or len(self.finished) < number // together * together:
             return None
@@ -60,12 +60,12 @@ class Study:
 
     @property
     def limits(self) -> tuple[float, ...] | None:
-        """The limits of the trials of this round, where there are enough finished ones to say."""
+        """The limits for the trials of this round, if there are enough finished ones."""
         whole = [curve(trial.result) for trial in self.finished if trial.finished]
         return limits(whole) if self._search.stop_early and len(whole) >= self._search.startup else None
 
     def tell(self, trial: Trial) -> None:
-        """Note a trial that is over; with the last of its round, tell Optuna of all of them, in their order."""
+        """Record a trial that is over; after the last of its round, tell Optuna all of them, in order."""
         self._round[trial.number] = trial
         if len(self._round) < min(self._search.together, self.total - len(self.finished)):
             return
@@ -77,7 +77,7 @@ class Study:
 
     @property
     def front(self) -> list[Trial]:
-        """The finished trials that no other one is better than in every term: one trial, where there is one term."""
+        """The finished trials that no other beats in every term; with one term, a single trial."""
         return [self.finished[one.number] for one in self._optuna.best_trials]
 
 
@@ -88,7 +88,7 @@ def _outcome(trial: Trial) -> dict[str, Any]:
 
 
 class SeededByNumber(optuna.samplers.BaseSampler):
-    """A sampler seeded anew for each trial by its number: what it suggests depends on the finished trials alone."""
+    """A sampler reseeded for each trial with its number: its suggestions depend only on the finished trials."""
 
     def __init__(self, name: str, seed: int, study: str, startup: int) -> None:
         self._make, self._seed, self._study, self._startup = lookup(SAMPLERS, name, "sampler"), seed, study, startup

@@ -47,11 +47,7 @@ def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int
     """The folder of an MLflow model.
 
     Args:
-<<<<<<< HEAD
         description: the arguments of `models.build` but for the seed, and `class_names`, where classes have any.
-=======
-        description: the arguments of `models.build` without the seed.
->>>>>>> 2d1e52d (tracking and plots reads in one pass: plain English in docstrings, comments and messages)
         weights: a safetensors file.
         shape: (C, H, W) of an image.
     """
@@ -67,14 +63,9 @@ def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes
 
 
 @cache
-<<<<<<< HEAD
 def _around(shape: tuple[int, int, int], classes: int, names: tuple[str, ...],
             needed: tuple[str, ...]) -> dict[str, bytes]:
-    """What is the same for all models of a sweep. The example is one even grey: no sample of anybody leaves with it."""
-=======
-def _around(shape: tuple[int, int, int], classes: int, needed: tuple[str, ...]) -> dict[str, bytes]:
     """The files that all models of a sweep share. The example is uniform grey, so that it reveals no sample."""
->>>>>>> 2d1e52d (tracking and plots reads in one pass: plain English in docstrings, comments and messages)
     signature = ModelSignature(Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))]),
                                Schema([TensorSpec(np.dtype(np.float32), (-1, classes))]))
     with tempfile.TemporaryDirectory() as folder:
@@ -150,12 +141,8 @@ def _read(folder: Path, weights: str, source: str) -> nn.Module:
 
 
 def _description(path: Path, source: str) -> tuple[dict[str, Any], dict[str, str]]:
-<<<<<<< HEAD
     """The arguments of `models.build`, of the types that it takes, with `class_names` where there are any; and the
     sha256 of each weights file.
-=======
-    """The arguments of `models.build`, with checked types, and the sha256 of each weights file.
->>>>>>> 2d1e52d (tracking and plots reads in one pass: plain English in docstrings, comments and messages)
 
     UserError for anything else, and for code that is not allowed.
     """

@@ -58,15 +58,9 @@ def _boxes(count: int, share: tuple[float, float], generator: torch.Generator, s
 def augmented(images: Tensor, rows: Tensor, draws: Tensor) -> Tensor:
     """The images `rows` (B,) of `images` (N, C, H, W), each changed as its row of `draws` says.
 
-<<<<<<< HEAD
     One gather reads the source pixel of every target pixel, with all its channels; pixels from outside the image are
     0: the zero padding. Returns (B, H, W, C), contiguous, with the dtype of `images`: once permuted, it is the
-    channels_last batch that convolutions prefer.
-=======
-    One gather reads the source pixel of every target pixel, all its channels at once; pixels that come from outside
-    the image are 0, which is the zero padding. Returns (B, H, W, C), contiguous, of the dtype of `images`: permuted it
-    is the channels_last batch that convolutions want. Where a box is resized, float32 in [0, 1].
->>>>>>> 6938edc (A random resized crop for training, on the device)
+    channels_last batch that convolutions prefer. Where a box is resized, float32 in [0, 1].
     """
     if draws.shape[1] > 3:
         return _resized(images, rows, draws)

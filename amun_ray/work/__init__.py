@@ -1,1 +1,1 @@
-"""What a training, a shard, a trial and a final run are: their addresses, the plan, what is done of it; no Ray."""
+"""What training runs, shards, trials and final runs are: their addresses, the plan, and its progress; no Ray."""

@@ -1,7 +1,7 @@
-"""How much of the data a model that must forget gets right, and what may be wrong with one that gets little right.
+"""How accurate an original model is on the data, and what may be wrong if its accuracy is low.
 
-A model of pixels that are normalised otherwise, or of classes in another order, still works after a fashion: nothing
-fails, and everything is measured wrong.
+A model trained with another normalisation, or with its classes in another order, still runs: nothing fails, and all
+measurements are wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,21 +18,21 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trainings import original_trainings
 from amun_ray.work.units import Training
 
-KNOWN_PCT = 90  # of its own training images: what a trained model gets right at least
-LUCK = 0.1  # near chance: less than this part of the way from the commonest class alone to all
-BETTER_PCT = 5  # what another normalisation must gain to be named
-ORDER_PCT = 20  # what another order of the classes must gain
-SAMPLE = 128  # images on which other normalisations are tried, here and now
-SIGMAS = 4  # how far below D_R the accuracy on D_F may be by chance
+KNOWN_PCT = 90  # least accuracy of a trained model on its own training images
+LUCK = 0.1  # near chance: less than this share of the way from the commonest class's share to 100 %
+BETTER_PCT = 5  # gain in accuracy for another normalisation to be suggested
+ORDER_PCT = 20  # gain in accuracy for another order of the classes to be suggested
+SAMPLE = 128  # images on which to try other normalisations, in this process
+SIGMAS = 4  # how far below D_R the accuracy on D_F may be by chance, in standard deviations
 Logits = Callable[[np.ndarray], np.ndarray]  # rows (n,) -> logits (n, classes)
 
 
 def describe(plan: Plan, training: Training, logits: Logits, sample: int | None = None) -> Iterator[str]:
-    """Lines about an original: percent right of D_R, of D_F and of D_T, and what is probably wrong.
+    """Lines about an original: accuracy on D_R, D_F and D_T in percent, and what is probably wrong.
 
     Args:
-        logits: of that model on some rows of the dataset.
-        sample: look at so many images of each set at most.
+        logits: of that model on given rows of the dataset.
+        sample: use at most this many images of each set.
     """
     labels, size = plan.dataset.labels, plan.dataset.train_size
     splits = [Split.of(rows, labels=labels, train_size=size) for rows in plan.sets.final]
@@ -64,7 +64,7 @@ def sampled(plan: Plan) -> Iterator[str]:
 
 def loaded(plan: Plan, training: Training) -> nn.Module:
     """The network with the weights of a checkpoint, on the CPU."""
-    assert training.checkpoint is not None, "it is loaded"
+    assert training.checkpoint is not None, "only loaded originals"
     network = plan.new_model()
     network.load_state_dict(training.checkpoint.state)
     return network
@@ -91,7 +91,7 @@ def _doubt(known: float, labels: np.ndarray) -> str | None:
 
 
 def _cure(plan: Plan, training: Training, seen: np.ndarray, labels: np.ndarray) -> str:
-    """What would fix it, where that can be tried; else what to look at. `seen` are logits of D_R, (n, classes)."""
+    """What would fix it, if that can be tested; else what to check. `seen` are logits on D_R, (n, classes)."""
     if training.checkpoint is None:
         return "too few epochs, or a learning rate that does not fit? see training"
     now, by_name = _normalised(plan, training)
@@ -108,7 +108,7 @@ def _cure(plan: Plan, training: Training, seen: np.ndarray, labels: np.ndarray) 
 
 
 def _normalised(plan: Plan, training: Training) -> tuple[float, dict[str, float]]:
-    """Percent right of `SAMPLE` training images: as the model is, and by other normalisations, as configs have them."""
+    """Accuracy in percent on `SAMPLE` training images: of the model as it is, and by normalisation as in configs."""
     network = loaded(plan, training)
     rows = thinned(plan.dataset.train_rows, SAMPLE)
 
@@ -123,9 +123,9 @@ def _normalised(plan: Plan, training: Training) -> tuple[float, dict[str, float]
 
 
 def _normalisations(plan: Plan) -> Iterator[tuple[str, Statistics]]:
-    """What networks are commonly trained with."""
+    """Common normalisations."""
     channels = plan.dataset.channels
-    if min(plan.dataset.statistics[1]):  # else there is a channel that is the same everywhere
+    if min(plan.dataset.statistics[1]):  # otherwise some channel is constant
         yield "dataset", plan.dataset.statistics
     yield "none", ((0.0,) * channels, (1.0,) * channels)
     if channels == len(IMAGENET[0]):
@@ -135,8 +135,8 @@ def _normalisations(plan: Plan) -> Iterator[tuple[str, Statistics]]:
 
 
 def _reordered(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """The most that a permutation of the classes gets right, in percent; and the label of each class of the model."""
-    from scipy.optimize import linear_sum_assignment  # only for who needs it
+    """The best accuracy over permutations of the classes, in percent; and the label of each class of the model."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, rarely needed
 
     counts = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
     np.add.at(counts, (logits.argmax(1), labels), 1)

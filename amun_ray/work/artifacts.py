@@ -1,4 +1,4 @@
-"""What the store holds of a model and of an adversarial set: weights, predictions, columns."""
+"""What the store holds for a model and for an adversarial set: weights, predictions, columns."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -32,11 +32,11 @@ def store_weights(store: Store, unit: Unit, state: dict[str, Tensor], name: str 
 
 
 def numpy_state(store: Store, unit: Unit, name: str) -> dict[str, np.ndarray]:
-    """The weights of a finished model as arrays, the form that the object store shares without a copy."""
+    """The weights of a finished model as arrays, which the object store shares without a copy."""
     data = store.read(unit, name).to_pybytes()
     try:
         return safetensors.numpy.load(data)
-    except SafetensorError as error:  # of a unit that has no checksums yet
+    except SafetensorError as error:  # possible for units without checksums
         raise UserError(f"{store.path(unit, name)}: cannot be read as weights ({error}); {AGAIN}") from error
 
 
@@ -51,7 +51,7 @@ def read_logits(workspace: Workspace, unit: Unit, name: str) -> np.ndarray:
     """The logits (N, classes) float32 of a finished model, `name` in messages.
 
     Raises:
-        UserError: what is stored cannot be read, is not of this sweep's samples and classes, or is not finite.
+        UserError: the file cannot be read, does not fit this sweep's samples and classes, or is not finite.
     """
     store, wanted = workspace.store, (workspace.size, workspace.classes)
     place, data = f"{name}: {store.path(unit, LOGITS)}", store.read(unit, LOGITS)
@@ -86,7 +86,7 @@ def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np
 
 
 def columns(read: Callable[[str], pa.Buffer], count: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a whole set, shard by shard; `read` gives the bytes of a shard by its name."""
+    """Columns of a whole set, shard by shard; `read` returns the bytes of a shard by its name."""
     found = []
     for number in range(count):
         rows, _ = shards.decode(read(shard_name(number)))

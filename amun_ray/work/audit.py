@@ -1,8 +1,8 @@
-"""Every attack on every model of the table, from predictions that are stored; no model is asked again.
+"""Every attack on every model of the table, from stored predictions; no model runs again.
 
-Cost, on the driver, with N samples: one pass over the reference predictions for LiRA, then for each model O(N log N)
-for RMIA, LiRA and the thresholds, and the support vector classifier of MIS, quadratic in its at most 2,000 samples per
-side and linear in the forget set.
+Cost, on the driver, with N samples: one pass over the reference predictions for LiRA; then for each model O(N log N)
+for RMIA, LiRA and the thresholds, and MIS's support vector classifier, quadratic in its at most 2,000 samples per side
+and linear in the forget set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class Audit:
-    """The attacks, and for each final forget set the models retrained without it, which are the target."""
+    """The attacks, and for each final forget set the models retrained without it: the target."""
 
     evidence: Evidence
     normals: lira.Lira
@@ -31,7 +31,7 @@ class Audit:
     @classmethod
     def open(cls, evidence: Evidence, references: Sequence[Trained], halves: np.ndarray, *,
              sets: Mapping[str, np.ndarray], retrained: Mapping[str, Sequence[Trained]]) -> "Audit":
-        """`halves` (models, N) bool: on which samples each of the `references` was trained."""
+        """`halves` (models, N) bool: the samples on which each of the `references` was trained."""
         workspace = evidence.workspace
         normals = lira.fit(stream_logits(workspace, references), evidence.labels, members=halves)
         scored: dict[str, list[Scores]] = {}
@@ -41,14 +41,14 @@ class Audit:
         return attacks
 
     def scores(self, logits: np.ndarray, name: str) -> Scores:
-        """Every score of a model that should have forgotten the set `name`, in percent, and their mean distance to the
-        retrained models: Avg. Gap by FT AUC, and by MIS in its place."""
+        """Every score of a model that should have forgotten the set `name`, in percent, and its mean distance to the
+        retrained models: Avg. Gap with FT AUC, and with MIS instead."""
         scores = self._attacked(logits, name)
         return scores | _gaps(scores, self.retrained[name])
 
     def retrained_scores(self, name: str, k: int) -> Scores:
-        """The scores of the k-th model retrained without the set `name`. Its Avg. Gap is that to the others: the noise
-        floor, below which no method can be better. It is 0 where there are no others."""
+        """The scores of the k-th model retrained without the set `name`. Its Avg. Gap to the other retrained models is
+        the noise floor: no method can be measured to be better. It is 0 if there are no others."""
         scores = self.retrained[name][k]
         others = [*self.retrained[name][:k], *self.retrained[name][k + 1:]]
         return scores | _gaps(scores, others or [scores])
@@ -63,7 +63,7 @@ class Audit:
 
 
 def _gaps(scores: Scores, retrained: Sequence[Scores]) -> Scores:
-    """The distance of `scores` to the mean of those of retrained models."""
+    """The distance of `scores` to the mean scores of the retrained models."""
     target = {term: float(np.mean([each[term] for each in retrained])) for term in scores}
     return {"average_gap": average_gap(scores, target, GAP_TERMS),
             "average_gap_mis": average_gap(scores, target, GAP_TERMS_MIS)}

@@ -1,4 +1,4 @@
-"""How many images a second one worker of a sweep trains, predicts and attacks on the device at hand."""
+"""How many images per second one worker of a sweep trains, predicts and attacks on this machine's device."""
 
 import time
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from amun_ray.training.recipe import Recipe
 from amun_ray.work.estimate import Work
 from amun_ray.work.plan import Plan
 
-ENOUGH_SECONDS = 1.5  # that a measured run must last
-ATTACKED_FIRST = 2  # images: an attack takes as long as hundreds of predictions
+ENOUGH_SECONDS = 1.5  # least duration of a measured run
+ATTACKED_FIRST = 2  # images in the first run: an attack takes as long as hundreds of predictions
 
 
 def calibrate(plan: Plan, store: Store) -> None:
-    """Measure this machine and keep what was found, where `calibrated` finds it: half a minute, a minute if it is slow.
+    """Measure this machine and store the result for `calibrated`: takes half a minute, a minute if the machine is slow.
 
     The work is that of the plan: its network, images, batch sizes and precisions, with a worker's number of threads.
-    The network attacked is one that has seen a few batches, and is easier to flip than one that is trained.
+    The attacked network has seen only a few batches, and is easier to flip than a trained one.
     """
     torch.set_num_threads(plan.sweep.resources.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,13 +38,13 @@ def calibrate(plan: Plan, store: Store) -> None:
 
 
 def calibrated(plan: Plan, store: Store) -> tuple[str, Work] | None:
-    """The device that was calibrated last for the work of this plan, and its units per second; None without any."""
+    """The device last calibrated for the work of this plan, and its units per second; None if there is none."""
     found = store.result(_unit(plan))
     return None if found is None else (found["device"], Work(**found["rates"]))
 
 
 def _unit(plan: Plan) -> Unit:
-    """A calibration's address: what its rates depend on, but for the device."""
+    """A calibration's address: everything its rates depend on except the device."""
     sweep, dataset = plan.sweep, plan.dataset
     settings = sweep.inputs(mode="json")
     recipe = settings["training"]
@@ -83,8 +83,8 @@ def _measure(plan: Plan, device: torch.device) -> Work:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds: by the clock on a GPU; on a processor those that this process used of it, since other programs that run
-    at the moment need not run later."""
+    """Seconds: wall-clock time on a GPU; CPU time of this process on a CPU, since other programs running now need not
+    run later."""
     if device.type == "cuda":
         return time.perf_counter
     return lambda: time.process_time() / torch.get_num_threads()
@@ -92,9 +92,9 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 def _per_second(work: Callable[[int], Any], start: int, most: int | None = None, *,
                 clock: Callable[[], float]) -> float:
-    """Units per second of `work(count)`: one run to warm up, then twice as much until it takes long enough.
+    """Units per second of `work(count)`: after a warm-up run, `count` doubles until a run takes long enough.
 
-    Never more than `most` units at once: those are repeated.
+    `count` never exceeds `most`: such runs are repeated instead.
     """
     work(start)
     count, times = start, 1

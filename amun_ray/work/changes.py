@@ -1,4 +1,4 @@
-"""What changed since the last start of a sweep in the same folder, so that nobody wonders why work is done again."""
+"""What changed since the last start of a sweep in the same folder: explains why work is repeated."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +14,8 @@ CONFIG = "config.yaml"
 
 
 def changes(sweep: Sweep, output: Path) -> list[str]:
-    """One line for each setting that differs from the last start in `output`, and what that means; the config of this
-    start is left there for the next one, complete, as a file that `--config` takes."""
+    """One line for each setting that differs from the last start in `output`, and the consequence. Writes the complete
+    config of this start there for the next comparison, as a file that `--config` accepts."""
     path, now = output / CONFIG, sweep.model_dump(mode="json")
     before, after = _last(path), flat(now)
     absent = "not there"
@@ -27,7 +27,7 @@ def changes(sweep: Sweep, output: Path) -> list[str]:
     if all(key.partition(".")[0] in ELSEWHERE for key in differing):
         return ["changed since the last start in this folder, without effect on any result:", *lines]
     return ["changed since the last start in this folder:", *lines,
-            "  what depends on these gets a new digest and is made anew; the rest is taken from the store"]
+            "  what depends on these gets a new digest and is rebuilt; the rest is taken from the store"]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -39,7 +39,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _last(path: Path) -> dict[str, Any]:
-    """The flat config of the last start; empty where there was none, or where its file is not what was written."""
+    """The flat config of the last start; empty if there was none or its file is damaged."""
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

@@ -1,5 +1,5 @@
-"""Weights that were trained elsewhere, from a file, a folder or an MLflow server: those of models that must forget, and
-those with which every training begins."""
+"""Weights trained elsewhere, from a file, a folder or an MLflow server: those of the original models, and those from
+which every training starts."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -18,16 +18,16 @@ from amun_ray.storage.store import digest
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Weights in memory, so that no worker needs the place that they came from."""
+    """Weights in memory, so that no worker needs access to their source."""
 
     source: str
-    digest: str  # of the bytes of their file, and of the key there: the address of all that is made from them
-    state: dict[str, Tensor]  # of the sweep's model, all but what is fresh
-    notes: tuple[str, ...] = ()  # what was done to make it that
-    fresh: tuple[str, ...] = ()  # the names of the head where that of the file is for other classes
+    digest: str  # of the file's bytes and the key in it: part of the address of everything made from them
+    state: dict[str, Tensor]  # of the sweep's model, without the tensors in `fresh`
+    notes: tuple[str, ...] = ()  # how the file's tensors were adapted
+    fresh: tuple[str, ...] = ()  # the tensors of the head, if the file's head is for other classes
 
     def begin(self, model: nn.Module) -> None:
-        """Put these weights into `model`; what is fresh stays as it is there."""
+        """Copy these weights into `model`; `fresh` tensors keep their values."""
         model.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in self.fresh}
                               | self.state)
 
@@ -42,15 +42,14 @@ def read_checkpoint(source: str, server: str | None, model: nn.Module,
 
     Args:
         source: a path, or `runs:/RUN_ID/model`, `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `mlflow-artifacts:/...`,
-            also with the path of a file behind it. `#KEY` at its end names one of several state dicts of a file; a
-            folder may be called `huggingface:FOLDER`, as the network in it is.
-        server: the tracking URI for MLflow addresses; None is MLFLOW_TRACKING_URI.
-        model: whose weights they must be; it stays as it is.
-        head: says which tensors of the model may be others, or none, in the file; asked where not everything fits.
+            optionally followed by the path of a file. `#KEY` at the end names one of several state dicts in a file; a
+            folder may be written as `huggingface:FOLDER`, like the network in it.
+        server: the tracking URI for MLflow addresses; None means MLFLOW_TRACKING_URI.
+        model: the network that the weights must fit; it is not changed.
+        head: returns the tensors of the model that may differ or be missing in the file; called if not everything fits.
 
     Raises:
-        UserError: no server is named or answers, it has nothing there, or there are no weights of `model` that can be
-            read.
+        UserError: no server is named or answers, it has nothing at this address, or no readable weights of `model`.
     """
     source = source.removeprefix(FOLDER)
     place, mark, key = source.rpartition("#")
@@ -62,7 +61,7 @@ def read_checkpoint(source: str, server: str | None, model: nn.Module,
     if not server:
         raise UserError(f"{source}: no MLflow server is named; set tracking.uri, or MLFLOW_TRACKING_URI in the "
                         "environment")
-    from amun_ray.tracking import downloaded  # seconds of MLflow that a sweep without such an address spares
+    from amun_ray.tracking import downloaded  # imports MLflow, which takes seconds: only for such an address
 
     with downloaded(place, server) as path:
         return _read(place, path, key or None, model, head)
@@ -84,8 +83,8 @@ def _read(source: str, path: Path, key: str | None, model: nn.Module,
 
 def _fitted(model: nn.Module, states: Mapping[str, State], name: str, key: str | None,
             head: Callable[[], Collection[str]] | None) -> Fitted:
-    """`fit`, with the names in the file, with those that its library has for them, and without the head: whichever is
-    the first to fit; UserError of the last."""
+    """`fit`, with the names in the file, then with its library's names for them, then without the head: the first that
+    fits; if none does, the last UserError."""
     spelled = [states]
     theirs = {place: library.renamed(getattr(model, "net", model), state) for place, state in states.items()}
     if any(theirs.values()):

@@ -1,10 +1,10 @@
-"""Whether a stored file holds a forgotten picture, or nearly: the search by content, which trusts no digest, no name.
+"""Whether a stored file holds a copy or near-copy of a forgotten picture: a search by content, not by digest or name.
 
-A picture counts as a copy of a forgotten one when its L2 distance to it is at most `radius` and no remaining picture of
-the dataset is as near. Radius and distance are in pixel units, of images in [0, 1].
+A picture counts as a copy of a forgotten one if its L2 distance to it is at most `radius` and no remaining picture of
+the dataset is as near. Radius and distance are in pixel units, for images in [0, 1].
 
-Cost: (stored pictures) x (forgotten pictures) distances, one matrix product for each block; those within the radius are
-compared with all of the dataset. Memory: one stored file, and a block of the dataset.
+Cost: (stored pictures) x (forgotten pictures) distances, one matrix product per block; pictures within the radius are
+compared with the whole dataset. Memory: one stored file and a block of the dataset.
 """
 
 import io
@@ -24,7 +24,7 @@ from amun_ray.data import shards
 from amun_ray.data.dataset import Dataset
 
 BLOCK_ROWS = 1024
-TIE = 1e-6  # distances of the same picture twice differ by rounding
+TIE = 1e-6  # tolerance for rounding when two distances are equal
 ENDINGS = (".parquet", ".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif",
            ".tiff")
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4",
@@ -34,16 +34,16 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, p
 
 
 class Copy(NamedTuple):
-    """A stored picture that is a forgotten one, or nearly."""
+    """A stored picture that is a copy or near-copy of a forgotten one."""
 
     place: str  # the array within the file, and the number of the picture there
-    row: int    # of the dataset, the forgotten one
+    row: int    # of the forgotten picture in the dataset
     l2: float
 
 
 @dataclass(frozen=True, eq=False)
 class Forgotten:
-    """The pictures that must not be found: rows of `dataset`, and the radius within which a picture is one of them."""
+    """The pictures that must not be found: rows of `dataset`, and the radius within which a picture is a copy."""
 
     dataset: Dataset
     rows: np.ndarray  # (count,) int64, sorted
@@ -58,7 +58,7 @@ class Forgotten:
         """How many pictures of the dataset's size the file `name` has, and which of them are copies.
 
         Raises:
-            UserError: the file cannot be read, so nothing can be said of it.
+            UserError: the file cannot be read, so that nothing is known about it.
         """
         seen = 0
         found: list[Copy] = []
@@ -84,7 +84,7 @@ class Forgotten:
                     yield Copy(f"{place}, picture {start + at}", int(self.rows[which[at]]), float(nearest[at]))
 
     def _nearest_remaining(self, image: np.ndarray) -> float:
-        """The distance of one picture to the nearest of the dataset that is not forgotten."""
+        """The distance of one picture to the nearest picture of the dataset that is not forgotten."""
         rest = np.setdiff1d(np.arange(len(self.dataset)), self.rows)
         return min((float(_nearest(image, self._flat(rest[start:start + BLOCK_ROWS]))[1][0])
                     for start in range(0, len(rest), BLOCK_ROWS)), default=float("inf"))
@@ -94,7 +94,7 @@ class Forgotten:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """(n, P) float32 in [0, 1]: integers, and floats above 1, are values up to 255; what is not finite is 0."""
+    """(n, P) float32 in [0, 1]: integers, and floats above 1, are values up to 255; non-finite values are 0."""
     found = np.nan_to_num(images.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     return found / 255 if images.dtype.kind in "iu" or found.max(initial=0) > 1.5 else found
 
@@ -117,7 +117,7 @@ def pictures_in(name: str, data: bytes, shape: tuple[int, int, int],
 
 
 def _as_pictures(arrays: Any, size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Those whose last dimensions hold one picture, or that are one: (n, P), (n, C, H, W), (n, H, W, C), (P,)."""
+    """The arrays that may be pictures, by shape: (n, P), (n, C, H, W), (n, H, W, C), (P,)."""
     for name, array in arrays:
         wanted = [axis for axis in range(array.ndim) if np.prod(array.shape[axis:], dtype=int) == size]
         if wanted and array.dtype.kind in "fiu" and array.size:
@@ -152,8 +152,8 @@ def _of_parquet(data: bytes, shape: tuple[int, int, int], dataset: Dataset) -> I
 
 
 def _unexplained(data: bytes, dataset: Dataset) -> np.ndarray:
-    """The images of a shard of this dataset that are not where it says: within `l2` of the picture of their own row.
-    Those that are belong to that row, which the search by lineage has judged."""
+    """The images of a shard of this dataset that are not within `l2` of the picture of their own row, as it claims.
+    The others belong to that row, which the search by lineage has already judged."""
     columns, _ = shards.decode(data)
     images, rows = columns["image"], columns["index"]
     own = dataset.pixels[rows].astype(np.float32) / 255
@@ -183,7 +183,7 @@ def _cell(value: Any, shape: tuple[int, int, int]) -> np.ndarray | None:
 
 
 def _decoded(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """An image file as (C, H, W) float32 in [0, 1]; empty where it is of another size."""
+    """An image file as (C, H, W) float32 in [0, 1]; empty if it has another size."""
     with Image.open(io.BytesIO(data)) as image:
         if image.size != (shape[2], shape[1]):
             return np.zeros(0, np.float32)
@@ -192,10 +192,10 @@ def _decoded(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `images` (n, P), which of `others` (m, P) is the nearest, and its L2 distance."""
+    """For each of `images` (n, P), the nearest of `others` (m, P) and its L2 distance."""
     if not len(others):
         return np.zeros(len(images), int), np.full(len(images), np.inf)
-    wide, far = images.astype(np.float64), others.astype(np.float64)  # the differences of large squares below
+    wide, far = images.astype(np.float64), others.astype(np.float64)  # for the differences of large squares below
     squares = (wide ** 2).sum(1)[:, None] - 2 * wide @ far.T + (far ** 2).sum(1)
     which = squares.argmin(1)
     return which, np.sqrt(np.maximum(squares[np.arange(len(images)), which], 0))

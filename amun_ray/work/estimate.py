@@ -1,8 +1,8 @@
-"""How long a sweep will take on a device that was calibrated: every piece of work counted, over what it does a second.
+"""How long a sweep will take on a calibrated device: all pieces of work counted, divided by the device's rates.
 
     seconds of a worker = sum over the kinds of work of  units / (units per second)
 
-What the units of a stage grow with, for N training images, M images in all, n of them to be forgotten:
+How the units of each stage scale, for N training images, M images in all, n of them to be forgotten:
 
     models       trained    epochs x (originals x N + retrained x (N - n) + references x M / 2)
                  predicted  models x M
@@ -10,12 +10,12 @@ What the units of a stage grow with, for N training images, M images in all, n o
     search       unlearned  methods and accesses x trials x held-out cases x (gradients of one run, see `passes`)
                  predicted  the same runs x (epochs x M + forward passes of the run without a gradient)
                  scored     the same runs x epochs
-    final        as the search, with final cases x runs in the place of trials x held-out cases
+    final        as the search, with final cases x runs instead of trials x held-out cases
 
-A final run is counted with all of `search.epochs`, because the search has yet to say how many are best: that stage
-takes at most what is said. Not counted: the start of Ray and of its workers, storage, MLflow, the report, and an
-attack's calibration of its first radius. On a GPU that several workers share, each is taken to be as fast as the lone
-one that was calibrated.
+A final run is counted with all of `search.epochs`, because the search has not yet found the best number: the figure for
+that stage is an upper bound. Not counted: the start of Ray and its workers, storage, MLflow, the report, and an
+attack's calibration of its first radius. Workers that share a GPU are each taken to be as fast as the single one that
+was calibrated.
 """
 
 from collections.abc import Mapping
@@ -36,14 +36,14 @@ from amun_ray.work.plan import Plan, trial_count
 class Work(NamedTuple):
     """Units of each kind of work; as a result of a calibration, units per second of one worker."""
 
-    trained: float = 0.0  # images through a step of training
-    unlearned: float = 0.0  # images whose gradient is taken, with the batch size and precision of unlearning
-    predicted: float = 0.0  # images through the network, forward alone
+    trained: float = 0.0  # images in training steps
+    unlearned: float = 0.0  # images in unlearning steps, with their batch size and precision
+    predicted: float = 0.0  # images in forward passes
     attacked: float = 0.0  # images for which an adversarial neighbour is searched
-    scored: float = 0.0  # models whose predictions on all images become a row of metrics
+    scored: float = 0.0  # models whose predictions on all images are turned into metrics
 
     def seconds(self, rates: "Work") -> float:
-        """How long one worker takes that does `rates` units of each kind per second."""
+        """The time of one worker that does `rates` units of each kind per second."""
         return sum(units / rate for units, rate in zip(self, rates, strict=True) if units)
 
     def plus(self, other: "Work", times: float = 1.0) -> "Work":
@@ -52,16 +52,16 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of work of a plan, or what is left of them."""
+    """The pieces of work of a plan, or those still to do."""
 
-    trainings: tuple[int, ...]  # rows of each model; 0 for one that is loaded
+    trainings: tuple[int, ...]  # rows of each model; 0 for a loaded one
     attacked: int  # images
     trials: Mapping[Contender, int]
     final: Mapping[Contender, int]  # unlearned models
 
     @property
     def counts(self) -> dict[str, tuple[int, str]]:
-        """How many there are of each stage, and of what."""
+        """How many pieces each stage has, and their name."""
         return {"models": (len(self.trainings), "trainings"), "adversaries": (self.attacked, "adversarial images"),
                 "search": (sum(self.trials.values()), "trials"),
                 "final": (sum(self.final.values()), "unlearned models")}
@@ -80,8 +80,8 @@ def pieces(plan: Plan) -> Pieces:
 
 
 def works(plan: Plan, todo: Pieces, runs: Mapping[Contender, Work]) -> dict[str, Work]:
-    """What the pieces `todo` of `plan` ask of the devices, stage by stage (formulas at the top of this file); `runs` is
-    `run_work` of each contender."""
+    """The work of the pieces `todo` of `plan`, by stage (formulas at the top of this file); `runs` is the `run_work` of
+    each contender."""
     samples, cases = len(plan.dataset), len(plan.held_out)
     search, final = Work(), Work()
     for contender, run in runs.items():
@@ -93,7 +93,7 @@ def works(plan: Plan, todo: Pieces, runs: Mapping[Contender, Work]) -> dict[str,
 
 
 def run_work(plan: Plan, contender: Contender) -> Work:
-    """One unlearning run of `search.epochs` epochs on one case, scored after each of them."""
+    """One unlearning run of `search.epochs` epochs on one case, scored after each epoch."""
     forgotten = len(plan.sets.final[0])
     once = passes(plan.sweep, contender, retain=plan.dataset.train_size - forgotten, forget=forgotten,
                   classes=plan.dataset.classes)
@@ -101,7 +101,7 @@ def run_work(plan: Plan, contender: Contender) -> Work:
 
 
 class Passes(NamedTuple):
-    """What one unlearning run puts through its model, in images, and after how many epochs it is scored."""
+    """The images in the passes of one unlearning run, and the number of epochs after which it is scored."""
 
     gradients: float
     forwards: float  # without a gradient
@@ -111,9 +111,9 @@ class Passes(NamedTuple):
 def passes(sweep: Sweep, contender: Contender, *, retain: int, forget: int, classes: int) -> Passes:
     """The passes of a run on `retain` and `forget` images (and as many adversarial ones as are forgotten).
 
-    Counted by the method itself, in three small runs on a network of one pixel: what a method does in an epoch is a
-    number of passes over D_R, a number over D_F and D_A, and a number of batches of fixed size, so the counts lie on a
-    plane through those three. A second derivative counts as two gradients, as it does in a run's own cost.
+    Measured by running the method three times on a small network with one-pixel images: an epoch consists of some
+    passes over D_R, some over D_F and D_A, and some batches of fixed size, so the counts lie on the plane through those
+    three points. A second derivative counts as two gradients, as in a run's own cost.
     """
     small = sweep.unlearning.batch_size
     base, wider, deeper = (_count(sweep, contender, retain=r * small, forget=f * small, classes=classes)
@@ -137,10 +137,10 @@ def _count(sweep: Sweep, contender: Contender, *, retain: int, forget: int, clas
 
 
 def describe(plan: Plan, calibrated: tuple[str, Work] | None, todo: Pieces | None) -> str:
-    """One line: device-hours of each stage, of all and, where the store holds some of it, of what is left.
+    """One line: device-hours of each stage, in total and, if the store already has some results, still to do.
 
-    `calibrated` is a device's name with its units per second. A worker on a GPU counts as the share of it that it
-    holds, with `gpus: auto` as a whole one, since nobody has measured it; one on a processor as its cores.
+    `calibrated` is a device's name with its units per second. A worker on a GPU counts as its share of the GPU (with
+    `gpus: auto` as a whole one, since the share is not measured yet), one on a CPU as its cores.
     """
     if calibrated is None:
         return "  estimate    none: --calibrate measures this machine with this config, in a minute at most"

@@ -1,4 +1,4 @@
-"""What models are judged by: everything that was trained from scratch, and the reference bank's mean confidence."""
+"""What models are judged by: all models trained from scratch, and the reference bank's mean confidence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from amun_ray.work.units import Trained, Workspace
 
 @dataclass(frozen=True)
 class Evidence:
-    """The reference models' mean confidence in every sample, and its digest."""
+    """The reference models' mean confidence on every sample, and its digest."""
 
     workspace: Workspace
     labels: np.ndarray  # (N,) int64
@@ -24,7 +24,7 @@ class Evidence:
     @classmethod
     def of(cls, workspace: Workspace, labels: np.ndarray, references: Sequence[Trained],
            halves: np.ndarray | None = None) -> "Evidence":
-        """Read the predictions of `references`; `halves` (models, N) bool: on which samples each was trained."""
+        """Read the predictions of `references`; `halves` (models, N) bool: the samples each was trained on."""
         mean = reference_mean(stream_logits(workspace, references), labels, settings=workspace.sweep.rmia,
                               members=halves)
         return cls(workspace, labels, mean, digest(mean.tobytes()))
@@ -37,12 +37,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Models:
-    """Everything trained from scratch, and the evidence that rests on it."""
+    """All models trained from scratch, and the evidence based on them."""
 
     originals: list[Trained]
     retrained: dict[str, list[Trained]]  # by forget set
     references: list[Trained]
-    halves: np.ndarray  # (references, N) bool: on which samples each was trained
+    halves: np.ndarray  # (references, N) bool: the samples each was trained on
     evidence: Evidence
 
     @cached_property

@@ -1,8 +1,8 @@
-"""What a store holds that was made from given rows: by the rows of adversarial shards, and by the digests that every
-unit has of what it was made from.
+"""What a store holds that was made from given rows: found by the row numbers in adversarial shards, and by the digests
+of its inputs that every unit has.
 
-Two relations are told apart. *Made from* the rows is what saw their adversarial images, or was unlearned on them. A
-model *remembers* the rows when it was trained on them, or was unlearned from such a model without forgetting them.
+There are two relations. A unit is *made from* the rows if it saw their adversarial images or was unlearned on them. A
+model *remembers* the rows if it was trained on them, or was unlearned from such a model without forgetting them.
 Cost: one read of every `unit.json`, and of the row numbers of every shard.
 """
 
@@ -26,8 +26,8 @@ MODEL_KINDS = ("models", "imported")
 
 
 class Found(NamedTuple):
-    """One thing that was made from the rows, or remembers them: `room` (store, MLflow, spool, file), its name there,
-    its size, what is done with it, and why."""
+    """Something that was made from the rows or remembers them: `room` (store, MLflow, spool, file), its name there, its
+    size, what to do with it, and why."""
 
     room: str
     name: str
@@ -38,8 +38,8 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Held:
-    """A unit as it lies there, whole or not: its folder, what `unit.json` says ({} where it cannot be read), and the
-    bytes of each file."""
+    """A unit as stored, whole or not: its folder, the content of `unit.json` ({} if unreadable), and the size of each
+    file in bytes."""
 
     folder: str
     content: dict[str, Any]
@@ -59,7 +59,7 @@ class Held:
 
     @property
     def weights(self) -> str | None:
-        """The digest of its one model, where it has one."""
+        """The digest of its model, if it has exactly one."""
         found = (self.content.get("result") or {}).get("weights")
         return found if isinstance(found, str) else None
 
@@ -71,11 +71,11 @@ class Held:
 
 @dataclass
 class Marks:
-    """What is known of the rows to be purged, kept between calls: by these digests everything else is found.
+    """What is known about the rows to be purged, kept between calls: everything else is found by these digests.
 
     Attributes:
-        dataset, rows: digest of the dataset, and its rows.
-        sets, forgets: adversarial sets that hold one of the rows; sets of rows that name one.
+        dataset, rows: digest of the dataset, and the rows in it.
+        sets, forgets: adversarial sets with one of the rows; row sets with one of them.
         units, weights: deleted units and models, added as they are found.
         radius: the largest L2 distance of an adversarial image of these rows from its clean one, pixel units.
     """
@@ -98,12 +98,12 @@ class Marks:
         return cls(**content)
 
     def touches(self, case: dict[str, Any]) -> bool:
-        """Whether a forget case, as units name it, is about one of the rows."""
+        """Whether a forget case, as stored in a unit, includes one of the rows."""
         return case.get("adversarial") in self.sets or case.get("forget") in self.forgets
 
 
 def held(store: Store) -> list[Held]:
-    """Every unit of `store`; one without a readable `unit.json` too, which a killed sweep or damage has left."""
+    """Every unit of `store`, including those without a readable `unit.json`, left by a killed sweep or damage."""
     files: dict[str, dict[str, int]] = {}
     for name, size in store.sizes().items():
         kind, _, rest = name.partition("/")
@@ -114,7 +114,7 @@ def held(store: Store) -> list[Held]:
 
 
 def _said(store: Store, folder: str) -> dict[str, Any]:
-    """What a `unit.json` says, whether its seal holds or not: what cannot be used must be found all the same."""
+    """The content of a `unit.json`, even if its seal is broken: unusable units must be found too."""
     with suppress(*UNREADABLE):
         found = json.loads(store.get(f"{folder}/{COMPLETE}") or b"")
         if isinstance(found, dict) and isinstance(found.get("inputs"), dict):
@@ -124,14 +124,14 @@ def _said(store: Store, folder: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What `store` holds of the rows of `marks`, which learns the digests that are found.
+    """What `store` holds about the rows of `marks`; digests that it finds are added to `marks`.
 
     Attributes:
-        known: row sets of the sweep and of other requests, each (count,) int64: to tell what a set's digest stands for.
+        known: row sets of the sweep and of other requests, each (count,) int64: maps a set's digest back to its rows.
         train_size: of the dataset.
         kept: digests of weights that must stay: the models that later requests start from.
         superseded: digests of weights that were in production before these rows were forgotten.
-        retire: delete also what remembers the rows.
+        retire: also delete models that remember the rows.
     """
 
     store: Store
@@ -148,11 +148,11 @@ class Trace:
 
     @cached_property
     def _trained(self) -> set[str | None]:
-        """The weights of all models that were trained from scratch: originals go where they are retired, not before."""
+        """The weights of all models trained from scratch: originals are deleted only if they are retired."""
         return {unit.weights for unit in self._of("models")}
 
     def found(self) -> list[Found]:
-        """Everything in the store, sets of adversarial images last: they are how the rest is recognised."""
+        """Everything in the store; sets of adversarial images come last, since the rest is recognised by them."""
         self._learn_sets()
         made = [*self._broken(), *self._made(), *self._remembering()]
         return [*made, *self._sets()]
@@ -173,7 +173,7 @@ class Trace:
             dataset = (table.schema.metadata or {}).get(b"dataset", b"").decode()
             mine = np.isin(table.column("index").to_numpy(), rows)
         except UNREADABLE:
-            self.marks.sets.add(unit.digest)  # of rows that nobody can tell: it has to be made again in any case
+            self.marks.sets.add(unit.digest)  # its rows are unknown: it must be remade anyway
             return
         if dataset == self.marks.dataset and mine.any():
             self.marks.sets.add(unit.digest)
@@ -219,7 +219,7 @@ class Trace:
                 yield self._remembers(unit, "unlearned other rows than these")
 
     def _cleansed(self) -> set[str | None]:
-        """The weights that have forgotten the rows: unlearned on them, and all that was unlearned from these since."""
+        """The weights that have forgotten the rows: unlearned on them, or unlearned later from such weights."""
         found, before = {unit.weights for unit in self.units if any(map(self.marks.touches, unit.cases))}, None
         while before != len(found):
             before = len(found)
@@ -252,8 +252,8 @@ def _started_from(weights: set[str | None], unit: Held) -> bool:
 
 
 def delete_unit(store: Store, found: Found) -> None:
-    """Remove a unit, a single file, or only the weights of a trial, whose result then says so; what is gone already is
-    well."""
+    """Remove a unit, a single file, or only the weights of a trial, whose result then says so; missing ones are
+    ignored."""
     if found.action == DELETE:
         (store.remove if found.name in store.sizes(found.name.rpartition("/")[0]) else store.remove_folder)(found.name)
         return

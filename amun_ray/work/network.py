@@ -1,4 +1,4 @@
-"""What the sweep's network is, the same on every machine, and by which numbers it normalises pixels."""
+"""The sweep's network, identical on every machine, and the statistics by which it normalises pixels."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from amun_ray.models.normalize import statistics
 
 
 class Network(NamedTuple):
-    """What `models.build` is told, but for the seed; and why these pixel statistics."""
+    """The arguments of `models.build` without the seed; and the reason for these pixel statistics."""
 
     name: str
     options: dict[str, Any]
@@ -25,20 +25,20 @@ class Network(NamedTuple):
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    normalize: Any  # as digests know it; None: by the training images
+    normalize: Any  # as digests include it; None: from the training images
     why: str
     class_names: tuple[str, ...] = ()  # what the user calls the classes, in the order of their numbers
 
     @classmethod
     def of(cls, sweep: Sweep, dataset: Dataset) -> "Network":
-        """UserError where the folders of weights name different pixel statistics, or such as do not fit the images."""
+        """UserError if the weights' folders name different pixel statistics, or ones that do not fit the images."""
         name, options = library.portable(sweep.model.name, sweep.model.options)
         return cls(name, options, dataset.channels, dataset.classes, dataset.size, *_normalization(sweep, dataset),
                    dataset.class_names)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What all that is made with the network depends on."""
+        """What everything made with the network depends on."""
         chosen = {"model": {"name": self.name, "options": self.options}}
         return chosen if self.normalize is None else chosen | {"normalize": self.normalize}
 
@@ -63,7 +63,7 @@ class Network(NamedTuple):
 
 
 def _normalization(sweep: Sweep, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...], Any, str]:
-    """Mean, std, how digests know them, and why these."""
+    """Mean, std, their form in digests, and the reason for them."""
     setting = sweep.data.normalize
     if setting is None and (brought := _brought(sweep)) is not None:
         (mean, std), place = brought
@@ -78,7 +78,7 @@ def _normalization(sweep: Sweep, dataset: Dataset) -> tuple[tuple[float, ...], t
 
 
 def _brought(sweep: Sweep) -> tuple[library.Constants, str] | None:
-    """The numbers that come with a library's network which is not trained from scratch, and where they stand."""
+    """The statistics that come with a library's pretrained network, and where they are stored."""
     given = [place for place in (sweep.model.weights, *(sweep.originals.checkpoints or ())) if place]
     found = library.split(sweep.model.name)
     if found is None or not given:

@@ -1,4 +1,4 @@
-"""What a sweep will do, counted before any worker is asked for."""
+"""What a sweep will do, counted before any worker is requested."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -34,8 +34,8 @@ from amun_ray.work.network import Network
 from amun_ray.work.units import ForgetCase, Workspace, rows_digest
 
 WARNING = "warning: "
-UNLIKE = 2  # times as many images, or as few, as the request: what a held-out set should not have
-ELSEWHERE = ("storage", "tracking", "resources", "requests")  # where it runs and writes: no result depends on these
+UNLIKE = 2  # a held-out set should not be larger or smaller than the request by this factor
+ELSEWHERE = ("storage", "tracking", "resources", "requests")  # where it runs and writes: results do not depend on it
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
               "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
@@ -49,17 +49,17 @@ BEGUN = ("every training begins at these weights, the retrained and the referenc
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A config and its dataset: which forget sets there are, and how much work that makes."""
+    """A config and its dataset: the forget sets and the amount of work."""
 
     sweep: Sweep
     dataset: Dataset
 
     @cached_property
     def request(self) -> Request | None:
-        """What the user asks to be forgotten, in rows of his files; None where random sets are forgotten.
+        """What the user wants forgotten, in rows of their files; None if random sets are forgotten.
 
         Raises:
-            UserError: as the functions of `data.requests` and `data.path_requests`.
+            UserError: as in the functions of `data.requests` and `data.path_requests`.
         """
         forget, dataset = self.sweep.forget, self.dataset
         if forget.indices is not None:
@@ -79,10 +79,10 @@ class Plan:
 
     @cached_property
     def sets(self) -> ForgetSets:
-        """The held-out and the final forget sets; no row is in both kinds. The held-out ones look like the request.
+        """The held-out and the final forget sets; no row is in both kinds. The held-out ones resemble the request.
 
         Raises:
-            UserError: as `request`, or a set too large for disjoint ones like it.
+            UserError: as in `request`, or a set too large for disjoint ones like it.
         """
         forget, held_out, seed, dataset = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed, self.dataset
         if forget.folds is not None:
@@ -101,30 +101,30 @@ class Plan:
 
     @property
     def held_out(self) -> list[ForgetCase]:
-        """Every case that the search may see."""
+        """The cases of the search."""
         return [ForgetCase(original, f"held_out {number}", rows) for original in range(self.sweep.held_out.originals)
                 for number, rows in enumerate(self.sets.held_out)]
 
     @property
     def final(self) -> list[ForgetCase]:
-        """Every case that the results count on."""
+        """The cases of the results."""
         return [ForgetCase(original, f"final {number}", rows) for original in range(self.sweep.originals.count)
                 for number, rows in enumerate(self.sets.final)]
 
     @property
     def cases(self) -> list[ForgetCase]:
-        """All of them, the held-out ones first."""
+        """All cases, the held-out ones first."""
         return [*self.held_out, *self.final]
 
     @property
     def retrained(self) -> dict[str, int]:
-        """How many models are retrained without each forget set, by its name: one for each original that forgets it."""
+        """How many models are retrained without each forget set, by name: one for each original that forgets it."""
         cases = [*(self.held_out if self.sweep.search.needs_retrained else ()), *self.final]
         return Counter(case.name for case in cases)
 
     @property
     def searched(self) -> str:
-        """By what and on which sets the settings were chosen, for those who read the results."""
+        """For readers of the results: by what and on which sets the settings were chosen."""
         names = ", ".join(dict.fromkeys(case.name for case in self.held_out))
         return (f"Settings were searched by {OBJECTIVES[self.sweep.search.objective]}, mean over the forget set(s) "
                 f"{names} of {self.sweep.held_out.originals} original(s); these share no sample with the final ones."
@@ -133,10 +133,10 @@ class Plan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two starts the same sweep: everything but where it runs and where it writes.
+        """What makes two starts the same sweep: everything except where it runs and writes.
 
-        A checkpoint and a forget list are what they hold: the alias of a registered model may come to mean another one,
-        and a list may be written anew under its old name.
+        Checkpoints and forget lists count by content: a registry alias may move to another model, and a list may be
+        rewritten under its old name.
         """
         settings = self.sweep.inputs(mode="json", exclude=set(ELSEWHERE))
         settings["model"] = self.network.identity["model"]
@@ -149,14 +149,14 @@ class Plan:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What is probably a mistake in the data or the request, a line each, for the plan and the report."""
+        """Probable mistakes in the data or the request, one line each, for the plan and the report."""
         found = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in self.sets.final)]
         if self.request is not None:
             found += [forgotten_near_copies(self.dataset, self.sets.final[0]), *self._unlike()]
         return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, found)]
 
     def _unlike(self) -> Iterator[str]:
-        """A warning for each held-out set of groups that is far from as large as the request."""
+        """A warning for each held-out set of groups whose size differs a lot from the request's."""
         for number, (rows, name) in enumerate(zip(self.sets.held_out, self.sets.groups, strict=False)):
             if not 1 / UNLIKE <= len(rows) / len(self.sets.final[0]) <= UNLIKE:
                 yield (f"{WARNING}held-out set {number} ({name}) has {len(rows)} images, the request "
@@ -164,12 +164,12 @@ class Plan:
                        "request")
 
     def store(self, output: Path) -> Store:
-        """Where the finished work is: the storage of the config, or a folder of `output`."""
+        """Where finished work is stored: the config's storage, or a folder in `output`."""
         return Store(self.sweep.storage or str(output.absolute() / "store"))
 
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
-        """The originals that are loaded, not trained; UserError as `read_checkpoint`."""
+        """The originals that are loaded, not trained; UserError as in `read_checkpoint`."""
         if not (sources := self.sweep.originals.checkpoints):
             return []
         model = self.new_model()
@@ -177,14 +177,14 @@ class Plan:
 
     @cached_property
     def start(self) -> Checkpoint | None:
-        """The weights at which every training begins; UserError as `read_checkpoint`."""
+        """The weights from which every training starts; UserError as in `read_checkpoint`."""
         if not (source := self.sweep.model.weights):
             return None
         return read_checkpoint(source, self.sweep.tracking.uri, self.new_model(), self.network.head)
 
     @cached_property
     def network(self) -> Network:
-        """The sweep's network for these data; UserError as `Network.of`."""
+        """The sweep's network for these data; UserError as in `Network.of`."""
         return Network.of(self.sweep, self.dataset)
 
     def workspace(self, store: Store) -> Workspace:
@@ -196,10 +196,10 @@ class Plan:
         return self.network.build(self.sweep.seed)
 
     def check(self) -> None:
-        """Draw the forget sets, build the network, read the checkpoints: here, before any worker is asked for.
+        """Draw the forget sets, build the network, read the checkpoints, before any worker is requested.
 
         Raises:
-            UserError: as `sets`; a network or a crop that does not fit the data; a checkpoint that does not fit the
+            UserError: as in `sets`; a network or a crop that does not fit the data; a checkpoint that does not fit the
                 network.
         """
         assert self.sets.final
@@ -249,24 +249,24 @@ class Plan:
 
 
 def _rates(sweep: Sweep) -> str:
-    """The range of learning rates, where it is not that of the paper's optimiser."""
+    """The range of learning rates, unless it is that of the paper's optimiser."""
     low, high = sweep.search.lr.low, sweep.search.lr.high
     return "" if sweep.unlearning.optimizer == "sgd" else f"; {sweep.unlearning.optimizer}, lr {low:g} to {high:g}"
 
 
 def kept_pixels(sweep: Sweep, output: Path) -> Keep:
-    """Where the decoded pixels of a sweep are: in its storage or, where that cannot be mapped, in `output`."""
+    """Where the decoded pixels of a sweep are: in its storage or, if that cannot be memory-mapped, in `output`."""
     local = str(output.absolute() / "store")
     store = Store(sweep.storage or local)
     return keep_in(store if store.local else Store(local))
 
 
 def given_points(sweep: Sweep, contender: Contender) -> list[dict[str, Any]]:
-    """What is tried of a contender before a sampler is asked: its known-good points, then a grid."""
+    """The settings of a contender to try before asking a sampler: its known-good points, then a grid."""
     return sweep.search.given(sweep.space(contender), sweep.chosen(contender.method).points,
                               seed=derive(sweep.seed, "grid", *contender))
 
 
 def trial_count(sweep: Sweep, contender: Contender) -> int:
-    """How many trials a contender gets; a grid may have fewer points than it is allowed."""
+    """How many trials a contender gets; a grid may have fewer points than the limit."""
     return len(given_points(sweep, contender)) if sweep.search.sampler == "grid" else sweep.search.trials

@@ -1,4 +1,4 @@
-"""A dry run: what a sweep would do, what of it is done, and how long the rest takes on a device that was calibrated."""
+"""A dry run: what a sweep would do, what is already done, and how long the rest takes on a calibrated device."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from amun_ray.work.plan import Plan
 
 
 def show(plan: Plan, output: Path, *, measure: bool) -> None:
-    """Print the plan, what loaded originals know, what its store holds, and an estimate.
+    """Print the plan, the accuracy of loaded originals, what its store holds, and an estimate.
 
-    `measure`: calibrate this machine first, and keep that.
+    `measure`: calibrate this machine first and store the result.
 
     Raises:
-        UserError: a storage that cannot be asked or, to keep a calibration, written to.
+        UserError: a storage that cannot be read or, to keep a calibration, written.
     """
     say(f"{plan}\n  results     {output.absolute()}")
     here = not plan.dataset.name.endswith(NOT_HERE)
@@ -24,7 +24,7 @@ def show(plan: Plan, output: Path, *, measure: bool) -> None:
     store, todo = plan.store(output), None
     if measure:
         calibrate(plan, store)
-    if store.exists() and here:  # what is there is known by its images
+    if store.exists() and here:  # finished work is found by the digest of its images
         todo = reuse.left(plan, store)
         say(reuse.describe(plan, todo, store))
     say(estimate.describe(plan, calibrated(plan, store), todo))

@@ -1,7 +1,7 @@
-"""What a request in production is: which rows it names, whether it can be met, with which settings, and how the model
-that met it is judged. No Ray, no MLflow.
+"""What a request in production is: its rows, whether and with which settings it can be met, and how the resulting
+model is judged. No Ray, no MLflow.
 
-Cost: the digest of every requested picture; of every training picture once for a ledger, to tell which rows moved.
+Cost: the digest of every requested picture; once per ledger, of every training picture, to detect rows that moved.
 """
 
 import json
@@ -25,13 +25,13 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.purge import Purge
 from amun_ray.work.units import Hyperparameters
 
-PURGES = "purges"  # the folder, in that of the sweep, with the plans of purges
-PICTURES = "pictures.json"  # the digest of every training picture when a ledger began
+PURGES = "purges"  # folder in the sweep's output with the plans of purges
+PICTURES = "pictures.json"  # the digest of every training picture when the ledger began
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A row of the sweep's table: what a request is met with, and how near it came to retrained models there."""
+    """A row of the sweep's table: the method for a request, and how near it came to retrained models in the sweep."""
 
     contender: Contender
     settings: Hyperparameters
@@ -42,9 +42,9 @@ class Chosen:
 
 
 def table(plan: Plan, store: Store, history: History) -> list[dict[str, Any]] | None:
-    """The rows of the finished sweep of this config, as in results.json; None where there is none.
+    """The rows of the finished sweep of this config, as in results.json; None if there is none.
 
-    An original that came by the alias of a registry is the one that the ledger began with, whatever has it now.
+    An original named by a registry alias is the one that the ledger began with, whatever has the alias now.
     """
     first = {} if history.opened is None else history.opened.content["loaded"]
     found = store.result(Unit("tables", plan.identity | first)) if store.exists() else None
@@ -52,10 +52,10 @@ def table(plan: Plan, store: Store, history: History) -> list[dict[str, Any]] | 
 
 
 def choose(rows: Sequence[Mapping[str, Any]], wanted: str | None) -> Chosen:
-    """The row with the least Avg. Gap, or that of `wanted`: METHOD, or METHOD:ACCESS (`retain` or `forget_only`).
+    """The row with the smallest Avg. Gap, or that of `wanted`: METHOD or METHOD:ACCESS (`retain` or `forget_only`).
 
     Raises:
-        UserError: the sweep has no such row, or no setting of it worked.
+        UserError: the sweep has no such row, or none of its settings worked.
     """
     known = {f"{row['method']}:{row['access']}": row for row in rows if row["access"] and "failed" not in row}
     method, _, access = (wanted or "").partition(":")
@@ -69,10 +69,10 @@ def choose(rows: Sequence[Mapping[str, Any]], wanted: str | None) -> Chosen:
 
 
 def named_rows(plan: Plan, path: str) -> np.ndarray:
-    """(count,) int64, rising: the dataset rows that the file `path` names.
+    """(count,) int64, ascending: the dataset rows that the file `path` names.
 
     Raises:
-        UserError: as `load_request` and `Plan.request`.
+        UserError: as in `load_request` and `Plan.request`.
     """
     forget = load_request(path)
     request = replace(plan, sweep=plan.sweep.model_copy(update={"forget": forget})).request
@@ -86,16 +86,16 @@ def ids(dataset: Dataset, rows: np.ndarray) -> list[RowId]:
 
 
 def dataset_rows(dataset: Dataset, named: Sequence[RowId]) -> np.ndarray:
-    """(count,) int64, rising: the dataset rows of stable ids."""
+    """(count,) int64, ascending: the dataset rows of stable ids."""
     numbers = np.sort(np.array([row for row, _ in named], np.int64))
     return np.searchsorted(dataset.file_numbers[:dataset.train_size], numbers)
 
 
 def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: str) -> dict[str, Any]:
-    """The content of a `received` entry for those of the dataset rows `rows` that nobody has asked for before.
+    """The content of a `received` entry for those of the dataset rows `rows` that were not requested before.
 
     Raises:
-        UserError: all of them were asked for before, they are all that is left of a class, or more than half of D_R.
+        UserError: all were requested before, they are all that is left of a class, or more than half of D_R.
     """
     named = dict(zip(ids(plan.dataset, rows), rows, strict=True))
     earlier = {row: request for row, request in history.asked.items()
@@ -126,12 +126,12 @@ def _check_room(dataset: Dataset, new: np.ndarray, gone: np.ndarray, source: str
 
 
 def same_request(history: History, rows: Sequence[RowId]) -> Asked | None:
-    """The request that is under way and names exactly these rows: the same command goes on with it."""
+    """The pending request that names exactly these rows: the same command continues it."""
     return next((asked for asked in history.of("received", "begun", "accepted") if set(asked.rows) == set(rows)), None)
 
 
 def judged(evidence: Mapping[str, float], limits: Limits) -> list[str]:
-    """Why a model is refused, a line for each limit that it breaks; empty where it is accepted."""
+    """Why a model is refused, one line for each limit that it breaks; empty if it is accepted."""
     found = []
     for name, limit in limits.model_dump().items():
         if limit is not None and name in evidence and evidence[name] > limit:
@@ -140,7 +140,7 @@ def judged(evidence: Mapping[str, float], limits: Limits) -> list[str]:
 
 
 def keep_pictures(plan: Plan, store: Store) -> None:
-    """Note the digest of every training picture, so that it can be told later which rows moved."""
+    """Store the digest of every training picture, to detect later which rows moved."""
     unit = Unit("pictures", {"dataset": plan.dataset.digest})
     if not store.has(unit):
         numbers = plan.dataset.file_numbers
@@ -150,10 +150,10 @@ def keep_pictures(plan: Plan, store: Store) -> None:
 
 
 def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) -> None:
-    """That the ledger is of this project: its name, network and data.
+    """Check that the ledger belongs to this project: its name, network and data.
 
     Raises:
-        UserError: it is of another one; or the data changed, with the rows that moved.
+        UserError: it belongs to another project; or the data changed, with the rows that moved.
     """
     if history.opened is None:
         return
@@ -174,11 +174,11 @@ def project(plan: Plan) -> dict[str, Any]:
 
 
 def purge_of(plan: Plan, output: Path, tracking: str, history: History, request: str, *, retire: bool) -> Purge:
-    """What was made from the rows of a request that the model in production has forgotten, to be listed or deleted.
+    """The purge of a request that the model in production has forgotten: lists or deletes what was made from its rows.
 
     Args:
         tracking: the URI of MLflow.
-        retire: as `Purge` has it.
+        retire: as in `Purge`.
 
     Raises:
         UserError: there is no such request, or no model in production has forgotten it.
@@ -211,7 +211,7 @@ def _names(dataset: Dataset, asked: Asked) -> list[str]:
 
 
 def _moved(plan: Plan, dataset: str, store: Store) -> str:
-    """Which training rows are not where they were, the first of them by number."""
+    """Which training rows moved; the first few with their numbers."""
     unit = Unit("pictures", {"dataset": dataset})
     if not store.is_sound(unit):
         return "which rows moved is not known, since the store lost its note of them"

@@ -1,9 +1,9 @@
 """The purge of a request: everything that was made from its rows is listed, deleted, and searched for again.
 
-What is to be deleted is written down first, in `FOLDER/REQUEST.json`, with the digests by which it is recognised. The
-next call reads them there, so it finishes a purge that was interrupted, and comes to the same end.
-Cost: one read of every file of the store and of MLflow's folder, and (see `copies`) the distances of the stored
-pictures to the forgotten ones; on the machine that calls, whatever the number of devices.
+The list is first written to `FOLDER/REQUEST.json`, with the digests by which the items are recognised. The next call
+reads it, and so finishes an interrupted purge with the same result.
+Cost: one read of every file of the store and of MLflow's folder, and the distances of stored pictures to forgotten ones
+(see `copies`); all on the calling machine, whatever the number of devices.
 """
 
 import json
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CONTENT = "its content"  # how `why` begins where no lineage led to a file
 PROOF = "proof"  # the folder of a run's artifacts whose texts name the request on purpose
 TEXTS = (".html", ".md", ".txt", ".json", ".csv", ".log", ".yaml")
-SEARCHED = ("store", "mlartifacts", "mlflow_spool")  # of an output folder: what this program alone writes
+SEARCHED = ("store", "mlartifacts", "mlflow_spool")  # folders in the output that only this program writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +47,9 @@ class Purge:
         dataset, rows: the pictures, (count,) int64 rows of the dataset.
         store, output: of the sweep; `tracking` is the URI of its MLflow.
         folder: where the plan of the purge is written.
-        eps: the first radius of the attack, pixel units: the least radius of the search by content.
+        eps: the first radius of the attack, pixel units: the smallest radius of the search by content.
         known, kept, superseded, retire: see `lineage.Trace`.
-        names: texts by which reports and logs name the rows, such as the name of the request's file; searched in text
+        names: texts that name the rows in reports and logs, such as the request's file name; searched for in the text
             files of `output`.
     """
 
@@ -76,7 +76,7 @@ class Purge:
 
     @cached_property
     def marks(self) -> Marks:
-        """The digests by which everything is recognised: of the plan that an earlier call has left, or new."""
+        """The digests by which everything is recognised: from the plan of an earlier call, or new."""
         try:
             found = Marks.from_json(json.loads(self.path.read_text())["marks"])
         except FileNotFoundError:
@@ -91,10 +91,10 @@ class Purge:
         return found
 
     def listed(self) -> list[Found]:
-        """Everything that was made from the rows, and what remembers them; changes nothing.
+        """Everything that was made from the rows or remembers them; changes nothing.
 
         Raises:
-            UserError: a sweep is at work in the store; MLflow does not answer.
+            UserError: a sweep is running in the store, or MLflow does not answer.
         """
         self._check_quiet()
         self._faults.clear()
@@ -106,10 +106,10 @@ class Purge:
         return [*logged, *decoded.found(self.stores, self._wanted), *files, *by_lineage]
 
     def run(self) -> dict[str, Any]:
-        """Delete what `listed` has, search again; returns what became of it, as the ledger keeps it.
+        """Delete the items of `listed`, search again; returns the outcome, as the ledger keeps it.
 
         Raises:
-            UserError: as `listed`; something cannot be deleted, or is still there. The same command goes on.
+            UserError: as in `listed`; something cannot be deleted or is still there. The same command continues.
         """
         found = self.listed()
         earlier = self._planned()
@@ -149,7 +149,7 @@ class Purge:
 
     @cached_property
     def _archive(self) -> "Archive":
-        from amun_ray.tracking import Archive  # seconds of MLflow
+        from amun_ray.tracking import Archive  # imports MLflow, which takes seconds
 
         return Archive(self.tracking)
 
@@ -172,7 +172,7 @@ class Purge:
                      self.retire)
 
     def _matches(self, tags: Mapping[str, Any]) -> bool:
-        """Whether the tags of a run, a logged model or an event say that it was made from the rows."""
+        """Whether the tags of a run, a logged model or an event show that it was made from the rows."""
         marks = self.marks
         units = {str(tags.get("lineage.result")), *re.split("[-:]", str(tags.get("amun.key", "")))}
         if units & marks.units or tags.get("weights") in marks.weights:
@@ -223,7 +223,7 @@ class Purge:
         return copies.Forgotten(self.dataset, np.array(self.marks.rows, np.int64), self.marks.radius)
 
     def _local_files(self) -> list[Path]:
-        """The files that this program wrote beside the store: its folders, and the reports at the top of the output."""
+        """The files that this program wrote outside the store: its folders, and reports at the top of the output."""
         inner = [self.output / name for name in SEARCHED[1:]]
         return [path for path in [*(self.output / name for name in ("report.html", "table.md", "results.json")),
                                   *(file for folder in inner if folder.is_dir() for file in sorted(folder.rglob("*")))]
@@ -265,7 +265,7 @@ class Purge:
             self._archive.delete(one.room.removeprefix("MLflow "), one.name)
 
     def _planned(self) -> list[Found]:
-        """What an interrupted purge still had to delete; nothing where there was none."""
+        """What an interrupted purge still has to delete; empty if there was none."""
         if not self.path.exists():
             return []
         return [Found(*one) for one in json.loads(self.path.read_text())["items"]]
@@ -275,7 +275,7 @@ class Purge:
         write_whole(self.path, json.dumps(plan, indent=1).encode())
 
     def _report(self, items: Sequence[Found], after: Sequence[Found]) -> dict[str, Any]:
-        """JSON values: how much was deleted of what, what remembers the rows, what cannot be deleted, the search."""
+        """JSON values: how much of what was deleted, what remembers the rows, what cannot be deleted, the search."""
         rooms: dict[str, dict[str, int]] = {}
         for one in items:
             room = rooms.setdefault(one.room, {"count": 0, "bytes": 0})

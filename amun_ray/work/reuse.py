@@ -1,4 +1,4 @@
-"""What the store holds already of a sweep, found without starting anything."""
+"""What the store already holds of a sweep, found without starting anything."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +12,15 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trainings import Wanted, wanted_trainings
 from amun_ray.work.units import Hyperparameters, Target, Trained, Workspace, case_inputs, rows_digest
 
-Lineage = Mapping[str, Any]  # of a case, as units have it: as much of it as is known
+Lineage = Mapping[str, Any]  # of a case, as stored in units, as far as known
 Known = dict[tuple[int, str], Lineage]  # by original and name of the forget set
 
 
 def left(plan: Plan, store: Store) -> Pieces:
-    """The pieces of work that `store` does not hold yet.
+    """The pieces of work still missing from `store`.
 
-    Models and adversarial sets are looked for at their address. A trial or an unlearned model counts as held when all
-    but its searched settings agrees: which those are, only the search itself will say again.
+    Models and adversarial sets are looked up by address. A trial or an unlearned model counts as held if everything but
+    its searched settings agrees: the settings are known only once the search runs again.
     """
     whole = pieces(plan)
     workspace = plan.workspace(store)
@@ -39,7 +39,7 @@ def left(plan: Plan, store: Store) -> Pieces:
 
 
 def describe(plan: Plan, todo: Pieces, store: Store) -> str:
-    """What is at hand of every stage, as one line."""
+    """What is already there of every stage, as one line."""
     whole = pieces(plan)
     found = "; ".join(f"{count - todo.counts[stage][0]} of {count} {what}"
                       for stage, (count, what) in whole.counts.items())
@@ -47,13 +47,13 @@ def describe(plan: Plan, todo: Pieces, store: Store) -> str:
 
 
 def _made(workspace: Workspace, target: Target) -> int:
-    """The images of a set whose shards are there."""
+    """The number of images of a set whose shards exist."""
     store, unit, shards = workspace.store, target.unit(workspace), target.shards(workspace)
     return sum(len(shard.rows) for shard in shards if store.has(unit, shard.name) and not store.fault(unit, shard.name))
 
 
 def _lineages(plan: Plan, workspace: Workspace, wanted: Wanted, targets: Mapping[tuple[int, str], Target]) -> Known:
-    """What a unit says of each case where every model is at hand."""
+    """The lineage in units of each case whose models all exist."""
     references = [Trained(one.name, one.unit(workspace), None, 0.0) for one in wanted.references]
     mean = Evidence.of(workspace, plan.dataset.labels, references).digest
     return {key: {"original": target.original.weights, "forget": rows_digest(target.rows),
@@ -69,7 +69,7 @@ def _trials(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender
 
 
 def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender]:
-    """How many unlearned models of each contender there are; of each case no more than the sweep asks for."""
+    """How many unlearned models of each contender there are; for each case at most as many as the sweep needs."""
     found = {(contender, place, inputs["cases"][0]["seed"]) for contender, inputs in _alike(workspace, "unlearned")
              for place, case in enumerate(cases) if _are([case], inputs["cases"])}
     runs = Counter((contender, place) for contender, place, _ in found)
@@ -80,7 +80,7 @@ def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender]
 
 
 def _alike(workspace: Workspace, kind: str) -> Iterator[tuple[Contender, dict[str, Any]]]:
-    """The contender and the inputs of every unit of a kind that was made as this sweep makes them."""
+    """The contender and the inputs of every unit of a kind with this sweep's settings."""
     sweep = workspace.sweep
     for inputs in workspace.store.inputs(kind):
         contender = Contender(*inputs["contender"])
@@ -94,7 +94,7 @@ def _alike(workspace: Workspace, kind: str) -> Iterator[tuple[Contender, dict[st
 
 
 def _are(cases: Sequence[Lineage], found: Sequence[Lineage]) -> bool:
-    """Whether a unit's cases are these, as far as they are known."""
+    """Whether a unit's cases are `cases`, as far as they are known."""
     return len(cases) == len(found) and all(there.get(key) == value for case, there in zip(cases, found, strict=True)
                                             for key, value in case.items())
 

@@ -14,7 +14,7 @@ from amun_ray.work.units import Training, Workspace
 
 
 def original_trainings(workspace: Workspace, checkpoints: Sequence[Checkpoint]) -> list[Training]:
-    """The models that must forget: those of `checkpoints`, or where there are none, trained on D."""
+    """The original models: those of `checkpoints` or, if there are none, trained on D."""
     rows = np.arange(workspace.train_size, dtype=np.int64)
     return [Training(f"original {k}", rows, derive(workspace.sweep.seed, "original", k),
                      checkpoint=checkpoints[k] if checkpoints else None)
@@ -22,7 +22,7 @@ def original_trainings(workspace: Workspace, checkpoints: Sequence[Checkpoint]) 
 
 
 def retrained_trainings(workspace: Workspace, name: str, forget: np.ndarray, count: int) -> list[Training]:
-    """`count` models that never saw the rows `forget`: the target of unlearning them."""
+    """`count` models that never saw the rows `forget`: the target for unlearning them."""
     rows = np.setdiff1d(np.arange(workspace.train_size, dtype=np.int64), forget)
     return [Training(f"retrained without {name}, {k}", rows, derive(workspace.sweep.seed, "retrained", k))
             for k in range(count)]
@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 
 
 def wanted_trainings(workspace: Workspace, plan: Plan) -> Wanted:
-    """The models that a sweep asks for, whether the store holds them or not."""
+    """The models that a sweep needs, whether or not the store has them."""
     sets = {case.name: case.rows for case in plan.cases}
     halves = reference_halves(workspace.size, plan.sweep.references.count, plan.sweep.seed)
     retrained = {name: retrained_trainings(workspace, name, sets[name], count)

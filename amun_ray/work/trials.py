@@ -1,4 +1,4 @@
-"""What a trial is: its address, what becomes of it, and when it is hopeless."""
+"""What a trial is: its address, its outcome, and when it is hopeless."""
 
 import math
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ TERMS = ("average_gap", "proxy")  # what a search may minimise, in percentage po
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to make: its place in its study, what it tries, and the limits that it must stay within.
+    """A trial to run: its place in its study, its settings, and the limits that it must stay within.
 
-    Two units may hold its result. `whole` knows nothing of limits, so that every search finds it; a trial that was
-    stopped goes to `stopped`, whose address has the limits that stopped it.
+    Two units may hold its result. The address of `whole` does not depend on limits, so that every search finds it; that
+    of `stopped`, for a stopped trial, includes the limits that stopped it.
     """
 
     contender: Contender
@@ -40,8 +40,8 @@ class Job:
                    Unit("trials", inputs | {"limits": list(limits or ())}))
 
     def result(self, store: Store) -> dict[str, Any] | None:
-        """What the store knows of this trial. One that an earlier search ran for longer is cut where its limits would
-        have stopped it: the same config comes to the same trials, whatever the store holds."""
+        """The stored result of this trial. If an earlier search ran it for longer, it is cut where these limits would
+        have stopped it: the same config gives the same trials, whatever the store holds."""
         found = store.result(self.whole)
         if found is None:
             return store.result(self.stopped) if self.limits else None
@@ -56,15 +56,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that is over: its place in its study, what it tried, and its stored result.
+    """A trial that is over: its place in its study, its settings, and its stored result.
 
-    The result has each term of the objective by epoch, and of a finished trial its best epoch. `failed` or `stopped`
-    there is the reason why the trial did not finish.
+    The result has each term of the objective by epoch and, for a finished trial, its best epoch; otherwise its `failed`
+    or `stopped` is the reason.
     """
 
     contender: Contender
     number: int
-    settings: Hyperparameters  # with the number of epochs that was asked for
+    settings: Hyperparameters  # with the requested number of epochs
     unit: Unit
     result: dict[str, Any]
 
@@ -79,7 +79,7 @@ class Trial:
 
     @property
     def value(self) -> float:
-        """The number that trials are ranked by, lower is better: the mean of `scores`, infinite without any."""
+        """The number that ranks trials, lower is better: the mean of `scores`, infinite if there are none."""
         return float(np.mean(list(self.scores.values()))) if self.finished else float("inf")
 
     @property
@@ -135,18 +135,18 @@ def chosen(trials: Sequence[Trial], select: str) -> Trial:
 
 
 def curve(result: dict[str, Any]) -> list[float]:
-    """The number that epochs are ranked by, after each epoch of a result: the mean of the objective's terms."""
+    """The number that ranks epochs, after each epoch of a result: the mean of the objective's terms."""
     return [float(np.mean(values)) for values in zip(*(result[term] for term in TERMS if term in result), strict=True)]
 
 
 def limits(finished: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """What the best value so far of a hopeful trial does not exceed after each epoch but the last.
+    """For each epoch but the last, the limit that a trial's best value so far must not exceed.
 
-    A trial is hopeless after epoch e when its best value so far is behind the best of all `finished` trials, given as
-    their curves over all epochs, by more than any of those improved its own best value after epoch e. No epoch of a
-    hopeless trial can be the best of its study, for the best one is lower already.
+    A trial is hopeless after epoch e if its best value so far is behind the best of all `finished` trials, given as
+    curves over all epochs, by more than any of those improved its own best value after epoch e. None of its epochs so
+    far is the best of the study: that one is lower.
     """
-    epochs = max(map(len, finished))  # one that diverged has fewer, and got no better
+    epochs = max(map(len, finished))  # a diverged trial has fewer, and did not improve
     padded = [[*values, *[np.inf] * (epochs - len(values))] for values in finished]
     best_so_far = np.minimum.accumulate(padded, axis=1)  # (trials, epochs)
     made_up = (best_so_far - best_so_far[:, -1:]).max(axis=0)
@@ -154,14 +154,14 @@ def limits(finished: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def stopped_after(values: Sequence[float], limits: Sequence[float]) -> int | None:
-    """The epoch, from 1, after which a trial with these values by epoch is hopeless; None for one that stays within."""
+    """The epoch, from 1, after which a trial with these values by epoch is hopeless; None if it stays within limits."""
     best_so_far = np.minimum.accumulate(values) if len(values) else ()
     return next((epoch for epoch, (value, limit) in enumerate(zip(best_so_far, limits, strict=False), 1)
                  if value > limit), None)
 
 
 def cut(result: dict[str, Any], epochs: int, limits: Sequence[float]) -> dict[str, Any]:
-    """The result of a trial that was stopped after so many epochs: no best epoch, so that it cannot win."""
+    """The result of a trial stopped after `epochs` epochs: without a best epoch, so that it cannot win."""
     kept = {term: result[term][:epochs] for term in TERMS if term in result}
     best = min(curve(kept))
     return kept | {"curves": [case[:epochs] for case in result["curves"]],

@@ -1,6 +1,6 @@
-"""What each piece of work is: what it is made from, and the address of its result in the store. Nothing works here.
+"""What each piece of work is: its inputs, and the address of its result in the store. Nothing runs here.
 
-A training is identified by its rows, seed and recipe; an adversarial set by the weights it attacks, its rows and the
+A training run is identified by its rows, seed and recipe; an adversarial set by the attacked weights, its rows and the
 attack; a trial or an unlearned model by its settings and the lineage of its cases.
 """
 
@@ -22,12 +22,12 @@ from amun_ray.work.checkpoints import Checkpoint
 from amun_ray.work.network import Network
 
 WEIGHTS, LOGITS = "weights.safetensors", "logits.npy"
-RADIUS = "eps_init"  # metadata key of a shard: the first radius of its set, where the attack has one
+RADIUS = "eps_init"  # metadata key of a shard: the first radius of its set, if the attack has one
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What every piece of work of a sweep needs to know, without the pixels: small enough to travel with each."""
+    """What every piece of work of a sweep needs to know, without the pixels: small enough to send with each."""
 
     sweep: Sweep
     store: Store
@@ -37,25 +37,25 @@ class Workspace:
     size: int  # N, training and test samples together
     train_size: int
     network: Network
-    start: str | None  # the digest of the weights at which every training begins; None: each draws its own
-    gone: tuple[int, ...] = field(default=(), kw_only=True)  # rows of earlier requests, which belong to D_R no more
+    start: str | None  # the digest of the weights from which every training starts; None: each draws its own
+    gone: tuple[int, ...] = field(default=(), kw_only=True)  # rows of earlier requests, no longer part of D_R
 
     @classmethod
     def of(cls, sweep: Sweep, store: Store, dataset: Dataset, start: Checkpoint | None = None, *more: Any) -> Self:
-        """The facts of `dataset`, and what a subclass adds to them."""
+        """The workspace for `dataset`; `more` are a subclass's fields."""
         return cls(sweep, store, dataset.digest, dataset.pixels.shape[1:], dataset.classes, len(dataset),
                    dataset.train_size, Network.of(sweep, dataset), None if start is None else start.digest, *more)
 
     @property
     def model_inputs(self) -> dict[str, Any]:
-        """What a model depends on beside the rows and the seed it is trained with."""
+        """What a model depends on besides its training rows and seed."""
         start = {} if self.start is None else {"start": self.start}
         return self.network_inputs | start | {"recipe": self.sweep.inputs()["training"],
                                               "augmentation": self.sweep.data.augmentation.inputs}
 
     @property
     def network_inputs(self) -> dict[str, Any]:
-        """The part of these that a loaded model depends on, too."""
+        """The part of these that a loaded model also depends on."""
         return {"dataset": self.data_digest} | self.network.identity
 
     def split(self, forget: np.ndarray, labels: np.ndarray) -> Split:
@@ -80,7 +80,7 @@ def rows_digest(rows: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ForgetCase:
-    """One original model that is to forget one set: the number of the original, the set's name, and its rows."""
+    """An original model that is to forget a set: the original's number, the set's name, and its rows."""
 
     original: int
     name: str
@@ -93,7 +93,7 @@ class ForgetCase:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One model to train from scratch on `rows`, or the one of `checkpoint`; of references only logits are kept."""
+    """A model to train from scratch on `rows`, or to load from `checkpoint`; for references only logits are kept."""
 
     name: str
     rows: np.ndarray
@@ -110,8 +110,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished model: where it is, the digest of its weights (None where only logits were kept), what it cost, and
-    whether an earlier start paid for it."""
+    """A finished model: where it is, the digest of its weights (None if only logits were kept), its cost, and whether
+    an earlier start made it."""
 
     name: str
     unit: Unit
@@ -134,7 +134,7 @@ class Target:
                                          "rows": rows_digest(self.rows), "attack": attack})
 
     def shards(self, workspace: Workspace) -> list["Shard"]:
-        """The rows in ascending order, cut by the config alone.
+        """The rows in ascending order, split into shards by the config alone.
 
         Raises:
             UserError: no rows, or rows that are not distinct training rows.
@@ -157,7 +157,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One piece of work: some rows of a set. `radius` is None until the set is calibrated, or if it need not be."""
+    """One piece of work: some rows of a set. `radius` is None before the set is calibrated, or if it need not be."""
 
     title: str
     original: Trained
@@ -175,7 +175,7 @@ class Shard:
 
     @property
     def lineage(self) -> dict[str, str]:
-        """What the shard's own metadata must say for it to be this shard."""
+        """What the shard's metadata must contain for it to be this shard."""
         found = {"set": self.unit.digest, "rows": rows_digest(self.rows),
                  **{key: self.unit.inputs[key] for key in ("original", "dataset")}}
         return found if self.radius is None else found | {RADIUS: repr(self.radius)}
@@ -187,8 +187,8 @@ def shard_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class AdversarialSet:
-    """A finished set: where it is, how many shards it has, its report, the time of workers in it (where a start was
-    interrupted, since then), and whether an earlier start made it."""
+    """A finished set: where it is, how many shards it has, its report, the workers' time (since the last interruption,
+    if any), and whether an earlier start made it."""
 
     unit: Unit
     shards: int
@@ -198,8 +198,8 @@ class AdversarialSet:
 
 
 class Hyperparameters(NamedTuple):
-    """What a trial tries: learning rate, schedule (`never`, or `every_N` epochs times 0.1), number of epochs, and those
-    of the method's own settings that are searched."""
+    """The settings of a trial: learning rate, schedule (`never`, or `every_N` epochs times 0.1), number of epochs, and
+    the searched settings of the method."""
 
     lr: float
     schedule: str
@@ -209,20 +209,20 @@ class Hyperparameters(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Case(ForgetCase):
-    """A forget case with what its unlearned models are measured against, and what it was made from."""
+    """A forget case with the target for its unlearned models, and its lineage."""
 
-    target: dict[str, float] | None  # the retrained models' mean scores; None where there are no such models
+    target: dict[str, float] | None  # the retrained models' mean scores; None if there are none
     original_test_accuracy: float    # percent
     lineage: dict[str, Any]
 
     def seed(self, workspace: Workspace, run: int) -> int:
-        """The same for every method and setting: runs differ by what they do, not by the luck of the draw."""
+        """The seed, the same for every method and setting, so that runs do not differ by chance."""
         return derive(workspace.sweep.seed, "unlearn", self.original, self.name, run)
 
 
 def case_inputs(workspace: Workspace, contender: Contender, settings: Hyperparameters, cases: Sequence[Case],
                 run: int) -> dict[str, Any]:
-    """Everything that the scores of unlearning `cases` depend on, for the address of the result."""
+    """Everything that the scores of unlearning `cases` depend on; part of the result's address."""
     sweep, chosen = workspace.sweep, settings._asdict()
     given = sweep.method_settings(contender) | settings.own
     chosen["own"] = find(contender.method).complete(*contender, given)
@@ -234,7 +234,7 @@ def case_inputs(workspace: Workspace, contender: Contender, settings: Hyperparam
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One unlearned model to make: which method, with what, on which case, with which seed."""
+    """An unlearned model to make: its method, settings, case and seed."""
 
     contender: Contender
     settings: Hyperparameters
@@ -251,8 +251,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """One unlearned model: the run it came from, its stored result (`failed`: the reason), and whether an earlier start
-    made it."""
+    """An unlearned model: its run, its stored result (`failed`: the reason), and whether an earlier start made it."""
 
     run: Run
     result: dict[str, Any]

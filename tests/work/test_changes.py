@@ -13,7 +13,7 @@ def test_the_settings_that_differ_are_named_with_what_follows(tmp_path):
     said = changes(sweep({"trials": 6, "lr": {"low": 1e-3, "high": 1.0}}), tmp_path)
     assert said == ["changed since the last start in this folder:", "  search.trials: 4 -> 6",
                     "  search.lr.low: 0.0001 -> 0.001",
-                    "  what depends on these gets a new digest and is made anew; the rest is taken from the store"]
+                    "  what depends on these gets a new digest and is rebuilt; the rest is taken from the store"]
     assert changes(first, tmp_path)[1:3] == ["  search.trials: 6 -> 4", "  search.lr.low: 0.001 -> 0.0001"]
 
 
