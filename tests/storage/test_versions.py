@@ -32,8 +32,8 @@ def test_a_bucket_without_versions_keeps_nothing_and_one_with_them_says_so(bucke
 
 
 def test_what_cannot_be_asked_is_said(bucket, monkeypatch):
-    assert "cannot be asked" in kept_versions("gs://bucket/folder")
+    assert "cannot be checked" in kept_versions("gs://bucket/folder")
     gone = bucket().replace("bucket-", "nobucket-", 1)
-    assert "cannot be asked" in kept_versions(gone)
+    assert "cannot be checked" in kept_versions(gone)
     monkeypatch.setitem(sys.modules, "boto3", None)
     assert "pip install boto3" in kept_versions("s3://bucket/folder")
