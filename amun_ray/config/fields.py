@@ -1,4 +1,4 @@
-"""The kinds of value that a config knows beyond plain numbers and texts, each with the rule it breaks in words."""
+"""The kinds of value in a config beyond plain numbers and texts, each with its rule in words."""
 
 import math
 import re
@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 MLFLOW = ("runs:/", "models:/", "mlflow-artifacts:/")
-FOLDER = "huggingface:"  # before a folder of weights, which is meant with and without it
-LEAST_SHARE = 1e-4  # of a core or a GPU: what Ray counts in
-MOST = 10_000  # pieces of work of one kind; they are counted and named before any of them starts
+FOLDER = "huggingface:"  # optional prefix of a folder of weights
+LEAST_SHARE = 1e-4  # of a core or a GPU: Ray's unit
+MOST = 10_000  # pieces of work of one kind; all are counted and named before any starts
 
 
 class Strict(BaseModel):
-    """Frozen, and no key that it does not know."""
+    """Frozen; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -54,7 +54,7 @@ def without_credentials(uri: str) -> str:
 
 
 def is_mlflow(source: str) -> bool:
-    """Whether `source` is an address that an MLflow server resolves, and not a path."""
+    """Whether `source` is an address for an MLflow server, not a path."""
     return source.startswith(MLFLOW)
 
 
@@ -65,7 +65,7 @@ def path_or_mlflow(source: str) -> str:
 
 
 def share(value: Any) -> float | str:
-    """A part of a GPU, or several, or `auto`; a union of types would report each of them as a mistake of its own."""
+    """A number of GPUs, a share of one, or `auto`; a union of types would report each type as a separate mistake."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value == "auto" or (number and (value == 0 or value >= LEAST_SHARE)):
         return value
@@ -112,7 +112,7 @@ class Statistics(Strict):
     mean: tuple[float, ...]
     """Subtracted from each channel."""
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-    """What each channel is divided by after that."""
+    """Divides each channel afterwards."""
 
 
 def normalization(value: Any) -> str | dict[str, tuple[float, ...]]:

@@ -11,20 +11,20 @@ __all__ = ["REPOSITORY", "SHOWN", "load", "load_request", "resolve"]
 
 
 def load(name: str, overrides: list[str] | None = None) -> Sweep:
-    """Read and check a config; `overrides` are `key.path=value` strings, their values written in YAML.
+    """Read and check a config; `overrides` are `key.path=value` strings with values in YAML.
 
     Raises:
-        UserError: every mistake of the file and of the overrides, in one message.
+        UserError: all mistakes of the file and the overrides, in one message.
     """
     path, overrides = resolve(name), overrides or []
     return checked(Sweep, path, settings(path, overrides), overrides)
 
 
 def load_request(name: str) -> Forget:
-    """What a file asks to be forgotten: a YAML file is the section `forget` of a config, any other `indices: FILE`.
+    """The request in a file: a YAML file holds the section `forget` of a config; any other means `indices: FILE`.
 
     Raises:
-        UserError: every mistake of the file, in one message.
+        UserError: all mistakes of the file, in one message.
     """
     path = Path(name)
     said = content(path) if path.suffix in (".yaml", ".yml") else {"indices": name}

@@ -1,6 +1,6 @@
-"""Settings that came after stores had been written: no part of a digest while they do what was done before them.
+"""Settings added after stores had been written: not part of digests while they have the effect of earlier versions.
 
-So the work in those stores is found again.
+So work in older stores is still found.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ METHOD: Mapping[str, Any] = {"lr": None}  # of each method
 
 
 def without_later(dump: Mapping[str, Any]) -> dict[str, Any]:
-    """A dumped config, or a part of it, without the later settings that change nothing."""
+    """A dumped config, or a part of it, without later settings that keep the earlier behaviour."""
     changed: dict[str, Any] = {section: _without(dump[section], values) for section, values in SECTIONS.items()
                                if section in dump}
     if "methods" in dump:

@@ -1,4 +1,4 @@
-"""What a config can say about one method of the sweep, and what its row says to that."""
+"""What a config can say about one method of the sweep, checked against the method's row."""
 
 from pydantic import Field
 
@@ -9,29 +9,29 @@ from amun_ray.unlearn import find
 
 
 class Method(Strict):
-    """One method of the sweep: in which settings of access (all it has, unless told), with which of its own settings,
-    and which of those are searched, each over the range of its row; `points` are tried first. A setting that counts
-    with some access only is given and searched there, and left out elsewhere. `lr` takes the place of `search.lr`."""
+    """One method of the sweep: with which access (by default all it supports), which of its own settings, and which of
+    them are searched, each over the range in its row; `points` are tried first. A setting that has an effect only with
+    some access is used and searched there, and left out elsewhere. `lr` replaces `search.lr`."""
 
     access: Accesses | None = None
-    """With D_R at hand (`retain`), without (`forget_only`), or both; all that the method has if not given."""
+    """With D_R at hand (`retain`), without it (`forget_only`), or both; all that the method supports if not given."""
     settings: dict[str, float] = Field(default_factory=dict)
     """Values of the method's own settings."""
     search: Searched = ()
     """Which of its own settings are searched."""
     points: Points = ()
-    """Settings that are known to be good for this method: tried first, and counted as trials."""
+    """Known-good settings for this method: tried first, and counted as trials."""
     lr: LogUniform | None = None
     """A range of learning rates of its own, in place of `search.lr`."""
 
 
 def accesses(name: str) -> list[Access]:
-    """The settings of access in which a method exists, D_R first."""
+    """The accesses that a method supports, D_R first."""
     return [access for access in ("retain", "forget_only") if access in find(name).access]
 
 
 def method_problems(name: str, chosen: Method | None) -> list[tuple[tuple[str, ...], str]]:
-    """(key below the method, what is wrong there) of every mistake that the method's row tells."""
+    """(key below the method, problem) for every conflict with the method's row."""
     try:
         row = find(name)
     except UserError as error:

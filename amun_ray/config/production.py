@@ -18,14 +18,14 @@ def without_password(uri: str) -> str:
 
 
 class Limits(Strict):
-    """What a new model must keep within to be accepted; null is no limit."""
+    """The limits within which a new model is accepted; null means no limit."""
 
     test_accuracy_lost: Points | None = 1.0
-    """How many points of test accuracy a model may have less than the first original."""
+    """Largest loss of test accuracy against the first original, in points."""
     forget_test_auc: Points | None = 55.0
-    """The most that FT AUC on the rows of the request may be, in percent."""
+    """Largest FT AUC on the rows of the request, in percent."""
     average_gap: Points | None = None
-    """The most that Avg. Gap to a retrained model may be, in points; judged where `recheck` measures it."""
+    """Largest Avg. Gap to a retrained model, in points; judged only when `recheck` measures it."""
 
 
 class Batch(Strict):
@@ -34,7 +34,7 @@ class Batch(Strict):
     rows: PositiveInt = 1
     """How many rows must wait before they are forgotten together."""
     days: Annotated[float, Field(ge=0)] | None = None
-    """After how many days the oldest request waits no longer; null is never."""
+    """Longest wait of the oldest request, in days; null means no limit."""
 
 
 class Requests(Strict):
@@ -47,17 +47,17 @@ class Requests(Strict):
     ledger: Annotated[str, Field(min_length=1), AfterValidator(without_password)] | None = None
     """The ledger, `sqlite:///PATH` or `postgresql+psycopg2://HOST/DATABASE`; a file of the output if not given."""
     limits: Limits = Limits()
-    """What a new model must keep within to be accepted."""
+    """The limits within which a new model is accepted."""
     batch: Batch = Batch()
-    """How long requests wait for each other."""
+    """When waiting requests are forgotten together."""
     adaptive: bool = True
     """Whether adversarial images are found on the current model (AMUN-A), or on the first original (AMUN)."""
     promote: Literal["auto", "asked"] = "asked"
-    """Whether an accepted model gets the alias by itself, or where `--promote` asks for it."""
+    """Whether an accepted model gets the alias automatically, or only with `--promote`."""
     purge: Literal["auto", "asked"] = "asked"
-    """Whether what was made from forgotten rows is deleted after promotion, or where `--purge` asks for it."""
+    """Whether data made from forgotten rows is deleted after promotion, or only with `--purge`."""
     recheck: Natural = 5
-    """After how many models one is compared with a model that is retrained; 0 is never."""
+    """Compare every N-th model with a retrained one; 0 means never."""
     references: Literal["kept", "anew"] = "kept"
     """Whether a recheck measures with the sweep's reference models, or trains some without rows of earlier requests."""
     forgotten: tuple[Annotated[str, Field(min_length=1), AfterValidator(without_password)], ...] = ()

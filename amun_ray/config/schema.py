@@ -1,4 +1,4 @@
-"""What a sweep can be told: the schema of a config, and every check that needs neither data nor worker."""
+"""The schema of a config, and every check that needs neither data nor workers."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -43,7 +43,7 @@ class Model(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of its constructor, e.g. `{width: 8}`."""
     weights: Source | None = None
-    """Every training begins at these, which must know none of the data: a file, a folder or an MLflow address."""
+    """Every training starts from these, which must not have seen the data: a file, a folder or an MLflow address."""
 
     @field_validator("name")
     @classmethod
@@ -63,9 +63,9 @@ class Originals(Strict):
     `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `mlflow-artifacts:/PATH`."""
 
     count: Count = 1
-    """How many original models there are."""
+    """Number of original models."""
     checkpoints: tuple[Source, ...] | None = None
-    """Load the originals from here and train none: paths or MLflow addresses, as many as `count`."""
+    """Load the originals from here instead of training them: paths or MLflow addresses, as many as `count`."""
 
     @model_validator(mode="after")
     def _counted(self) -> "Originals":
@@ -75,23 +75,23 @@ class Originals(Strict):
 
 
 class NamedRecipe(Strict):
-    """The one key of `training` that is no field of a Recipe (see `training.recipe.named`)."""
+    """The one key of `training` that is not a field of Recipe (see `training.recipe.named`)."""
 
     recipe: str
-    """A named recipe, whose fields the other keys change."""
+    """A named recipe, whose fields the other keys override."""
 
 
 class Sweep(Strict):
     """One sweep, complete: nothing below this file repairs, defaults or changes it.
 
-    `training` makes originals, retrained and reference models: the fields of a Recipe, or `{recipe: paper}`. Those who
-    have neither a checkpoint nor days take `{recipe: fast}`. Any field may be added: `{recipe: fast, epochs: 8}`.
+    `training` is for originals, retrained and reference models: the fields of a Recipe, or `{recipe: paper}`. Without a
+    checkpoint or days of time, use `{recipe: fast}`. Any field may be added: `{recipe: fast, epochs: 8}`.
     """
 
     name: Name
-    """What the sweep is called, in folders and in MLflow."""
+    """The name of the sweep, in folders and in MLflow."""
     seed: int = 0
-    """Decides every random draw."""
+    """The seed of every random draw."""
     data: Data
     """The images."""
     model: Model
@@ -103,34 +103,34 @@ class Sweep(Strict):
     forget: Forget
     """What is forgotten."""
     held_out: HeldOut = HeldOut()
-    """The forget sets that the search may see."""
+    """The forget sets of the search."""
     references: References = References()
     """The reference models of RMIA."""
     rmia: RmiaSettings = RmiaSettings()
     """The parameters of RMIA, the membership attack."""
     attack: Attack = Attack()
-    """How adversarial images are made."""
+    """How adversarial images are built."""
     methods: Annotated[dict[str, Method | None], AfterValidator(not_empty)]
     """The methods to compare, each with its own settings or nothing."""
     unlearning: Unlearning = Unlearning()
     """What all unlearning runs share."""
     search: Annotated[Search, Field(validate_default=True)] = Search()
-    """What is searched, how, and by what it is judged."""
+    """What is searched, how, and by which score."""
     final: Final = Final()
-    """The runs that the table counts."""
+    """The runs in the table."""
     resources: Resources = Resources()
-    """What one worker holds."""
+    """The resources of one worker."""
     storage: StorageUri | None = None
-    """A folder or URI that holds finished work, instead of the output folder."""
+    """A folder or URI for finished work, instead of the output folder."""
     requests: Requests = Requests()
     """Deletion in production."""
     tracking: Tracking = Tracking()
-    """Where MLflow is and what it gets."""
+    """Where MLflow is, and what is logged there."""
 
     @field_validator("methods", mode="wrap")
     @classmethod
     def _known(cls, content: Any, check: Callable[[Any], Any]) -> dict[str, Method | None]:
-        """What does not fit the row of a method's name is said beside what is wrong inside the entries themselves."""
+        """Report conflicts with a method's row together with mistakes inside the entries themselves."""
         errors: list[Any] = []
         made: dict[str, Method | None] = {}
         try:
@@ -174,16 +174,16 @@ class Sweep(Strict):
 
     @property
     def reference(self) -> str | None:
-        """The method that all others are tested against: that of the config, or `amun` where it is among them."""
+        """The method that all others are tested against: the config's, or `amun` if it is among them."""
         return self.final.reference or ("amun" if "amun" in self.methods else None)
 
     def inputs(self, **options: Any) -> dict[str, Any]:
-        """The settings as digests know them: `model_dump`, without those that came later and are at rest."""
+        """The settings as digests use them: `model_dump` without later settings that keep the earlier behaviour."""
         return without_later(self.model_dump(**options))
 
     @property
     def own_names(self) -> list[str]:
-        """The user's own code that workers import, as `package.module:NAME`; a dataset is read by the driver alone."""
+        """The user's own code that workers import, as `package.module:NAME`; only the driver reads a dataset."""
         names = [self.model.name, self.attack.search.name, *self.methods]
         return sorted({name for name in names if models.is_own(name)})
 
@@ -234,13 +234,13 @@ class Sweep(Strict):
         return self.methods[name] or Method()
 
     def space(self, contender: Contender) -> Space:
-        """What is searched for a contender: only what it has, and of its own settings only those named."""
+        """The search space of a contender: only settings that it has, and of its own only those named."""
         counting = find(contender.method).settings_in(contender.access)
         chosen = self.chosen(contender.method)
         return self.search.space({key: counting[key].axis for key in chosen.search if key in counting},
                                  chosen.lr and chosen.lr.fitting(self.unlearning.optimizer))
 
     def method_settings(self, contender: Contender) -> dict[str, float]:
-        """The method's own settings in the file, those that count with this access."""
+        """The method's own settings in the file that have an effect with this access."""
         counting = find(contender.method).settings_in(contender.access)
         return {key: value for key, value in self.chosen(contender.method).settings.items() if key in counting}

@@ -1,4 +1,4 @@
-"""What a config can say about the search: the space, how it is tried, by what it is judged, and when it gives up."""
+"""The section `search` of a config: the space, the sampler, the objective, and early stopping."""
 
 from collections.abc import Collection, Iterator, Sequence
 from random import Random
@@ -14,9 +14,9 @@ LR = {"sgd": (1e-6, 1e-1), "adamw": (1e-6, 1e-3)}  # AdamW moves every weight by
 
 class LogUniform(Strict):
     low: Annotated[float, Field(gt=0)] = 1e-6
-    """The least learning rate tried."""
+    """The smallest learning rate tried."""
     high: Annotated[float, Field(gt=0)] = 1e-1
-    """The greatest learning rate tried."""
+    """The largest learning rate tried."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "LogUniform":
@@ -35,18 +35,18 @@ class LogUniform(Strict):
 
 
 class Point(Strict):
-    """A place of the space that is known to be good; own settings that it leaves out are for the sampler to choose."""
+    """A known-good point of the space; the sampler chooses the method's own settings that it leaves out."""
 
     lr: float
     """Its learning rate."""
     schedule: str
     """Its schedule: `never` or `every_N`."""
     settings: dict[str, float] = Field(default_factory=dict)
-    """The method's own searched settings there."""
+    """The method's own searched settings."""
 
     @property
     def values(self) -> dict[str, Any]:
-        """What it chooses, by the names of the space."""
+        """Its values, by the names of the space."""
         return {"lr": self.lr, "schedule": self.schedule} | self.settings
 
 
@@ -54,22 +54,22 @@ Points = Annotated[tuple[Point, ...], BeforeValidator(listed)]
 
 
 class Grid(Strict):
-    """How many values of a range a grid has; of choices it has all."""
+    """How many values of each range a grid has; of choices it has all."""
 
     lr: Count = 7
-    """How many learning rates the grid has."""
+    """Number of learning rates in the grid."""
     own: Count = 3
-    """How many values of each searched setting of a method's own the grid has."""
+    """Number of values of each searched method setting in the grid."""
 
 
 class Search(Strict):
-    """The space, how much of it is tried, and what counts. One trial of `epochs` epochs scores every epoch count up to
-    that, each on all held-out forget sets of all the originals that `held_out` names; their mean counts."""
+    """The space, how much of it is tried, and the objective. One trial of `epochs` epochs scores every epoch count up to
+    that: the mean over all held-out forget sets of all the originals in `held_out`."""
 
     objective: Literal["average_gap", "proxy", "both"] = "average_gap"
-    """What is minimised: the distance to retrained models, the `proxy` that needs none, or `both`."""
+    """What to minimise: the distance to retrained models, the `proxy` that needs none, or `both`."""
     trials: Count = 20
-    """How many trials a method gets with each access."""
+    """Number of trials for each method and access."""
     epochs: Annotated[int, Field(gt=0, le=1000)] = 10
     """Epochs of a trial, which scores every epoch count up to this."""
     lr: LogUniform = LogUniform()
@@ -77,34 +77,34 @@ class Search(Strict):
     schedules: Schedules = ("never", "every_1", "every_5")
     """When the learning rate falls by 0.1: `never`, or `every_N` epochs."""
     points: Points = ()
-    """Settings that are known to be good for every method: tried first, and counted as trials."""
+    """Known-good settings for every method: tried first, and counted as trials."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """How trials are chosen."""
     grid: Grid = Grid()
-    """The size of the grid, for `sampler: grid`; a larger one than `trials` is sampled."""
+    """The size of the grid, for `sampler: grid`; a grid larger than `trials` is sampled."""
     startup: PositiveInt = 8
-    """Random trials before TPE takes over, and finished trials before one may be stopped early."""
+    """Random trials before TPE takes over, and finished trials before any may be stopped early."""
     together: PositiveInt = 4
-    """Trials of a method that are chosen before the next results are looked at."""
+    """Trials of a method that are chosen together, before new results are used."""
     concurrent: PositiveInt | None = None
-    """Trials at the same time; as many as the cluster holds if not given."""
+    """Concurrent trials; as many as fit in the cluster if not given."""
     select: Literal["least", "within_one_error"] = "least"
     """Which trial goes to the finals: the `least` objective or, within its standard error, the best test accuracy."""
     stop_early: bool = False
-    """Stop a trial that is farther behind than any other has made up from there."""
+    """Stop a trial that is farther behind the best than any other trial has caught up from that epoch."""
 
     def fitting(self, optimizer: str) -> "Search":
-        """The same, with learning rates that suit the optimiser where the file names none."""
+        """The same search, with learning rates that suit the optimiser if the file gives none."""
         return self.model_copy(update={"lr": self.lr.fitting(optimizer)})
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The scores that are minimised: one, or the two of a multi-objective study."""
+        """The scores to minimise: one, or two for a multi-objective study."""
         return ("average_gap", "proxy") if self.objective == "both" else (self.objective,)
 
     @property
     def needs_retrained(self) -> bool:
-        """Whether the search asks for models retrained without its held-out forget sets."""
+        """Whether the search needs models retrained without its held-out forget sets."""
         return "average_gap" in self.terms
 
     def space(self, own: dict[str, Axis], lr: LogUniform | None = None) -> Space:
@@ -113,8 +113,8 @@ class Search(Strict):
         return {"lr": Range(lr.low, lr.high, log=True), "schedule": Choice(self.schedules), **own}
 
     def given(self, space: Space, points: Sequence[Point], *, seed: int) -> list[dict[str, Any]]:
-        """What is tried without asking a sampler: the known-good points and, where wanted, a grid shuffled by `seed`,
-        together `trials` of them at most."""
+        """The points to try without asking a sampler: the known-good points and, for a grid, its points shuffled by
+        `seed`, together at most `trials`."""
         known = [{key: value for key, value in point.values.items() if key in space}
                  for point in (*self.points, *points)]
         if self.sampler != "grid":
@@ -126,9 +126,9 @@ class Search(Strict):
 
     def point_problems(self, name: str, space: Space, points: Sequence[Point],
                        searched: Collection[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """(key, what is wrong there) of every known-good point that is outside the space of the method `name`, or
-        stands there twice, and of a grid that is too large; `points` are the method's own. Of the settings that are
-        `searched` for it, those that are not in `space` count with another access, and are left out with this one."""
+        """(key, problem) for every known-good point that is outside the space of the method `name` or given twice, and
+        for a grid that is too large; `points` are the method's own. Settings `searched` for the method but not in
+        `space` have an effect only with another access, and are left out with this one."""
         placed: list[tuple[tuple[str | int, ...], Point]]
         placed = [(("search", "points", number), point) for number, point in enumerate(self.points)]
         placed += [(("methods", name, "points", number), point) for number, point in enumerate(points)]

@@ -1,4 +1,4 @@
-"""The plain sections of a config, which need no data, no network and no method to be checked."""
+"""The plain sections of a config, which can be checked without data, network or methods."""
 
 from typing import Annotated, Literal
 
@@ -57,43 +57,43 @@ class Forget(Strict):
 
 
 class HeldOut(Strict):
-    """The forget sets that the search may see; `originals`: on how many of the originals it searches."""
+    """The forget sets of the search; `originals`: on how many of the originals it searches."""
 
     sets: Annotated[int, Field(gt=0, le=1000)] = 1
     """How many random forget sets the search judges a trial on; with `forget.folds`, how many of the folds."""
     originals: Count = 1
-    """On how many of the originals the search runs."""
+    """Number of originals on which the search runs."""
 
 
 class References(Strict):
-    """The RMIA reference models, each trained on half of all samples; every sample is in and out of two at least."""
+    """The RMIA reference models, each trained on half of all samples; every sample is in and out of at least two."""
 
     count: Annotated[int, Field(ge=4, le=MOST, multiple_of=2)] = 8
-    """How many reference models RMIA has; more make the attack stronger."""
+    """Number of RMIA reference models; more make the attack stronger."""
 
 
 class Attack(Strict):
-    """How adversarial sets are built; `shard_size` samples are one piece of work."""
+    """How adversarial sets are built, in pieces of `shard_size` samples."""
 
     search: AttackSettings = AttackSettings()
     """Which attack finds adversarial images, and how."""
     shard_size: PositiveInt = 256
-    """How many samples are one piece of work; it does not change the result."""
+    """Samples per piece of work; it does not change the result."""
 
 
 class Unlearning(Strict):
-    """What every unlearning run shares; learning rate, schedule and epochs are searched."""
+    """Settings shared by all unlearning runs; learning rate, schedule and epochs are searched."""
 
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
-    """Samples in a step; one sample has no batch statistics."""
+    """Samples per step; one sample has no batch statistics."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """The optimiser; it also decides the range of learning rates where `search.lr` is not given."""
+    """The optimiser; it also decides the range of learning rates if `search.lr` is not given."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Weight decay."""
     clip: Annotated[float, Field(ge=0)] = 0.0
-    """The largest norm of the gradient of all weights together; 0 is no limit."""
+    """Largest norm of the gradient over all weights; 0 means no limit."""
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
     """Arithmetic of the passes; `auto` is bfloat16 on a GPU that has it, float32 on a CPU."""
 
@@ -102,40 +102,40 @@ class Final(Strict):
     """How often the best settings are applied to each original and forget set, and how the results are judged."""
 
     runs: Count = 3
-    """How often each method is run on each original and final forget set, with different seeds."""
+    """Runs of each method on each original and final forget set, with different seeds."""
     reference: str | None = None
     """The method that all others are tested against, with the same access; `amun` if not given."""
 
 
 class Resources(Strict):
-    """What one worker holds. Without a GPU in the cluster, `gpus` does not count, unless the user wrote a number. With
-    `auto` a trial of the search holds the part of a GPU that the first one was seen to need, and every other worker a
-    whole one."""
+    """The resources of one worker. Without a GPU in the cluster, `gpus` is ignored unless the user wrote a number. With
+    `auto` a trial of the search gets the share of a GPU that the first one needed, and every other worker a whole
+    GPU."""
 
     gpus: Share = 1.0
-    """GPUs, or a share of one, that a worker holds; `auto` measures what a trial needs."""
+    """GPUs, or a share of one, for a worker; `auto` measures what a trial needs."""
     cpus: Annotated[float, Field(ge=LEAST_SHARE)] = 1.0
-    """CPU cores that a worker holds."""
+    """CPU cores for a worker."""
     threads: Annotated[int, Field(gt=0, le=1024)] = 1
-    """Threads that a worker computes with."""
+    """Compute threads of a worker."""
 
     @property
     def whole_gpus(self) -> float:
-        """What a worker holds that nobody has measured."""
+        """The GPUs of a worker before any measurement."""
         return 1.0 if self.gpus == "auto" else self.gpus
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the user asked for a share of a GPU, so that none will not do."""
+        """Whether the user asked for a share of a GPU, so that a GPU is required."""
         return "gpus" in self.model_fields_set and self.gpus not in ("auto", 0)
 
 
 class Tracking(Strict):
-    """Where MLflow is, and which unlearned models it gets as weights."""
+    """Where MLflow is, and which unlearned models are logged with weights."""
 
     uri: Annotated[str, Field(min_length=1)] | None = None
     """The MLflow server; a database in the output folder if not given."""
     experiment: str | None = None
     """The MLflow experiment; the name of the sweep if not given."""
     models: Literal["all", "final"] = "all"
-    """Whether MLflow gets the weights of `all` unlearned models, or of the `final` ones alone."""
+    """Whether MLflow gets the weights of `all` unlearned models or only of the `final` ones."""

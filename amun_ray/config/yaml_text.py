@@ -1,8 +1,8 @@
-"""YAML as people write it, read as data: texts, whole and finite numbers, truth values, lists, and mappings of texts.
+"""YAML as people write it, read as data: texts, integers, finite numbers, booleans, lists, and mappings with text keys.
 
-YAML 1.1 can say more: dates, octal and base-60 numbers, infinities, objects, and text of a few hundred bytes that
-stands for gigabytes. What could be meant in two ways is refused, and so is whatever no setting can be. 1e-3 is a
-number, for which YAML 1.1 asks for 1.0e-3; a key may stand once, and `<<` merges.
+YAML 1.1 allows more: dates, octal and base-60 numbers, infinities, objects, and text of a few hundred bytes that
+expands to gigabytes. Ambiguous values are refused, and so is whatever no setting can be. 1e-3 is a number, although
+YAML 1.1 requires 1.0e-3; a key may occur once, and `<<` merges.
 """
 
 import math
@@ -18,14 +18,14 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 BASE_60 = re.compile(r"[-+]?\d[\d_]*(:\d+)+(\.\d*)?")
 INFINITE = re.compile(r"\.(?=inf|nan)")  # Python has no point before these
 OCTAL = re.compile(r"[-+]?0[\d_]+")
-BYTES, NODES, DIGITS = 2**18, 10_000, 18  # of one text; of what its aliases stand for; of a whole number
+BYTES, NODES, DIGITS = 2**18, 10_000, 18  # limits of a text, of the nodes its aliases expand to, and of an integer
 PREFIX = "tag:yaml.org,2002:"
 KNOWN = {f"{PREFIX}{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 MERGE = f"{PREFIX}merge"
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's, without dates, with 1e-3, and with an end to what a text may stand for."""
+    """PyYAML's loader, without dates, with 1e-3 as a number, and with a limit on expansion."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012, as PyYAML has it
         first: [(tag, form) for tag, form in forms if tag not in (f"{PREFIX}timestamp", f"{PREFIX}value")]
@@ -46,11 +46,10 @@ Loader.add_implicit_resolver(f"{PREFIX}float", NUMBER, list("-+.0123456789"))
 
 
 def parse(text: str) -> Any:
-    """What a text of YAML says.
+    """The content of a YAML text.
 
     Raises:
-        UserError: no YAML, or nothing that settings can be made of; the message says in which line, and not of which
-            file.
+        UserError: not YAML, or values that no setting can have; the message names the line, but not the file.
     """
     if len(text) > BYTES:
         raise UserError(f"a config has at most {BYTES // 1024} KiB of text, and this is more")
@@ -70,9 +69,9 @@ def parse(text: str) -> Any:
 
 
 def _check(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """How many values `node` stands for, those behind its aliases counted each time; UserError for what no setting is.
+    """How many values `node` expands to, counting aliases each time; UserError for values that no setting can have.
 
-    `sizes` holds what is known of other nodes, by id; 0 is one that is still being counted.
+    `sizes` holds the counts of other nodes, by id; 0 marks one that is still being counted.
     """
     if id(node) in sizes:
         if not sizes[id(node)]:
