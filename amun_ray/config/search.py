@@ -63,7 +63,7 @@ class Grid(Strict):
 
 
 class Search(Strict):
-    """The space, how much of it is tried, and the objective. One trial of `epochs` epochs scores every epoch count up to
+    """The space, how much of it is tried, and the objective. One trial of `epochs` epochs scores every count up to
     that: the mean over all held-out forget sets of all the originals in `held_out`."""
 
     objective: Literal["average_gap", "proxy", "both"] = "average_gap"
