@@ -94,7 +94,7 @@ def test_a_near_copy_is_named(folder, capsys):
      "column of binary"),
     ("{pattern: 'a/*'}", "forget.pattern: the images of parquet are no files of their own; use indices, "),
     ("{files: people.txt}", "forget.files: the images of parquet are no files of their own; use indices, "),
-    ("{classes: [cat], fraction: 0.1}", "--set: forget: give one of fraction, indices, classes, "),
+    ("{classes: [cat], fraction: 0.1}", "--set: forget: give one of fraction, folds, indices, classes, "),
     ("{clases: [cat]}", "--set: forget.clases: unknown key; did you mean 'classes'?"),
 ])
 def test_a_mistake_is_one_line_and_exit_code_2(folder, capsys, forget, line):
