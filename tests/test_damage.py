@@ -107,7 +107,7 @@ def test_whatever_is_damaged_is_named_and_made_again_and_the_results_are_the_sam
         changed = [*DAMAGES.values()][(number + turn) % len(DAMAGES)](path.read_bytes())
         path.unlink() if changed is None else path.write_bytes(changed)
     damaged += others
-    sets = signed / "store" / "adversarial_sets"  # all shards and no unit.json: so a kill leaves one, which is no damage
+    sets = signed / "store" / "adversarial_sets"  # a kill leaves one with all shards and no unit.json: no damage
     damaged = [path for path in damaged if path.exists() or path.parent.parent != sets or path.name != "unit.json"]
     again = sweep(signed)
     for path in damaged:
