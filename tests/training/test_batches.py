@@ -41,7 +41,7 @@ def test_no_batch_of_one_and_no_sample_lost(batch_size):
 
 
 def test_nothing_to_train_on_is_said():
-    with pytest.raises(UserError, match="no sample"):
+    with pytest.raises(UserError, match="there is nothing to train on"):
         epoch(parts=(numbered(0, 0),))
 
 
