@@ -140,7 +140,7 @@ def test_the_script_works_where_it_was_copied_to(tmp_path):
 
 def test_a_dry_run_loads_nothing_that_it_does_not_use(tmp_path):
     """What it takes on a quiet machine is mostly the import of torch."""
-    slow = ("ray", "optuna", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "torchvision")
+    slow = ("ray", "optuna", "mlflow", "sqlalchemy", "matplotlib", "sklearn", "scipy", "pandas", "torchvision")
     code = ("import sys; from amun_ray.sweep import main; code = main(['--dry-run'])\n"
             f"print(code, [name for name in {slow} if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)

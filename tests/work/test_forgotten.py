@@ -9,6 +9,7 @@ from amun_ray.config.file import load
 from amun_ray.data.dataset import Dataset
 from amun_ray.ledger import Ledger
 from amun_ray.storage.store import Unit
+from amun_ray.sweep import planned
 from amun_ray.work import production
 from amun_ray.work.forgotten import check_unasked, without_forgotten
 from amun_ray.work.plan import Plan
@@ -44,7 +45,9 @@ def test_the_pictures_of_a_ledger_are_no_part_of_the_data_and_the_others_keep_th
     np.testing.assert_array_equal(left.file_numbers, plan.dataset.file_numbers[kept])
     assert (left.train_size, left.file_train_size) == (297, plan.dataset.file_train_size or 300)
     assert "3 training images, of the 3 that the 1 requests of ledger" in left.notes[-1]
-    sets = Plan(naming(plan, ledger), left).sets
+    planned_with = planned(naming(plan, ledger), lambda *_, **__: plan.dataset, tmp_path / "new")
+    assert planned_with.dataset.digest == left.digest
+    sets = planned_with.sets
     drawn = {picture for rows in [*sets.final, *sets.held_out] for _, picture in production.ids(left, rows)}
     assert not drawn & {picture for _, picture in production.ids(plan.dataset, ROWS)}
 
