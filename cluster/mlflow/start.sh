@@ -5,6 +5,20 @@ set -euo pipefail
 : "${MLFLOW_BACKEND_STORE_URI:?}" "${MLFLOW_ARTIFACTS_DESTINATION:?}" "${MLFLOW_FLASK_SERVER_SECRET_KEY:?}"
 : "${MLFLOW_AUTH_ADMIN_USERNAME:?}" "${MLFLOW_AUTH_ADMIN_PASSWORD:?}" "${MLFLOW_SERVER_ALLOWED_HOSTS:?}"
 
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+for name in MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY MLFLOW_BACKEND_STORE_URI AWS_SECRET_ACCESS_KEY; do
+  case "${!name:-}" in
+    *change-me*) fail "$name is still the example's: change it" ;;
+  esac
+done
+[ "${#MLFLOW_AUTH_ADMIN_PASSWORD}" -ge 12 ] || fail "MLFLOW_AUTH_ADMIN_PASSWORD must have twelve characters or more"
+[ "$MLFLOW_AUTH_ADMIN_PASSWORD" != password1234 ] || fail "MLFLOW_AUTH_ADMIN_PASSWORD is MLflow's default: change it"
+[ "${#MLFLOW_FLASK_SERVER_SECRET_KEY}" -ge 32 ] || fail "MLFLOW_FLASK_SERVER_SECRET_KEY must have 32 characters or more"
+
 # Users live in the same kind of database as runs do; the file is readable by its owner alone.
 umask 077
 export MLFLOW_AUTH_CONFIG_PATH="$HOME/basic_auth.ini"
