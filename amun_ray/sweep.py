@@ -25,6 +25,7 @@ from amun_ray.base.log import say
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
+from amun_ray.work.forgotten import check_unasked, without_forgotten
 from amun_ray.work.plan import Plan, kept_pixels
 from amun_ray.work.preview import show
 
@@ -77,11 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The experiment of the paper, stage by stage. Returns the rows as in results.json, and shows them beside the
-    tables of the paper that `compare` names."""
-    plan = planned(sweep, data.load, output)
-    from amun_ray.work.forgotten import check_unasked  # which loads SQLAlchemy
+    """The experiment of the paper, stage by stage; `compare` names tables of the paper to show the results beside.
 
+    Returns the rows as in results.json.
+    """
+    plan = planned(sweep, data.load, output)
     check_unasked(plan, output)
     if compare:
         from amun_ray.reporting import paper
@@ -106,11 +107,7 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
 def planned(sweep: Sweep, load: Callable[..., Dataset], output: Path) -> Plan:
     """The plan of a sweep, checked, with the dataset that `load` returns."""
     dataset = load(sweep.data.name, keep=kept_pixels(sweep, output), **sweep.data.settings)
-    if sweep.requests.forgotten:
-        from amun_ray.work.forgotten import without_forgotten  # which loads SQLAlchemy
-
-        dataset = without_forgotten(sweep, dataset, output)
-    plan = Plan(sweep, dataset)
+    plan = Plan(sweep, without_forgotten(sweep, dataset, output))
     plan.check()
     return plan
 
