@@ -53,6 +53,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--purge", metavar="REQUEST",
                       help="delete what was made from the rows of a request that the model in production has forgotten")
     what.add_argument("--verify", action="store_true", help="check that no entry was changed or removed")
+    parser.add_argument("--trust", metavar="DIGEST",
+                        help="with --verify: write ledger.anchor anew at the entry with a digest that you kept")
     options = parser.parse_args(arguments)
     options.shown = not any((options.request, options.due, options.status, options.verify, options.promote,
                              options.purge))
@@ -60,6 +62,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("say what to do: --request FILE, --due, --promote, --status, --verify or --purge REQUEST")
     if (options.dry_run or options.retire) and not options.purge:
         parser.error("--dry-run and --retire belong to --purge REQUEST")
+    if options.trust and not options.verify:
+        parser.error("--trust DIGEST belongs to --verify")
     return options
 
 
@@ -87,6 +91,9 @@ def tell(options: argparse.Namespace) -> int:
     path = resolve(options.config or "default")
     config = checked(Standing, path, settings(path, options.overrides), options.overrides)
     ledger = Ledger.of(config.requests.ledger, (options.output or Path("amun_output", config.name)).absolute())
+    if options.trust:
+        trusted = ledger.trust(options.trust)
+        say(f"{ledger.anchor.path}: written anew, at entry {trusted.number} of {trusted.time}")
     history = ledger.history
     if not history.entries:
         raise UserError(f"no ledger at {ledger.uri}; it begins with the first --request")
@@ -94,6 +101,9 @@ def tell(options: argparse.Namespace) -> int:
         first, last = history.entries[0], history.entries[-1]
         say(f"{len(history.entries)} entries, from {first.time} to {last.time}: none was changed or removed. The "
             f"last digest: {last.digest}")
+        if ledger.anchor.read() is None:
+            say(f"not checked: whether entries are missing at the end; {ledger.anchor.path} is written with the next "
+                "entry from here, or by --trust DIGEST")
     else:
         address = f"models:/{config.requests.model or config.name}@{config.requests.alias}"
         say("\n".join(standing(history, config.requests.batch, address)))

@@ -69,7 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
         output = options.output or Path("amun_output", sweep.name)
         if options.dry_run or options.calibrate:
             with blaming(sweep.own_names):
-                show(planned(sweep, data.load_for_plan, output), output, measure=options.calibrate)
+                plan = planned(sweep, data.load_for_plan, output)
+                check_unasked(plan, output)
+                show(plan, output, measure=options.calibrate)
         else:
             run(sweep, output, options.compare)
         return 0

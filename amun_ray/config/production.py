@@ -18,7 +18,7 @@ def without_password(uri: str) -> str:
 
 
 class Limits(Strict):
-    """The limits within which a new model is accepted; null means no limit."""
+    """The limits within which a new model is accepted, for the measured values, not their intervals; null: no limit."""
 
     test_accuracy_lost: Points | None = 1.0
     """Largest loss of test accuracy against the first original, in points."""

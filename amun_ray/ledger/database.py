@@ -9,7 +9,6 @@ Cost: a read takes all entries: a few kilobytes for each, and 80 bytes for each 
 
 import fcntl
 import hashlib
-import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,12 +20,12 @@ import sqlalchemy as sql
 from sqlalchemy.exc import SQLAlchemyError
 
 from amun_ray.base.databases import database_uri
-from amun_ray.base.errors import Damaged, StorageError, UserError, first_line
-from amun_ray.base.files import expanded, write_whole
+from amun_ray.base.errors import StorageError, UserError, first_line
+from amun_ray.base.files import expanded
 from amun_ray.base.log import say
+from amun_ray.ledger.anchor import Anchor
 from amun_ray.ledger.entries import KINDS, Entry, check_chain, text
 from amun_ray.ledger.history import History
-from amun_ray.storage import seal
 
 DRIVERS = ("sqlite", "postgresql", "postgresql+psycopg2", "postgresql+psycopg")
 WAIT_SECONDS = 60  # for another process that inserts an entry
@@ -39,16 +38,15 @@ APPEND_ONLY = "CREATE TRIGGER IF NOT EXISTS amun_ledger_no_{0} BEFORE {0} ON amu
 
 
 class Ledger:
-    """The ledger at `uri`, `sqlite:///PATH` or `postgresql://...`; `anchor` is a file of this machine that remembers
-    the last entry that was written here, so that entries cannot vanish from the end. It is signed where
-    AMUN_STORE_KEY is set (see `storage.seal`). Nothing is made before the first entry.
+    """The ledger at `uri`, `sqlite:///PATH` or `postgresql://...`; `anchor` is a file of this machine, see `Anchor`.
+    Nothing is made before the first entry.
 
     Raises:
         UserError: a URI of another form, or a database without its driver.
     """
 
     def __init__(self, uri: str, anchor: Path) -> None:
-        self.uri, self._anchor = uri, anchor
+        self.uri, self.anchor = uri, Anchor(anchor)
         self._engine = self._made()
         self._name = str(self._engine.url.database) if self._is_file else str(self._engine.url)  # without the password
 
@@ -62,15 +60,40 @@ class Ledger:
         """All entries, read and verified now.
 
         Raises:
-            Damaged: the chain is broken, see `check_chain`.
+            Damaged: the chain is broken, see `check_chain`; or the anchor is, or is gone from beside the file.
             UserError: the database cannot be read, or is something else.
         """
-        entries = []
-        if not self._is_file or Path(self._name).exists():  # SQLite would make an empty one
-            with self._talking("read"), self._engine.connect() as connection:
-                entries = self._read(connection)
-        check_chain(entries, self._name, self._remembered)
+        entries = self._entries
+        remembered = self.anchor.read()
+        if remembered is None and entries and self._is_file and self.anchor.path.parent == Path(self._name).parent:
+            self.anchor.missing(self._name)
+        check_chain(entries, self._name, remembered)
         return History(tuple(entries))
+
+    def trust(self, digest: str) -> Entry:
+        """Write the anchor anew, at the entry that has `digest`: for a person who kept that digest elsewhere.
+
+        Raises:
+            Damaged: the chain is broken.
+            UserError: no entry has it.
+        """
+        entries = self._entries
+        check_chain(entries, self._name)
+        entry = next((one for one in entries if one.digest == digest), None)
+        if entry is None:
+            raise UserError(f"--trust {digest}: no entry of ledger {self._name} has this digest; if it is the one that "
+                            "you kept, entries were removed or replaced")
+        with self._talking("trusted"):
+            self.anchor.write(entry.number, entry.digest)
+        return entry
+
+    @property
+    def _entries(self) -> list[Entry]:
+        """All entries, as they are."""
+        if self._is_file and not Path(self._name).exists():  # SQLite would make an empty one
+            return []
+        with self._talking("read"), self._engine.connect() as connection:
+            return self._read(connection)
 
     @overload
     def append(self, kind: str, requests: Sequence[str] = (), content: Mapping[str, Any] | None = None, *,
@@ -100,10 +123,13 @@ class Ledger:
             entry = Entry.after(last, kind, requests, self._now(last), json.loads(text(content or {})))
             if expected not in (None, entry.number):
                 return None
+            if last is None:
+                self.anchor.begin()
             connection.execute(TABLE.insert().values(
                 {name: getattr(entry, name) for name in ("number", "kind", "time", "before", "digest")} |
                 {"requests": json.dumps(entry.requests), "content": text(entry.content)}))
-        self._remember(entry)
+        with suppress(OSError):  # a disk that is full just now: the anchor stays at an earlier entry
+            self.anchor.write(entry.number, entry.digest)
         return entry
 
     @contextmanager
@@ -211,30 +237,6 @@ class Ledger:
             raise UserError(f"the clock of this machine says {now}, and the last entry of {self._name} is of "
                             f"{last.time}; set the clock")
         return now
-
-    @property
-    def _remembered(self) -> tuple[int, str] | None:
-        try:
-            number, digest, *signed = self._anchor.read_text().split()
-            said = int(number), digest
-        except (OSError, ValueError):
-            return None
-        if seal.key() is not None and not hmac.compare_digest("".join(signed), self._signature(*said)):
-            raise Damaged(f"{self._anchor}: not signed with this {seal.KEY}; if the key is new, and you trust the "
-                          "ledger as it is, remove this file: the next entry writes it anew")
-        return said
-
-    def _remember(self, entry: Entry) -> None:
-        with suppress(OSError):  # a disk that is full just now: the anchor stays at an earlier entry
-            write_whole(self._anchor, " ".join([str(entry.number), entry.digest, self._signature(
-                entry.number, entry.digest), "\n"]).encode())
-
-    @staticmethod
-    def _signature(number: int, digest: str) -> str:
-        """HMAC-SHA256 (hex) of an anchor; empty where there is no key."""
-        key = seal.key()
-        return "" if key is None else hmac.new(key, f"amun_ray ledger {number} {digest}".encode(),
-                                               hashlib.sha256).hexdigest()
 
     def _say_waiting(self) -> None:
         say(f"another process works on the requests of {self._name}; waiting for its end")

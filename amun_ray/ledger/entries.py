@@ -92,7 +92,7 @@ def check_chain(entries: Sequence[Entry], place: str, anchor: tuple[int, str] | 
         entries: all of a ledger, in order.
         place: what messages call the ledger.
         anchor: number and digest of an entry that is known to have been there, from outside of the ledger. A chain that
-            lost its last entries is whole in itself: only this tells.
+            lost its last entries is whole in itself: only this tells. The number -1 stands for none.
 
     Raises:
         Damaged: the first entry at which the chain breaks, and how.
@@ -109,6 +109,8 @@ def check_chain(entries: Sequence[Entry], place: str, anchor: tuple[int, str] | 
         before = entry.digest
     if anchor is not None:
         number, digest = anchor
+        if number < 0:
+            return
         if number >= len(entries):
             raise Damaged(f"{place}: entries {len(entries)} to {number} at its end were removed")
         if entries[number].digest != digest:

@@ -1,6 +1,7 @@
 """The ledger: a chain that shows every change, one writer at a time, and nothing that a kill can leave half done."""
 
 import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ import sqlalchemy
 
 from amun_ray.base.errors import Damaged, StorageError, UserError
 from amun_ray.ledger import Entry, History, Ledger, RowId, database, row_ids
+from amun_ray.ledger.anchor import Anchor
+from amun_ray.storage import seal
 
 OPENED = {"original": {"weights": "w0", "version": "1"}}
 
@@ -110,6 +113,78 @@ def test_a_chain_that_was_made_anew_is_found(ledger, path, tmp_path):
         _ = ledger.history
 
 
+@pytest.fixture
+def anchor(ledger):
+    return ledger.anchor.path
+
+
+def test_an_anchor_that_is_gone_or_damaged_is_found_and_a_kept_digest_writes_it_anew(ledger, path, anchor):
+    entries = filled(ledger).entries
+    for break_it in (anchor.unlink, lambda: anchor.write_text(""), lambda: anchor.write_text("six abc")):
+        break_it()
+        with pytest.raises(Damaged, match="ledger.anchor: .* `--verify --trust DIGEST` writes it anew") as error:
+            _ = ledger.history
+        assert "\n" not in str(error.value)
+        assert ledger.trust(entries[4].digest) == entries[4]
+        assert ledger.history.entries == entries
+    tampered(path, "DELETE FROM amun_ledger WHERE number > 3")
+    anchor.unlink()
+    with pytest.raises(UserError, match="no entry of ledger .* has this digest; .* entries were removed or replaced"):
+        ledger.trust(entries[4].digest)
+    assert not anchor.exists()
+
+
+def test_a_changed_ledger_cannot_be_trusted(ledger, path):
+    last = filled(ledger).entries[-1]
+    tampered(path, "UPDATE amun_ledger SET time = '2020' WHERE number = 1")
+    with pytest.raises(Damaged, match="entry 1 .received r1. was changed"):
+        ledger.trust(last.digest)
+
+
+@pytest.mark.parametrize(("first", "kinds"), [(-1, []), (0, ["opened"])])
+def test_a_kill_before_the_first_entry_or_its_anchor_is_not_taken_for_a_removal(ledger, monkeypatch, first, kinds):
+    """`first`: the number of the first entry that the anchor does not come to remember."""
+    whole = Anchor.write
+
+    def write(self, number, digest):
+        if number >= first:
+            raise KeyboardInterrupt
+        whole(self, number, digest)
+    monkeypatch.setattr(Anchor, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.append("opened", content=OPENED)
+    assert [entry.kind for entry in ledger.history.entries] == kinds
+    monkeypatch.undo()
+    ledger.append("received", ["r1"], received())
+    assert ledger.anchor.read()[0] == len(kinds)
+
+
+def test_a_machine_that_has_not_written_yet_reads_the_ledger_of_a_team(ledger, tmp_path):
+    entries = filled(ledger).entries
+    (tmp_path / "mine").mkdir()
+    assert Ledger(ledger.uri, tmp_path / "mine" / "ledger.anchor").history.entries == entries
+
+
+def test_only_the_key_signs_an_anchor(ledger, path, anchor, monkeypatch):
+    entries = filled(ledger).entries
+    forged = f"{entries[3].number} {entries[3].digest}"
+    monkeypatch.setenv(seal.KEY, "a secret")
+    with pytest.raises(Damaged, match=f"not signed with this {seal.KEY}; if the key is new, `--verify --trust DIGEST`"):
+        _ = ledger.history
+    ledger.trust(entries[-1].digest)
+    said = anchor.read_text().split()
+    assert said[2] == hmac.new(b"a secret", f"amun_ray ledger {said[0]} {said[1]}".encode(), "sha256").hexdigest()
+    assert ledger.history.entries == entries
+    for forgery in (forged, f"{forged} {said[2]}", f"{forged} {'0' * 64}"):
+        anchor.write_text(forgery)
+        with pytest.raises(Damaged, match="not signed with this"):
+            _ = ledger.history
+    ledger.trust(entries[-1].digest)
+    monkeypatch.setenv(seal.KEY, "another secret")
+    with pytest.raises(Damaged, match="not signed with this"):
+        _ = ledger.history
+
+
 def test_an_entry_of_another_chain_does_not_follow(ledger, path, tmp_path):
     filled(ledger)
     strange = filled(Ledger(f"sqlite:///{tmp_path / 'other.db'}", tmp_path / "other.anchor")).entries[2]
@@ -194,10 +269,11 @@ for number in range(20):
 
 
 def write_together(uri: str, folder: Path) -> list:
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, str(folder / f"anchor {name}"), name],
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, uri, str(folder / "elsewhere" / name), name],
                                 stdout=subprocess.DEVNULL) for name in "abc"]
     assert [writer.wait(120) for writer in writers] == [0, 0, 0]
-    return list(Ledger(uri, folder / "anchor").history.requests)
+    return list(Ledger(uri, folder / "elsewhere" / "anchor").history.requests)
 
 
 def check_together(ids: list) -> None:

@@ -9,7 +9,7 @@ from amun_ray.config.file import load
 from amun_ray.data.dataset import Dataset
 from amun_ray.ledger import Ledger
 from amun_ray.storage.store import Unit
-from amun_ray.sweep import planned
+from amun_ray.sweep import main, planned
 from amun_ray.work import production
 from amun_ray.work.forgotten import check_unasked, without_forgotten
 from amun_ray.work.plan import Plan
@@ -71,11 +71,13 @@ def test_a_ledger_that_is_not_there_or_leaves_nothing_is_refused(plan, ledger, t
         without_forgotten(naming(plan, ledger), plan.dataset, tmp_path)
 
 
-def test_a_sweep_that_would_train_on_forgotten_rows_is_refused(plan, ledger, tmp_path):
+def test_a_sweep_that_would_train_on_forgotten_rows_is_refused(plan, ledger, tmp_path, capsys):
     check_unasked(plan, tmp_path / "other")
     with pytest.raises(UserError, match=r"3 of these training images are to be forgotten \(r1 received\)") as error:
         check_unasked(plan, tmp_path)
     assert f"requests.forgotten=[\"{ledger.uri}\"]" in str(error.value)
+    assert main(["--set", "data.train_size=300", "--dry-run", "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr() == ("", f"error: {error.value}\n")
     assert "\n" not in str(error.value)
     check_unasked(Plan(naming(plan, ledger), without_forgotten(naming(plan, ledger), plan.dataset, tmp_path)), tmp_path)
     store = plan.store(tmp_path)
