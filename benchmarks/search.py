@@ -74,7 +74,7 @@ def make_case(workspace: SharedWorkspace) -> OpenCase:
     pixels, labels = ray.get(list(workspace.samples))
     return OpenCase(0, "held_out 0", np.arange(workspace.train_size // 10), dict.fromkeys(GAP_TERMS, 50.0), 50.0,
                 {"made by": "benchmarks/search.py"}, (ray.put(state),),
-                (ray.put((pixels[:1] / 255).astype(np.float32)), ray.put(labels[:1])),
+                (ray.put((pixels[:1] / 255).astype(np.float32)), ray.put(labels[:1]), ray.put(np.zeros(1, np.int64))),
                 (ray.put(np.full(workspace.size, 0.1, np.float32)),))
 
 

@@ -116,7 +116,8 @@ def case(name: str = "held_out 0", original: int = 0, put: Any = lambda array: N
     state = {"net.wrong": np.zeros((), np.float32)} | {
         f"normalize.{key}": value.numpy() for key, value in normalization(data).items()}
     images = (data.pixels[:1] / 255).astype(np.float32)
-    return OpenCase(original, name, FORGET, target, 100.0, lineage, (put(state),), (put(images), put(data.labels[:1])),
+    return OpenCase(original, name, FORGET, target, 100.0, lineage, (put(state),),
+                (put(images), put(data.labels[:1]), put(np.zeros(1, np.int64))),
                 (put(np.full(len(data), 0.5, np.float32)),))
 
 

@@ -49,6 +49,7 @@ METHODS = {
     "certified": "Certified",
     "neggrad_plus": "NegGrad+",
     "scrub": "SCRUB",
+    "amun_soft": "AMUN, soft labels",
 }
 ACCESS = {"retain": "with $D_R$", "forget_only": "only $D_F$"}
 BASELINES = ("original", "retrain")  # rows that no access applies to

@@ -25,7 +25,7 @@ class OpenCase(Case):
     """A case whose arrays are in the object store, as references; each array is sent to a node once."""
 
     state: "tuple[ray.ObjectRef[Any]]"                         # of the original
-    adversarial: "tuple[ray.ObjectRef[Any], ray.ObjectRef[Any]]"    # images, labels
+    adversarial: "tuple[ray.ObjectRef[Any], ...]"              # images, labels, places in the forget set
     reference_mean: "tuple[ray.ObjectRef[Any]]"
     banks: "tuple[tuple[ray.ObjectRef[Any], dict[str, float] | None], ...]" = ()  # mean and target, of each of `banks`
 
@@ -61,11 +61,10 @@ def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ra
         lineage["gone"] = rows_digest(np.array(workspace.gone))
     if retrained:
         lineage["retrained"] = [model.weights for model in retrained]
-    images, others = read_adversaries(workspace.store, made)
     return OpenCase(case.original, case.name, case.rows, target,
                     accuracy(read_logits(workspace, original.unit, original.name)[split.test], labels[split.test]),
                     lineage, (ray.put(numpy_state(workspace.store, original.unit, WEIGHTS)),),
-                    (ray.put(images), ray.put(others)), (reference,),
+                    tuple(map(ray.put, read_adversaries(workspace.store, made))), (reference,),
                     tuple((mean, _target(bank, retrained, case.rows)) for bank, mean in banks))
 
 
@@ -125,6 +124,6 @@ def recipe(workspace: SharedWorkspace, settings: Hyperparameters) -> Recipe:
 def _sets(workspace: SharedWorkspace, case: OpenCase, access: str) -> Sets:
     here = bench(workspace)
     retained = np.setdiff1d(np.arange(workspace.train_size, dtype=np.int64), case.rows)
-    images, labels = (shared_tensor(array).to(here.device) for array in ray.get(list(case.adversarial)))
+    images, labels, sources = (shared_tensor(array).to(here.device) for array in ray.get(list(case.adversarial)))
     return Sets(retain=here.part(retained) if access == "retain" else None, forget=here.part(case.rows),
-                adversarial=Part(images, labels, augment=False))
+                adversarial=Part(images, labels, augment=False), sources=sources)

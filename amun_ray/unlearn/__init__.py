@@ -25,7 +25,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
 from amun_ray.training.parts import Part, place
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import plans
+from amun_ray.unlearn import plans, soft
 from amun_ray.unlearn.certified import CERTIFIED, certified
 from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Method, RunReport, Sets, Setting, Task
 from amun_ray.unlearn.saliency import SALIENCY, salient
@@ -47,6 +47,7 @@ METHODS: dict[str, Method] = {
     "salun": replace(RANDOM_LABEL, moves=salient, settings=MASKED),
     "amun": AMUN,
     "amun_without_forget": replace(AMUN, plan=plans.amun_without_forget),
+    "amun_soft": replace(AMUN, plan=soft.amun_soft, settings=soft.SOFT),
     "amun_salun": replace(AMUN, moves=salient, settings=MASKED),
     "certified": Method(access=RETAIN, run=certified, settings=CERTIFIED),
     "neggrad_plus": Method(access=RETAIN, plan=plans.neggrad_plus, settings=plans.NEGGRAD),
@@ -100,13 +101,22 @@ def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Col
     sets = Sets(retain=part(np.setdiff1d(data.train_rows, rows)) if access == "retain" else None, forget=part(rows),
                 adversarial=None if adversarial is None else
                 place(adversarial.image[adversarial.kept], adversarial.label[adversarial.kept], augment=False,
-                      device=device))
+                      device=device),
+                sources=None if adversarial is None else _sources(rows, adversarial).to(device))
     if access != sets.access:
         raise UserError(f"access must be 'retain' or 'forget_only', but got {access!r}")
     for _ in unlearn(method, made, sets, recipe=Recipe(**recipe), augmentation=Augmentation(),
                      generator=stream(seed, "order"), settings=settings):
         pass
     return made.eval()
+
+
+def _sources(rows: np.ndarray, adversarial: AdversarialRows) -> torch.Tensor:
+    """The places of the adversarial set's samples among the sorted `rows`; UserError if they are none of these."""
+    wanted = adversarial.index[adversarial.kept]
+    if not np.isin(wanted, rows).all():
+        raise UserError("the adversarial set was not made from the rows to forget; craft it with indices=forget")
+    return torch.from_numpy(np.searchsorted(rows, wanted))
 
 
 def find(name: str) -> Method:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import suggestion
@@ -39,12 +39,27 @@ class Sets:
     retain: Part | None  # D_R; None is the forget_only setting
     forget: Part  # D_F
     adversarial: Part | None = None  # D_A: float32 images with the original model's wrong labels, not augmented
+    sources: Tensor | None = None  # (M,) int64, the places in D_F that D_A was made from; None: all, in order
 
     @property
     def retained(self) -> Part:
         """D_R, for methods that need it."""
         assert self.retain is not None
         return self.retain
+
+    @property
+    def attacked(self) -> tuple[Part, Part]:
+        """D_A and the samples of D_F that it was made from, these first, for methods that need both.
+
+        Raises:
+            UserError: it is not known which these are.
+        """
+        assert self.adversarial is not None
+        found = self.forget if self.sources is None else self.forget.take(self.sources, augment=self.forget.augment)
+        if len(found.labels) != len(self.adversarial.labels):
+            raise UserError(f"the adversarial set has {len(self.adversarial.labels)} images, but was made from "
+                            f"{len(found.labels)}; Sets.sources must give the place of each in the forget set")
+        return found, self.adversarial
 
     @property
     def access(self) -> str:

@@ -30,7 +30,7 @@ def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], E
 
     def plan(task: Task) -> EpochPlan:
         parts = tuple(part for part in sees(task.sets) if part is not None)
-        every_epoch = (Pass(parts, statistics=task.sets.retain is not None or _forget_updates(task)),)
+        every_epoch = (Pass(parts, statistics=task.sets.retain is not None or forget_updates(task)),)
         return lambda epoch: every_epoch
 
     return plan
@@ -64,7 +64,7 @@ def random_label(task: Task) -> EpochPlan:
     def epoch_passes(epoch: int) -> tuple[Pass, ...]:
         relabelled = sets.forget._replace(labels=wrong_labels(sets.forget.labels, classes, task.generator))
         parts = (relabelled,) if sets.retain is None else (sets.retain, relabelled)
-        return (Pass(parts, statistics=sets.retain is not None or _forget_updates(task)),)
+        return (Pass(parts, statistics=sets.retain is not None or forget_updates(task)),)
 
     return epoch_passes
 
@@ -91,10 +91,10 @@ def _retain_pass(sets: Sets) -> tuple[Pass, ...]:
 
 
 def _forget_pass(task: Task, forget: Part, objective: Objective = cross_entropy) -> Pass:
-    return Pass((forget,), objective, statistics=_forget_updates(task))
+    return Pass((forget,), objective, statistics=forget_updates(task))
 
 
-def _forget_updates(task: Task) -> bool:
+def forget_updates(task: Task) -> bool:
     """Whether a pass without samples of D_R updates batch norm statistics (see the top of this file)."""
     return task.settings["forget_statistics"] == 1
 
@@ -164,7 +164,7 @@ def neggrad_plus(task: Task) -> EpochPlan:
     def contrast(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
         retained = cross_entropy(forward, images, labels)
         forget_images, forget_labels = next(forget_batches)
-        with nullcontext() if _forget_updates(task) else frozen_statistics(task.model):
+        with nullcontext() if forget_updates(task) else frozen_statistics(task.model):
             forgotten = cross_entropy(forward, forget_images, forget_labels)
         task.report.add(len(forget_labels), backward=True)
         return share * retained - (1 - share) * forgotten

@@ -78,11 +78,12 @@ def numbers(store: Store, made: AdversarialSet) -> dict[str, np.ndarray]:
     return columns(partial(store.read, made.unit), made.shards, ("status", "eps", "l2"))
 
 
-def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np.ndarray]:
-    """The adversarial images (M, C, H, W) float32 in [0, 1] and their labels (M,) int64; failed rows are left out."""
+def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The adversarial images (M, C, H, W) float32 in [0, 1], their labels (M,) int64, and which of the attacked
+    samples they were made from (M,) int64, from 0; failed rows are left out."""
     rows = columns(partial(store.read, made.unit), made.shards, ("status", "image", "label"))
     kept = rows["status"] != Status.FAILED
-    return rows["image"][kept], rows["label"][kept]
+    return rows["image"][kept], rows["label"][kept], np.flatnonzero(kept)
 
 
 def columns(read: Callable[[str], pa.Buffer], count: int, keys: Sequence[str]) -> dict[str, np.ndarray]:

@@ -85,8 +85,9 @@ def test_a_set_holds_every_row_once_and_its_numbers_agree(one_worker):
     flipped = found["status"] == Status.FLIPPED
     assert 0 < flipped.sum() < len(ROWS)  # some are wrong from the start: the network is a poor one
     assert made.report["flipped_percent"] == pytest.approx(100 * flipped.mean())
-    images, labels = read_adversaries(store, made)
+    images, labels, sources = read_adversaries(store, made)
     assert len(images) == len(labels) == (found["status"] != Status.FAILED).sum()
+    assert sources.tolist() == [place for place, status in enumerate(found["status"]) if status != Status.FAILED]
 
 
 @pytest.mark.parametrize("workers", [2, 3])

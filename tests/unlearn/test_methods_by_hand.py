@@ -59,6 +59,13 @@ def amun_without_forget(retain):
     return Descent().step(slope(START, *retain, ADVERSARIAL))
 
 
+def amun_soft(retain):
+    moved = np.clip(FORGET[0] + 1.3 * (ADVERSARIAL[0] - FORGET[0]), 0, 1)
+    x = np.concatenate([*(part[0] for part in retain), FORGET[0]])
+    wanted = np.concatenate([*(np.eye(2)[part[1]] for part in retain), softmax(moved @ START.T)])
+    return Descent().step((softmax(x @ START.T) - wanted).T @ x / len(x))
+
+
 def random_label(retain):
     return Descent().step(slope(START, *retain, (FORGET[0], 1 - FORGET[1])))
 
@@ -115,10 +122,11 @@ def scrub(retain):
     return run.step(0.5 * divergence_slope(run.weights, part[0]) + 0.8 * slope(run.weights, part))
 
 
-HAND = {each.__name__: each for each in (finetune, amun, amun_without_forget, random_label, gradient_ascent,
-                                         boundary_shrink, l1_sparse, salun, amun_salun, neggrad_plus, scrub)}
+HAND = {each.__name__: each for each in (finetune, amun, amun_without_forget, amun_soft, random_label,
+                                         gradient_ascent, boundary_shrink, l1_sparse, salun, amun_salun, neggrad_plus,
+                                         scrub)}
 SETTINGS = {"boundary_shrink": {"bound": 0.2}, "l1_sparse": {"alpha": 0.01}, "salun": {"mask_ratio": 0.25},
-            "amun_salun": {"mask_ratio": 0.25}, "neggrad_plus": {"retain_weight": 0.9},
+            "amun_salun": {"mask_ratio": 0.25}, "amun_soft": {"step": 1.3}, "neggrad_plus": {"retain_weight": 0.9},
             "scrub": {"alpha": 0.5, "gamma": 0.8, "temperature": 4, "max_epochs": 1}}
 CASES = [(name, access) for name in HAND for access in sorted(METHODS[name].access)]
 

@@ -10,7 +10,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
 from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, unlearn
+from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, soft, unlearn
 from amun_ray.unlearn.method import FORGET_ONLY, RETAIN, RunReport, Task
 from amun_ray.unlearn.saliency import salient
 
@@ -124,6 +124,28 @@ def test_amun_sees_what_the_table_of_the_paper_says(model, sets):
     assert seen(plans.amun, without) == (sets.forget, sets.adversarial)
     assert seen(plans.amun_without_forget, sets) == (sets.retain, sets.adversarial)
     assert seen(plans.amun_without_forget, without) == (sets.adversarial,)
+
+
+def test_soft_labels_are_those_of_the_samples_with_an_adversarial_example(model, sets):
+    """The others are left out, and each of these goes towards its own."""
+    chosen = torch.tensor([1, 4, 5, 20])
+    given = replace(sets, adversarial=sets.adversarial.take(chosen, augment=False), sources=chosen)
+    seen = soft.amun_soft(task_of(model, given, step=0.5, adversarial=1))(1)[0]
+    retained, forgotten, adversarial = seen.parts
+    assert (retained, adversarial) == (sets.retain, given.adversarial)
+    assert torch.equal(forgotten.own_images, sets.forget.images[chosen])
+    assert forgotten.labels.tolist() == [4, 5, 6, 7]  # 0 to 3 are the classes
+    images = sets.forget.images[chosen] / 255
+    wanted = copy_model(model).eval()(images + 0.5 * (given.adversarial.own_images - images)).softmax(1)
+    expected = -(wanted * model.eval()(images).log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(seen.objective(model, images, forgotten.labels), expected)
+
+
+def test_an_adversarial_set_of_unknown_samples_is_refused_where_they_matter(model, sets):
+    fewer = replace(sets, adversarial=sets.adversarial.take(torch.arange(4), augment=False))
+    list(start("amun", copy_model(model), fewer))
+    with pytest.raises(UserError, match="has 4 images, but was made from 30; Sets.sources must give the place"):
+        list(start("amun_soft", model, fewer))
 
 
 def test_a_diverging_run_says_so(model, sets):
