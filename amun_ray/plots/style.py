@@ -50,6 +50,8 @@ METHODS = {
     "neggrad_plus": "NegGrad+",
     "scrub": "SCRUB",
     "amun_soft": "AMUN, soft labels",
+    "weight_distortion": "Weight distortion",
+    "convolution_transpose": "Conv. transpose",
 }
 ACCESS = {"retain": "with $D_R$", "forget_only": "only $D_F$"}
 BASELINES = ("original", "retrain")  # rows that no access applies to

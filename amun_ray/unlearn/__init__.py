@@ -25,7 +25,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
 from amun_ray.training.parts import Part, place
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import plans, soft
+from amun_ray.unlearn import broken, plans, soft
 from amun_ray.unlearn.certified import CERTIFIED, certified
 from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Method, RunReport, Sets, Setting, Task
 from amun_ray.unlearn.saliency import SALIENCY, salient
@@ -51,6 +51,8 @@ METHODS: dict[str, Method] = {
     "amun_salun": replace(AMUN, moves=salient, settings=MASKED),
     "certified": Method(access=RETAIN, run=certified, settings=CERTIFIED),
     "neggrad_plus": Method(access=RETAIN, plan=plans.neggrad_plus, settings=plans.NEGGRAD),
+    "weight_distortion": Method(access=RETAIN, plan=broken.weight_distortion, settings=broken.NOISE),
+    "convolution_transpose": Method(access=RETAIN, plan=broken.convolution_transpose),
     "scrub": Method(access=RETAIN, plan=plans.scrub, settings=plans.SCRUB),
 }
 

@@ -128,7 +128,7 @@ def _count(sweep: Sweep, contender: Contender, *, retain: int, forget: int, clas
         return Part(torch.zeros(count, 1, 1, 1), torch.arange(count) % classes, augment=False)
 
     method, access = contender
-    network, report = nn.Sequential(nn.Flatten(), nn.Linear(1, classes)), RunReport()
+    network, report = nn.Sequential(nn.Conv2d(1, classes, 3, padding=1), nn.Flatten()), RunReport()
     recipe = Recipe(lr=1e-6, epochs=sweep.search.epochs, **sweep.unlearning.model_dump())
     sets = Sets(retain=part(retain) if access == "retain" else None, forget=part(forget), adversarial=part(forget))
     scored = len([*unlearn(method, network, sets, recipe=recipe, augmentation=Augmentation(), report=report,

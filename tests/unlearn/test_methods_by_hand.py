@@ -38,8 +38,8 @@ def slope(weights, *sets):
 class Descent:
     """SGD with momentum and weight decay, by its definition."""
 
-    def __init__(self, moves=1.0):
-        self.weights, self.velocity, self.moves = START.copy(), 0.0, moves
+    def __init__(self, moves=1.0, start=START):
+        self.weights, self.velocity, self.moves = start.copy(), 0.0, moves
 
     def step(self, gradient):
         self.velocity = MOMENTUM * self.velocity + self.moves * (gradient + DECAY * self.weights)
@@ -107,6 +107,18 @@ def amun_salun(retain):
     return Descent(largest(0.25)).step(slope(START, *retain, FORGET, ADVERSARIAL))
 
 
+def weight_distortion(retain):
+    noise = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0)).numpy().reshape(2, 4)
+    run = Descent(start=START + 0.3 * noise)
+    return run.step(slope(run.weights, *retain))
+
+
+def convolution_transpose(retain):
+    """The kernel [[a, b], [c, d]] becomes [[a, c], [b, d]]."""
+    run = Descent(start=START[:, [0, 2, 1, 3]])
+    return run.step(slope(run.weights, *retain))
+
+
 def neggrad_plus(retain):
     return Descent().step(0.9 * slope(START, *retain) - 0.1 * slope(START, FORGET))
 
@@ -124,9 +136,10 @@ def scrub(retain):
 
 HAND = {each.__name__: each for each in (finetune, amun, amun_without_forget, amun_soft, random_label,
                                          gradient_ascent, boundary_shrink, l1_sparse, salun, amun_salun, neggrad_plus,
-                                         scrub)}
+                                         scrub, weight_distortion, convolution_transpose)}
 SETTINGS = {"boundary_shrink": {"bound": 0.2}, "l1_sparse": {"alpha": 0.01}, "salun": {"mask_ratio": 0.25},
             "amun_salun": {"mask_ratio": 0.25}, "amun_soft": {"step": 1.3}, "neggrad_plus": {"retain_weight": 0.9},
+            "weight_distortion": {"noise": 0.3},
             "scrub": {"alpha": 0.5, "gamma": 0.8, "temperature": 4, "max_epochs": 1}}
 CASES = [(name, access) for name in HAND for access in sorted(METHODS[name].access)]
 
@@ -136,8 +149,9 @@ def test_every_fine_tuning_method_is_checked_by_hand():
 
 
 def linear():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
-    model[1].weight.data = torch.from_numpy(START).float()
+    """Softmax regression on images of 2 x 2, as a convolution whose kernel covers the image."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 2, bias=False), nn.Flatten())
+    model[0].weight.data = torch.from_numpy(START).float().view(2, 1, 2, 2)
     return model
 
 
@@ -153,7 +167,7 @@ def run(name, access, epochs=1):
     for _ in unlearn(name, model, sets, recipe=recipe, augmentation=Augmentation(),
                      generator=torch.Generator().manual_seed(0), settings=SETTINGS.get(name)):
         pass
-    return model[1].weight.detach().numpy()
+    return model[0].weight.detach().reshape(2, 4).numpy()
 
 
 @pytest.mark.parametrize(("name", "access"), CASES)

@@ -148,6 +148,12 @@ def test_an_adversarial_set_of_unknown_samples_is_refused_where_they_matter(mode
         list(start("amun_soft", model, fewer))
 
 
+def test_a_network_without_kernels_to_transpose_is_refused(sets):
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, (1, 6)), nn.Flatten(), nn.Linear(24, 4))
+    with pytest.raises(UserError, match="needs a convolution with a square kernel larger than 1 x 1"):
+        list(start("convolution_transpose", net, sets))
+
+
 def test_a_diverging_run_says_so(model, sets):
     with pytest.raises(Diverged, match="epoch . of 4"):
         list(start("gradient_ascent", model, replace(sets, retain=None), lr=1e9))

@@ -97,7 +97,7 @@ def test_the_passes_of_a_method_are_those_of_a_run(plan, method, access):
     def part(count: int) -> Part:
         return Part(torch.rand(count, 1, 8, 8), torch.arange(count) % 10, augment=False)
 
-    report, network = RunReport(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    report, network = RunReport(), nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten())
     sets = Sets(retain=part(retain) if access == "retain" else None, forget=part(forget), adversarial=part(forget))
     epochs = [*unlearn(method, network, sets, recipe=Recipe(lr=1e-4, epochs=2, batch_size=batch), report=report,
                        augmentation=Augmentation(), generator=torch.Generator().manual_seed(0))]
