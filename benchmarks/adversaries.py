@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from amun_ray.attacks import AttackSettings, Prepared, craft
 from amun_ray.attacks.frozen import folded, frozen
 from amun_ray.attacks.look import margins
+from amun_ray.base.progress import bar
 from amun_ray.base.tensors import l2, to_unit
 from amun_ray.data import shards
 
@@ -164,15 +165,16 @@ def measure(model: nn.Module, images: Tensor, labels: Tensor, repeats: int) -> t
         print(f"left out, not installed: {name}", file=sys.stderr)
     found, nearest = {name: Measured() for name in (*OURS, *rivals)}, None
     run_ours(Measured(), OURS["nearest"], model, images[:BATCH], labels[:BATCH])  # warm-up
-    for repeat in range(repeats):
-        for name, settings in OURS.items():
-            rows = run_ours(found[name], settings, model, images, labels)
-            nearest = rows if name == "nearest" else nearest  # it comes first
-        for name, (attack, _, most) in rivals.items():
-            if most is None or repeat < most:
-                print(f"\rround {repeat + 1} of {repeats}: {name:24}", end="", file=sys.stderr, flush=True)
-                run_rival(found[name], attack, model, images, labels)
-    print(file=sys.stderr)
+    with bar("comparing", repeats * len(found), "searches") as progress:
+        for repeat in range(repeats):
+            for name, settings in OURS.items():
+                rows = run_ours(found[name], settings, model, images, labels)
+                nearest = rows if name == "nearest" else nearest  # it comes first
+                progress.advance()
+            for name, (attack, _, most) in rivals.items():
+                if most is None or repeat < most:
+                    run_rival(found[name], attack, model, images, labels)
+                progress.advance()
     return found, nearest
 
 

@@ -1,6 +1,5 @@
 """What benchmarks/adversaries.py attacks: CIFAR-10 images, and a ResNet-8 that has memorised them."""
 
-import sys
 from pathlib import Path
 
 import claims  # noqa: F401, the package is used in place
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from amun_ray import data, models
+from amun_ray.base.progress import bar
 from amun_ray.base.seeds import generator
 from amun_ray.models import checkpoint
 from amun_ray.training.augment import Augmentation
@@ -35,9 +35,9 @@ def trained(images: data.Dataset, path: Path, device: torch.device) -> nn.Module
         return plain(model)
     recipe = Recipe(lr=0.3, epochs=40, schedule="one_cycle", precision="float32")
     part = place(images.pixels[images.train_rows], images.labels[images.train_rows], augment=False, device=device)
-    for epoch in fit(model, [part], recipe=recipe, augmentation=Augmentation(), generator=generator(SEED, "model")):
-        print(f"\rtraining the model, epoch {epoch} of {recipe.epochs}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    with bar("training the model", recipe.epochs, "epochs") as progress:
+        for _ in fit(model, [part], recipe=recipe, augmentation=Augmentation(), generator=generator(SEED, "model")):
+            progress.advance()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(checkpoint.save(model, {"trained_on": str(TRAINED_ON)}))
     return plain(model)

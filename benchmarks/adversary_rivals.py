@@ -45,7 +45,7 @@ def authors_rules(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     the forward pass that reads a prediction also serves the next step.
     """
     point = images.clone()
-    todo = torch.arange(len(images))
+    todo = torch.arange(len(images), device=images.device)
     eps, taken = EPS_INIT, 0
     for _ in range((DOUBLINGS + 1) * STEPS + 1):
         here = point[todo].requires_grad_()
