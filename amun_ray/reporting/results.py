@@ -19,7 +19,7 @@ from amun_ray.reporting.record import Record
 from amun_ray.reporting.rows import Row, Searched, compared, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.unlearn import Contender
-from amun_ray.work.artifacts import numbers, read_logits, stream_logits
+from amun_ray.work.artifacts import numbers, stream_logits
 from amun_ray.work.audit import Audit
 from amun_ray.work.evidence import Models
 from amun_ray.work.plan import Plan
@@ -90,14 +90,14 @@ class Results:
         The first sound run of a method is registered. The final scores choose nothing: whoever takes the best of
         several runs by them reports how lucky it was.
         """
-        workspace = self.models.evidence.workspace
+        sound = [model for model in self.unlearned if "failed" not in model.result]
+        found = {model.run.unit.digest: scores for model, scores in zip(sound, attacks.every(sound), strict=True)}
         groups: dict[Contender, list[Unlearned]] = {}
         for model in self.unlearned:
             groups.setdefault(model.run.contender, []).append(model)
         for contender, runs in groups.items():
-            scores = {model.run.unit.digest: attacks.scores(
-                read_logits(workspace, model.run.unit, str(contender)), model.run.case.name)
-                for model in runs if "failed" not in model.result}
+            scores = {model.run.unit.digest: found[model.run.unit.digest] for model in runs
+                      if "failed" not in model.result}
             first, trial = next(iter(scores), None), self._trial(contender, runs[0].run.settings)
             run_ids = [self.record.unlearned(model, scores.get(model.run.unit.digest),
                                              chosen=trial if model.run.unit.digest == first else None)

@@ -2,21 +2,27 @@
 
 Cost, on the driver, with N samples: one pass over the reference predictions for LiRA; then for each model O(N log N)
 for RMIA, LiRA and the thresholds, and MIS's support vector classifier, quadratic in its at most 2,000 samples per side
-and linear in the forget set.
+and linear in the forget set: a second or two, most of it the classifier's, which holds no lock of Python. So as many
+models are attacked at once as the driver has cores, each with a few arrays (N,) in memory.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from amun_ray.base.progress import bar
 from amun_ray.base.seeds import generator
+from amun_ray.data.images import threads
 from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, audit, average_gap, lira
-from amun_ray.work.artifacts import stream_logits
+from amun_ray.work.artifacts import read_logits, stream_logits
 from amun_ray.work.evidence import Evidence
-from amun_ray.work.units import Trained
+from amun_ray.work.units import Trained, Unlearned
 
 Scores = dict[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,11 @@ class Audit:
         normals = lira.fit(stream_logits(workspace, references), evidence.labels, members=halves)
         scored: dict[str, list[Scores]] = {}
         attacks = cls(evidence, normals, sets, scored)
-        for name in sets:
-            scored[name] = [attacks._attacked(logits, name) for logits in stream_logits(workspace, retrained[name])]
+        targets = [(name, model) for name in sets for model in retrained[name]]
+        found = _at_once(lambda target: attacks._attacked(read_logits(workspace, target[1].unit, target[1].name),
+                                                          target[0]), targets, "retrained models")
+        for (name, _), scores in zip(targets, found, strict=True):
+            scored.setdefault(name, []).append(scores)
         return attacks
 
     def scores(self, logits: np.ndarray, name: str) -> Scores:
@@ -45,6 +54,12 @@ class Audit:
         retrained models: Avg. Gap with FT AUC, and with MIS instead."""
         scores = self._attacked(logits, name)
         return scores | _gaps(scores, self.retrained[name])
+
+    def every(self, models: Sequence[Unlearned]) -> list[Scores]:
+        """`scores` of each of the `models`, which have finished."""
+        workspace = self.evidence.workspace
+        return _at_once(lambda model: self.scores(
+            read_logits(workspace, model.run.unit, str(model.run.contender)), model.run.case.name), models, "models")
 
     def retrained_scores(self, name: str, k: int) -> Scores:
         """The scores of the k-th model retrained without the set `name`. Its Avg. Gap to the other retrained models is
@@ -60,6 +75,16 @@ class Audit:
                         settings=workspace.sweep.rmia, generator=generator(workspace.sweep.seed, "audit", name))
         del attacks["rmia_forget_test_auc"]  # it is FT AUC
         return evidence.scores(logits, forget) | attacks
+
+
+def _at_once(attacked: Callable[[T], Scores], models: Sequence[T], what: str) -> list[Scores]:
+    """`attacked` of each of the `models`, in their order."""
+    with ThreadPoolExecutor(threads()) as pool, bar("attacks", len(models), what) as progress:
+        found = []
+        for scores in pool.map(attacked, models):
+            found.append(scores)
+            progress.advance()
+        return found
 
 
 def _gaps(scores: Scores, retrained: Sequence[Scores]) -> Scores:
