@@ -20,7 +20,8 @@ def gap_against_lr(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
     """Avg. Gap of each trial at its best epoch count against its learning rate.
 
     Args:
-        trials: each with `method`, `access`, `lr` and `average_gap` (percentage points).
+        trials: each with `method`, `access`, `lr`, `average_gap` (percentage points) and `chosen`, whether its settings
+            go to the finals.
         label: axis label, for a search by another number than Avg. Gap.
     """
     groups = _grouped(trials)
@@ -29,10 +30,9 @@ def gap_against_lr(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
     for name, group in groups.items():
         lr, gap = numbers([t["lr"] for t in group], "lr"), numbers([t["average_gap"] for t in group], "average_gap")
         axis.scatter(lr, gap, label=name, alpha=0.75, s=28, **styles[name])
-        best = int(gap.argmin())
-        axis.scatter(lr[best], gap[best], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
+        _ring(axis, lr, gap, group, styles[name]["color"])
     axis.set(xscale="log", xlabel="learning rate (log scale)", ylabel=label)
-    axis.set_title(f"Search on held-out forget sets: {len(trials)} trials (ring: the best)", loc="left")
+    axis.set_title(f"Search on held-out forget sets: {len(trials)} trials (ring: the chosen one)", loc="left")
     plain_log(axis.xaxis)
     _gap_axis(axis)
     _legend(axis)
@@ -40,11 +40,11 @@ def gap_against_lr(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
 
 
 def gap_against_epochs(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
-    """Avg. Gap after each epoch: every trial as a thin line, the best trial of each method as a thick one.
+    """Avg. Gap after each epoch: every trial as a thin line, the chosen trial of each method as a thick one.
 
     Args:
-        trials: each with `method`, `access` and `gaps`, its Avg. Gap (points) after epoch 1, 2, ...; the lengths
-            differ if trials were stopped early.
+        trials: each with `method`, `access`, `chosen` and `gaps`, its Avg. Gap (points) after epoch 1, 2, ...; the
+            lengths differ if trials were stopped early.
         label: axis label, for a search by another number than Avg. Gap.
     """
     groups = _grouped(trials)
@@ -52,15 +52,15 @@ def gap_against_epochs(trials: Sequence[Trial], *, label: str = GAP) -> Figure:
     figure, (axis,) = panels(1, width=7.2, height=4.2)
     for name, group in groups.items():
         curves = [numbers(trial["gaps"], f"gaps of {name}") for trial in group]
-        best = min(curves, key=np.min)
         for curve in curves:
             axis.plot(range(1, len(curve) + 1), curve, color=styles[name]["color"], alpha=0.2, linewidth=0.8)
-        axis.plot(range(1, len(best) + 1), best, linewidth=2.2, markersize=4, label=f"{name}, best trial",
-                  **styles[name])
-        at = int(best.argmin())
-        axis.scatter(at + 1, best[at], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
+        for curve in [curve for curve, trial in zip(curves, group, strict=True) if trial["chosen"]]:
+            axis.plot(range(1, len(curve) + 1), curve, linewidth=2.2, markersize=4, label=f"{name}, chosen trial",
+                      **styles[name])
+            at = int(curve.argmin())
+            axis.scatter(at + 1, curve[at], s=150, facecolors="none", edgecolors=styles[name]["color"], linewidths=1.5)
     axis.set(xlabel="epochs of unlearning", ylabel=label)
-    axis.set_title("Score on held-out forget sets by epoch (ring: the best)", loc="left")
+    axis.set_title("Score on held-out forget sets by epoch (ring: the chosen one)", loc="left")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _gap_axis(axis)
     _legend(axis)
@@ -79,9 +79,7 @@ def pareto_front(trials: Sequence[Trial]) -> Figure:
         group = sorted(group, key=lambda trial: trial["average_gap"])
         gap, proxy = (numbers([trial[key] for trial in group], key) for key in ("average_gap", "proxy"))
         axis.plot(gap, proxy, linewidth=1, label=name, **styles[name])
-        chosen = [place for place, trial in enumerate(group) if trial["chosen"]]
-        axis.scatter(gap[chosen], proxy[chosen], s=150, facecolors="none", edgecolors=styles[name]["color"],
-                     linewidths=1.5)
+        _ring(axis, gap, proxy, group, styles[name]["color"])
     axis.set(xlabel=GAP, ylabel=PROXY.replace(" (mean", "\n(mean"), xlim=(0, None), ylim=(0, None))
     axis.set_title("Pareto front of each search (ring: the least mean of both, which is chosen)", loc="left")
     _legend(axis)
@@ -126,6 +124,12 @@ def _grouped(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     for trial in trials:
         groups.setdefault(row_name(trial), []).append(trial)
     return groups
+
+
+def _ring(axis: Axes, x: np.ndarray, y: np.ndarray, group: Sequence[Trial], colour: str) -> None:
+    """A ring around the chosen trials of `group`, which stand at `x` and `y`."""
+    chosen = [place for place, trial in enumerate(group) if trial["chosen"]]
+    axis.scatter(x[chosen], y[chosen], s=150, facecolors="none", edgecolors=colour, linewidths=1.5)
 
 
 def _gap_axis(axis: Axes) -> None:

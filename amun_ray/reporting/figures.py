@@ -33,9 +33,12 @@ def _with_intervals(row: Row) -> dict[str, dict[str, float]]:
     return {term: row.summary[term]._asdict() | interval._asdict() for term, interval in row.intervals.items()}
 
 
-def search_figures(trials: Sequence[Trial], rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
-    """What the search saw: its objective against lr and epochs, and utility against privacy."""
-    points = [_named(trial) | {"lr": trial.settings.lr, "average_gap": trial.value, "gaps": curve(trial.result)}
+def search_figures(trials: Sequence[Trial], chosen: Sequence[Trial],
+                   rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
+    """What the search saw: its objective against lr and epochs, and utility against privacy; `chosen` are marked."""
+    marked = {(trial.contender, trial.number) for trial in chosen}
+    points = [_named(trial) | {"lr": trial.settings.lr, "average_gap": trial.value, "gaps": curve(trial.result),
+                               "chosen": (trial.contender, trial.number) in marked}
               | _at_best(trial) for trial in trials if trial.finished]
     baselines = {row.method: {term: summary.mean for term, summary in row.summary.items()}
                  for row in rows if row.settings is None}

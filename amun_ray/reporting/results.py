@@ -113,7 +113,9 @@ class Results:
         models, store = self.models, self.models.evidence.workspace.store
         rows = [row for row in self.rows if row.failed is None]
         yield from figures.result_figures(rows)
-        yield from figures.search_figures(self.trials, rows)
+        chosen = [self._trial(Contender(row.method, row.access), row.settings) for row in self.rows
+                  if row.access is not None and row.settings is not None]
+        yield from figures.search_figures(self.trials, chosen, rows)
         read = [numbers(store, made) for made in self.sets.values()]
         yield from figures.attack_figures({key: np.concatenate([one[key] for one in read]) for key in read[0]})
         first = self.unlearned[0].run.case

@@ -49,8 +49,9 @@ def trials():
             curve = gap + 4 * np.exp(-np.arange(10) / 3) + RNG.normal(0, 0.05, 10)
             found.append(
                 {"method": method, "access": access, "lr": lr, "schedule": "never", "average_gap": gap, "gaps": curve,
-                 "test_accuracy": 94.5 - gap / 2, "forget_test_auc": 50 + 12 * np.exp(-gap / 4)}
+                 "chosen": False, "test_accuracy": 94.5 - gap / 2, "forget_test_auc": 50 + 12 * np.exp(-gap / 4)}
             )  # fmt: skip
+        found[-1]["chosen"] = True
     return found
 
 
@@ -151,11 +152,21 @@ def test_roc_prints_the_area():
 
 def test_trials_that_stopped_early_and_gaps_of_zero():
     rows = [
-        {"method": "amun", "access": "retain", "gaps": [3.0, 0.0]},
-        {"method": "mine:NEW", "access": "retain", "gaps": [2.0]},
+        {"method": "amun", "access": "retain", "gaps": [3.0, 0.0], "chosen": True},
+        {"method": "mine:NEW", "access": "retain", "gaps": [2.0], "chosen": True},
     ]
     words = texts(plots.gap_against_epochs(rows))
-    assert "mine:NEW with $D_R$, best trial" in words
+    assert "mine:NEW with $D_R$, chosen trial" in words
+
+
+def test_the_chosen_trial_is_marked_even_where_another_has_a_smaller_gap():
+    rows = [{"method": "amun", "access": "retain", "lr": lr, "average_gap": gap, "gaps": [9.0, gap],
+             "chosen": lr == 0.01} for lr, gap in ((0.1, 1.0), (0.01, 1.2), (0.001, 1.5))]
+    (axis,) = plots.gap_against_lr(rows).axes
+    assert axis.collections[-1].get_offsets().tolist() == [[0.01, 1.2]]
+    (axis,) = plots.gap_against_epochs(rows).axes
+    assert axis.lines[-1].get_ydata().tolist() == [9.0, 1.2]
+    assert axis.collections[-1].get_offsets().tolist() == [[2, 1.2]]
 
 
 def test_missing_or_broken_input_is_one_clear_error():
