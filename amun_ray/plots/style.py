@@ -52,6 +52,7 @@ METHODS = {
     "amun_soft": "AMUN, soft labels",
     "weight_distortion": "Weight distortion",
     "convolution_transpose": "Conv. transpose",
+    "sfr_on": "SFR-on",
 }
 ACCESS = {"retain": "with $D_R$", "forget_only": "only $D_F$"}
 BASELINES = ("original", "retrain")  # rows that no access applies to

@@ -22,6 +22,7 @@ from amun_ray.training.recipe import Recipe
 
 Forward = Callable[[Tensor], Tensor]  # the model, possibly compiled
 Objective = Callable[[Forward, Tensor, Tensor], Tensor]  # (model, images, labels) -> scalar to minimise
+Mask = Mapping[str, Tensor]  # parameter name -> bool tensor of its shape, True where it may move
 
 
 def cross_entropy(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
@@ -35,10 +36,11 @@ class Pass(NamedTuple):
     parts: tuple[Part, ...]
     objective: Objective = cross_entropy
     statistics: bool = True  # False: batch norm uses its running statistics without updating them
+    moves: Mask | None = None  # where False, its gradient is 0; momentum and weight decay still move these weights
+    clip: float = 0.0  # largest norm of its gradient, after `moves`; 0: that of the recipe
 
 
 EpochPlan = Callable[[int], Sequence[Pass]]  # epoch, from 1 -> its passes, chosen when the epoch begins
-Mask = Mapping[str, Tensor]  # parameter name -> bool tensor of its shape, True where it may move
 
 
 def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation: Augmentation,
@@ -95,10 +97,10 @@ class _Run:
     def __post_init__(self) -> None:
         self.model.to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if self.recipe.compile else self.model
-        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-        self.weights = [weight for _, weight in named]
+        self.named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        self.weights = [weight for _, weight in self.named]
         self.device = self.weights[0].device
-        self.masks = None if self.mask is None else [self.mask[name].to(weight) for name, weight in named]
+        self.masks = None if self.mask is None else [self.mask[name].to(weight) for name, weight in self.named]
         self.optimizer = self._optimizer()
         self.passes = 0
 
@@ -122,7 +124,7 @@ class _Run:
             for images, labels in batches(sweep.parts, batch_size=self.recipe.batch_size,
                                           augmentation=self.augmentation, generator=self.generator):
                 self._set_lr(self.recipe.lr_at(begin + length * done / total))
-                loss_sum += self._step(sweep.objective, images, labels)
+                loss_sum += self._step(sweep, images, labels)
                 done += len(labels)
         self.cost.add(total, backward=True)
         return loss_sum
@@ -135,17 +137,21 @@ class _Run:
             torch.manual_seed(derive(self.generator.initial_seed(), "layers", self.passes))
             yield
 
-    def _step(self, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimiser step on one batch; returns its loss, detached."""
+    def _step(self, sweep: Pass, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimiser step of `sweep` on one batch; returns its loss, detached."""
         with torch.autocast(self.device.type, torch.bfloat16,
                             enabled=uses_bfloat16(self.recipe.precision, self.device, on_cpu=False)):
-            loss = objective(self.forward, images, labels)
+            loss = sweep.objective(self.forward, images, labels)
         self.optimizer.zero_grad()
         loss.backward()
         if self.masks is not None:
             self._mask_gradients(self.masks)
-        if self.recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
+        if sweep.moves is not None:
+            for name, weight in self.named:
+                if weight.grad is not None:
+                    weight.grad.mul_(sweep.moves[name])
+        if clip := sweep.clip or self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.weights, clip)
         self.optimizer.step()
         return loss.detach()
 

@@ -134,12 +134,27 @@ def scrub(retain):
     return run.step(0.5 * divergence_slope(run.weights, part[0]) + 0.8 * slope(run.weights, part))
 
 
+def sfr_on(retain):
+    (part,) = retain
+    x, y = FORGET
+    mask = slope(START, FORGET) ** 2 >= 12 * slope(START, part) ** 2
+    assert 0 < mask.sum() < mask.size
+    found = softmax(x @ START.T)
+    counts = -np.log(found[np.arange(5), y])
+    counts = counts**-0.5 / (counts**-0.5).sum()
+    ascent = -25 * mask * (((found - np.eye(2)[y]) * counts[:, None]).T @ x)
+    norm = np.sqrt((ascent**2).sum())
+    assert norm > 7
+    run = Descent().step(ascent * 7 / norm)
+    return run.step(slope(run.weights, part))
+
+
 HAND = {each.__name__: each for each in (finetune, amun, amun_without_forget, amun_soft, random_label,
                                          gradient_ascent, boundary_shrink, l1_sparse, salun, amun_salun, neggrad_plus,
-                                         scrub, weight_distortion, convolution_transpose)}
+                                         scrub, weight_distortion, convolution_transpose, sfr_on)}
 SETTINGS = {"boundary_shrink": {"bound": 0.2}, "l1_sparse": {"alpha": 0.01}, "salun": {"mask_ratio": 0.25},
             "amun_salun": {"mask_ratio": 0.25}, "amun_soft": {"step": 1.3}, "neggrad_plus": {"retain_weight": 0.9},
-            "weight_distortion": {"noise": 0.3},
+            "weight_distortion": {"noise": 0.3}, "sfr_on": {"threshold": 12},
             "scrub": {"alpha": 0.5, "gamma": 0.8, "temperature": 4, "max_epochs": 1}}
 CASES = [(name, access) for name in HAND for access in sorted(METHODS[name].access)]
 

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
 from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, soft, unlearn
+from amun_ray.unlearn import BASELINES, METHODS, Method, Sets, Setting, copy_model, find, plans, sfr_on, soft, unlearn
 from amun_ray.unlearn.method import FORGET_ONLY, RETAIN, RunReport, Task
 from amun_ray.unlearn.saliency import salient
 
@@ -99,6 +100,22 @@ def test_scrub_flees_and_follows_the_original_by_its_own_divergence(model, sets)
         assert ahead != pytest.approx(back, rel=0.05)
         assert away.objective(model, images, labels).item() == pytest.approx(-ahead, rel=1e-4)
         assert towards.objective(model, images, labels).item() == pytest.approx(0.5 * ahead + 0.8 * loss, rel=1e-4)
+
+
+def test_sfr_on_climbs_before_every_fifth_step_and_ever_less(model, sets):
+    settings = {"alpha": 8, "decay_epochs": 2, "loss_power": 0, "threshold": 0}
+    task = task_of(model, sets, **settings)
+    epoch_passes = sfr_on.sfr_on(replace(task, recipe=replace(task.recipe, batch_size=8)))
+    images, labels = sets.forget.images[:8] / 255, sets.forget.labels[:8]
+    loss = plans.cross_entropy(model, images, labels).item()
+    weights, sizes = [], []
+    for epoch in (1, 2, 3):
+        for one in epoch_passes(epoch):
+            sizes.append(len(one.parts[0].labels))
+            if one.clip:
+                weights.append(-one.objective(model, images, labels).item() / loss)
+    assert sizes == [8, 40, 8, 40, 8, 40, 6, 40, 8, 40, 8, 40, 40, 40, 40]
+    assert weights == pytest.approx([4 * (1 + math.cos(math.pi * step / 6)) for step in range(6)], rel=1e-4)
 
 
 def test_salun_moves_the_weights_that_matter_for_the_forget_set():
