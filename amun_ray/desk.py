@@ -17,10 +17,12 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.data.keep import Keep
 from amun_ray.data.splits import random_forget
 from amun_ray.ledger import History, Ledger, is_due
+from amun_ray.reporting.proof import PROOFS, unproved
 from amun_ray.storage.store import Store
 from amun_ray.work.plan import Plan
 from amun_ray.work.production import (
     Chosen,
+    check_new_try,
     check_project,
     choose,
     ids,
@@ -55,13 +57,16 @@ class Desk:
         if options.shown and table(self.plan, self.store, History(())) is None:
             sweep.run(self.config, self.output)  # the default alone: its settings take two minutes to find
         check_project(self.plan, self.ledger.history, self.store, self.ledger)
+        self._prove()
         if options.shown:
             return max(self._show())
         if options.purge:
             self._purge(options.purge)
             return 0
-        wanted = [] if options.request is None else [self._receive(options.request)]
-        return self._work(wanted)
+        self._purge_promoted()  # before a request that is refused
+        if options.request is not None:
+            self._receive(options.request)
+        return self._work()
 
     @cached_property
     def plan(self) -> Plan:
@@ -84,16 +89,20 @@ class Desk:
                             f"--output {self.output}")
         return choose(rows, self.options.method)
 
-    def _receive(self, path: str) -> str:
-        """Write a request into the ledger; returns its id, also of one that is there already and under way."""
-        self._chosen  # noqa: B018  before anything is written: a request that cannot be met is not taken
-        rows = named_rows(self.plan, path)
+    def _receive(self, path: str) -> None:
+        """Write a request into the ledger, unless it is there already and under way."""
+        chosen = self._chosen  # before anything is written: a request that cannot be met is not taken
+        rows, section = named_rows(self.plan, path), self.config.requests
+        named = ids(self.plan.dataset, rows)
         while True:
             history = self.ledger.history
-            same = same_request(history, ids(self.plan.dataset, rows))
+            same = same_request(history, named)
             if same is not None:
                 say(f"{path}: these rows are {same.id} already, which goes on ({same.state})")
-                return same.id
+                return
+            if history.opened is not None:
+                check_new_try(history, named, {"settings": chosen.as_json(), "limits": section.limits.model_dump(),
+                                               "adaptive": section.adaptive, "model": history.weights}, path)
             content = received(self.plan, history, rows, path, self.options.by)
             self._begin(history)
             entry = self.ledger.append("received", [history.next_id], content, expected=len(history.entries) or 1)
@@ -104,7 +113,6 @@ class Desk:
             say(f"{path}: {len(content['earlier'])} of {len(rows)} rows were asked for before, as "
                 f"{', '.join(dict.fromkeys(asked for _, asked in content['earlier']))}")
         say(f"{request}: {len(content['rows'])} rows of {path}")
-        return request
 
     def _begin(self, history: History) -> None:
         """The first entry of a ledger, where there is none."""
@@ -118,15 +126,20 @@ class Desk:
                 "project": project(self.plan), "loaded": loaded, "registry": self._name,
                 "original": original_of(self.plan, self.output)}, expected=0)
 
-    def _work(self, requests: list[str]) -> int:
-        """Do what is due, one step after another; then promote what was asked to be. Returns the exit code."""
-        wants, promote = self.config.requests, self.options.promote or self.config.requests.promote == "auto"
-        history = self.ledger.history
-        due = history.begun is not None or self._is_due(history)
-        if not due and not (promote and history.of("accepted")):
+    def _work(self) -> int:
+        """Do what is due, then promote and purge what was asked to be. Returns the exit code."""
+        promote = self.options.promote or self.config.requests.promote == "auto"
+        history, code = self.ledger.history, 0
+        if self._due() is not None or (promote and history.of("accepted")):
+            code = self._step(promote)
+        else:
             later = history.of("received")
             say(f"nothing is due: {len(later)} requests with {sum(len(one.rows) for one in later)} rows wait")
-            return 0
+        self._purge_promoted()
+        return code
+
+    def _step(self, promote: bool) -> int:
+        """Do what is due, one step after another, each one promoted where that is asked for. Returns the exit code."""
         chosen = self._chosen
         from amun_ray.reporting.standing import outcome
         from amun_ray.stages.production import opened_production
@@ -144,19 +157,35 @@ class Desk:
                 problem = error
         if problem is not None:
             raise problem
-        if wants.purge == "auto":
+        return code
+
+    def _prove(self) -> None:
+        """Write the proofs again that a kill left behind the ledger."""
+        last = unproved(self.ledger.history, self.output / PROOFS)
+        if last is not None:
+            from amun_ray.stages.purges import prove
+
+            with self.ledger.working():
+                prove(self.ledger.history, last, self.output, self._tracking)
+
+    @property
+    def _tracking(self) -> str:
+        """The URI of MLflow."""
+        given = self.config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+        return expanded(given) if given else database_uri(self.output / "mlflow.db")
+
+    def _purge_promoted(self) -> None:
+        """With `purge: auto`, purge what was promoted; also what a kill left of it."""
+        if self.config.requests.purge == "auto":
             for asked in self.ledger.history.of("promoted"):
                 self._purge(asked.id)
-        return code
 
     def _purge(self, request: str) -> None:
         """Delete what was made from the rows of a request, and note it; or only list it."""
         from amun_ray.stages.purges import purge
 
-        tracking = self.config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        purge(self.plan, self.output, self.ledger,
-              expanded(tracking) if tracking else database_uri(self.output / "mlflow.db"), request,
-              retire=self.options.retire, dry_run=self.options.dry_run)
+        purge(self.plan, self.output, self.ledger, self._tracking, request, retire=self.options.retire,
+              dry_run=self.options.dry_run)
 
     def _due(self) -> list[str] | None:
         """The requests of the next step; None where nothing is due."""
@@ -181,7 +210,8 @@ class Desk:
             lines = ["index", *map(str, dataset.file_numbers[rows])]
             write_whole(path, "\n".join([*lines, ""]).encode())
             try:
-                codes.append(self._work([self._receive(str(path))]))
+                self._receive(str(path))
+                codes.append(self._work())
             except UserError as error:
                 say(str(error))
                 codes.append(0)

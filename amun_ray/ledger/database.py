@@ -171,7 +171,8 @@ class Ledger:
             timeout = {"timeout": WAIT_SECONDS} if url.get_backend_name() == "sqlite" else {}
             return sql.create_engine(url, connect_args=timeout, poolclass=sql.NullPool)
         except ImportError as error:
-            raise UserError(f"ledger {url}: {first_line(error)}; pip install 'amun_ray[postgresql]' brings the driver"
+            package = "psycopg[binary]" if error.name == "psycopg" else "amun_ray[postgresql]"
+            raise UserError(f"ledger {url}: its driver {error.name} is not installed; pip install '{package}'"
                             ) from error
         except SQLAlchemyError as error:
             raise UserError(f"the ledger's URI cannot be used: {first_line(error)}") from error

@@ -19,6 +19,7 @@ from amun_ray.storage.store import digest
 
 PROOFS = "proofs"  # the folder, in that of the sweep, with a folder for each request
 FIGURE, ENVIRONMENT, NAMES = "confidence.png", "environment.json", ("proof.html", "proof.pdf")
+LAST = "last"  # in PROOFS: the digest of the last entry that the proofs know
 SHOWN_ROWS = 30
 MEASURES = {  # term: (name, what a good value is where no model was retrained, what it says)
     "unlearn_accuracy": ("accuracy on the forgotten pictures", "as on unseen pictures, not 0",
@@ -80,6 +81,19 @@ def write_proof(history: History, request: str, folder: Path, environment: Mappi
     for name, content in files.items():
         write_whole(place / name, content)
     return files
+
+
+def unproved(history: History, folder: Path) -> Entry | None:
+    """The last entry that changes a proof, unless the proofs in `folder` know it: a kill may come between the two."""
+    kinds = ("finished", "promoted", "purged")
+    last = next((entry for entry in reversed(history.entries) if entry.kind in kinds), None)
+    noted = folder / LAST
+    return None if last is None or (noted.is_file() and noted.read_text() == last.digest) else last
+
+
+def note_proved(last: Entry, folder: Path) -> None:
+    """Note that the proofs of the requests of `last` are written, and wherever else they belong."""
+    write_whole(folder / LAST, last.digest.encode())
 
 
 def proof(history: History, request: str, figure: bytes | None, environment: Mapping[str, str]) -> Document:

@@ -20,7 +20,7 @@ from amun_ray.config.production import Limits
 from amun_ray.ledger import Asked, Entry, History, Ledger, RowId
 from amun_ray.metrics import auc_interval, average_gap
 from amun_ray.models import checkpoint
-from amun_ray.reporting.proof import FIGURE, PROOFS, confidence_picture, write_proof
+from amun_ray.reporting.proof import FIGURE, PROOFS, confidence_picture, note_proved, write_proof
 from amun_ray.reporting.steps import log_model
 from amun_ray.stages.experiment import Experiment
 from amun_ray.stages.steps import Step, Steps
@@ -79,6 +79,7 @@ class Production:
             made = self.ledger.history.requests[request].outcome.content.get("model")
             if made is not None:
                 self.registry.attach(made["run"], self.proofs / request)
+        note_proved(last, self.proofs)
 
     def promote(self) -> Entry | None:
         """Give the alias to the last accepted model; None if there is none without it."""
@@ -199,14 +200,16 @@ class Production:
         version = self.registry.current()
         if version is None and history.promoted is not None:
             raise UserError(f"{self.registry.address}: no version has this alias any more; give it to version "
-                            f"{history.promoted.content['version']}, which the ledger says is in production")
+                            f"{history.promoted.content['version']}, which the ledger says is in production; then "
+                            "amun-forget --due goes on")
         if version is None:
             version = self._register_original()
         place = f"models:/{self.registry.name}/{version}"
         found = read_checkpoint(place, self.registry.uri, self.experiment.workspace.new_model(0))
         if (weights := checkpoint.digest(found.state)) != history.weights:
             raise UserError(f"{self.registry.address}: version {version} has the weights {weights[:12]}, and the "
-                            f"ledger says that {history.weights[:12]} is in production; give the alias back to it")
+                            f"ledger says that {history.weights[:12]} is in production; give the alias back to it, and "
+                            "amun-forget --due goes on")
         self._version = version
         rows = self.experiment.plan.dataset.train_rows
         return replace(self.steps.trained(Training("current model", rows, 0, checkpoint=found)), weights=weights)

@@ -1,4 +1,5 @@
-"""The purge of a request: listed or done, noted in the ledger, and told by its proof. No Ray, no worker.
+"""The purge of a request: listed or done, noted in the ledger, and told by its proof; and proofs that are written
+again. No Ray, no worker.
 
 Cost: that of `work.purge`, and the proof.
 """
@@ -6,8 +7,8 @@ Cost: that of `work.purge`, and the proof.
 from pathlib import Path
 
 from amun_ray.base.log import say
-from amun_ray.ledger import History, Ledger
-from amun_ray.reporting.proof import NAMES, PROOFS, write_proof
+from amun_ray.ledger import Entry, History, Ledger
+from amun_ray.reporting.proof import NAMES, PROOFS, note_proved, write_proof
 from amun_ray.tracking import Archive
 from amun_ray.tracking.registry import PROOF
 from amun_ray.work.lineage import NEEDED
@@ -37,14 +38,26 @@ def purge(plan: Plan, output: Path, ledger: Ledger, tracking: str, request: str,
         if dry_run:
             say("\n".join(["not deleted by this command:", *(f"  {limit}" for limit in work.limits())]))
             return
-        if history.requests[request].purged is None or any(one.action != NEEDED for one in found):
-            ledger.append("purged", [request], work.run())
-        files = write_proof(ledger.history, request, output / PROOFS, {})
-        run = _run(ledger.history, request, Archive(tracking))
-        if run is not None:
-            Archive(tracking).add(run, {f"{PROOF}/{name}": files[name] for name in NAMES})
+        last = history.requests[request].purged
+        if last is None or any(one.action != NEEDED for one in found):
+            last = ledger.append("purged", [request], work.run())
+        prove(ledger.history, last, output, tracking)
         say("\n".join([f"{request} is purged: a second search finds nothing more", "not deleted by this command:",
                        *(f"  {limit}" for limit in work.limits()), f"proof: {output / PROOFS / request / NAMES[0]}"]))
+
+
+def prove(history: History, last: Entry, output: Path, tracking: str) -> None:
+    """Write the proofs of the requests of `last` again, as the ledger has them now, and log them in MLflow.
+
+    Raises:
+        UserError: MLflow does not answer, or refuses.
+    """
+    for request in last.requests:
+        files = write_proof(history, request, output / PROOFS, {})
+        run = _run(history, request, Archive(tracking))
+        if run is not None:
+            Archive(tracking).add(run, {f"{PROOF}/{name}": files[name] for name in NAMES})
+    note_proved(last, output / PROOFS)
 
 
 def _run(history: History, request: str, archive: Archive) -> str | None:
@@ -52,4 +65,5 @@ def _run(history: History, request: str, archive: Archive) -> str | None:
     the model in production; None where both are gone."""
     asked = history.requests[request]
     of = [asked.outcome, *(one.outcome for one in reversed(history.of("promoted", "purged")))]
-    return next((run for run in dict.fromkeys(one.content["model"]["run"] for one in of) if archive.has_run(run)), None)
+    runs = dict.fromkeys(one.content["model"]["run"] for one in of if "model" in one.content)
+    return next((run for run in runs if archive.has_run(run)), None)

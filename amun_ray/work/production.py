@@ -126,8 +126,30 @@ def _check_room(dataset: Dataset, new: np.ndarray, gone: np.ndarray, source: str
 
 
 def same_request(history: History, rows: Sequence[RowId]) -> Asked | None:
-    """The pending request that names exactly these rows: the same command continues it."""
-    return next((asked for asked in history.of("received", "begun", "accepted") if set(asked.rows) == set(rows)), None)
+    """The pending request that names exactly these rows, those of earlier requests among them: the same command
+    continues it."""
+    named = {row.row for row in rows}
+    return next((asked for asked in history.of("received", "begun", "accepted")
+                 if {row.row for row in asked.rows} | {row for row, _ in asked.received.content.get("earlier", ())}
+                 == named), None)
+
+
+def check_new_try(history: History, rows: Sequence[RowId], begun: Mapping[str, Any], source: str) -> None:
+    """Check that rows are not asked for again just as they were refused, which would come to the same.
+
+    Args:
+        begun: what a step for them would begin with: some of the content of a `begun` entry.
+
+    Raises:
+        UserError: they are.
+    """
+    for asked in history.of("refused"):
+        last = asked.begun
+        if (last is not None and last.requests == (asked.id,) and set(asked.rows) == set(rows)
+                and all(last.content.get(key) == value for key, value in begun.items())):
+            raise UserError(f"{source}: {asked.id} asked for these rows, and its model was refused: "
+                            f"{'; '.join(asked.outcome.content['reasons'])}; ask with another --method, or other "
+                            "requests.limits")
 
 
 def judged(evidence: Mapping[str, float], limits: Limits) -> list[str]:

@@ -249,6 +249,15 @@ def test_another_kind_of_uri_is_refused(uri, tmp_path):
         Ledger(uri, tmp_path / "anchor")
 
 
+@pytest.mark.parametrize(("driver", "package"), [("psycopg2", "amun_ray[postgresql]"), ("psycopg", "psycopg[binary]")])
+def test_a_driver_that_is_not_installed_is_named_with_its_package(tmp_path, monkeypatch, driver, package):
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(UserError) as error:
+        Ledger(f"postgresql+{driver}://somebody:secret@host/name", tmp_path / "anchor")
+    assert str(error.value) == (f"ledger postgresql+{driver}://somebody:***@host/name: its driver {driver} is not "
+                                f"installed; pip install '{package}'")
+
+
 def test_a_number_that_another_process_took_is_not_given_again(ledger):
     seen = len(filled(ledger).entries)
     assert ledger.append("received", ["r4"], received(), expected=seen).number == seen
@@ -372,6 +381,15 @@ def test_postgresql_does_the_same(postgres, tmp_path):
         connection.exec_driver_sql("DELETE FROM amun_ledger WHERE number = 5")
     with pytest.raises(Damaged, match="entry 5 was removed"):
         _ = ledger.history
+
+
+def test_postgresql_by_its_newer_driver_is_the_same_ledger(postgres, tmp_path):
+    pytest.importorskip("psycopg")
+    filled(Ledger(postgres, tmp_path / "anchor"))
+    newer = Ledger(postgres.replace("+psycopg2", "+psycopg"), tmp_path / "anchor")
+    with newer.working():
+        assert newer.append("purged", ["r1"], {}).number == 7
+    assert Ledger(postgres, tmp_path / "anchor").history == newer.history
 
 
 def test_postgresql_that_is_away_is_one_line(tmp_path):

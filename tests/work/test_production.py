@@ -97,6 +97,30 @@ def test_the_same_rows_are_the_same_request_as_long_as_it_is_under_way(plan):
     assert production.same_request(history(one), rows[:1]) is None
 
 
+def test_rows_of_earlier_requests_belong_to_what_the_same_command_names(plan):
+    kind, request, content = asked(plan, "r2", [5, 7])
+    earlier = [[int(plan.dataset.file_numbers[1]), "r1"]]
+    before = history(asked(plan, "r1", [1, 2]), *done("r1"), (kind, request, content | {"earlier": earlier}))
+    assert production.same_request(before, production.ids(plan.dataset, np.array([1, 5, 7]))).id == "r2"
+    for other in ([5, 7], [1, 2, 5, 7], [1, 5]):
+        assert production.same_request(before, production.ids(plan.dataset, np.array(other))) is None
+
+
+def test_what_was_refused_is_not_tried_again_just_as_it_was(plan):
+    begun, rows = {"settings": {"lr": 0.1}, "model": "w1"}, production.ids(plan.dataset, np.array([1, 2]))
+    reasons = {"accepted": False, "reasons": ["forget_test_auc is 61.00, above the limit of 55"]}
+    before = history(asked(plan, "r1", [1, 2]), ("begun", ["r1"], begun), ("finished", ["r1"], reasons))
+    with pytest.raises(UserError, match="^list.csv: r1 asked for these rows, and its model was refused: "
+                                        "forget_test_auc is 61.00, above the limit of 55; ask with another --method"):
+        production.check_new_try(before, rows, begun, "list.csv")
+    production.check_new_try(before, rows[:1], begun, "list.csv")
+    production.check_new_try(before, rows, begun | {"settings": {"lr": 0.2}}, "list.csv")
+    production.check_new_try(before, rows, begun | {"model": "w2"}, "list.csv")
+    batch = history(asked(plan, "r1", [1, 2]), asked(plan, "r2", [3]), ("begun", ["r1", "r2"], begun),
+                    ("finished", ["r1", "r2"], reasons))
+    production.check_new_try(batch, rows, begun, "list.csv")
+
+
 @pytest.mark.parametrize(("batch", "due"), [
     (Batch(rows=3), True), (Batch(rows=4), False), (Batch(rows=4, days=8), True), (Batch(rows=4, days=9.5), False)])
 def test_requests_wait_until_they_are_enough_or_old_enough(plan, batch, due):
