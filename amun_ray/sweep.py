@@ -53,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         help="a dry run that first measures this machine, a minute at most, and keeps that for later")
     parser.add_argument("--compare", action="append", default=[], metavar="TABLE",
                         help="print the results, of a finished sweep at once, beside a table of the paper: "
-                             "paper_table1 (with D_R) or paper_table2 (only D_F); repeatable")
+                             "paper_table1 (with D_R) to paper_table5, or paper_table_trades; repeatable")
     options = parser.parse_args(arguments)
     if options.compare and (options.dry_run or options.calibrate):
         parser.error("--compare shows results, and a dry run has none: give one of the two")

@@ -82,8 +82,9 @@ def test_a_dry_run_has_nothing_to_compare(flag, capsys):
 
 
 def test_a_table_that_is_not_there_to_compare_with(refused):
-    assert refused("--compare", "paper_table3") == [
-        "--compare: unknown table 'paper_table3'; did you mean 'paper_table2'? Known: paper_table1, paper_table2"]
+    assert refused("--compare", "paper_tabel1") == [
+        "--compare: unknown table 'paper_tabel1'; did you mean 'paper_table1'? Known: paper_table1, paper_table2, "
+        "paper_table3, paper_table4, paper_table5, paper_table_trades"]
 
 
 def test_a_calibration_is_kept_for_later_dry_runs(here, capsys, monkeypatch):

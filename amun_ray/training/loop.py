@@ -19,6 +19,7 @@ from amun_ray.training.cost import Cost
 from amun_ray.training.modes import frozen_statistics, has_batch_norm
 from amun_ray.training.parts import Part, count
 from amun_ray.training.recipe import Recipe
+from amun_ray.training.trades import trades
 
 Forward = Callable[[Tensor], Tensor]  # the model, possibly compiled
 Objective = Callable[[Forward, Tensor, Tensor], Tensor]  # (model, images, labels) -> scalar to minimise
@@ -47,7 +48,7 @@ def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation
         generator: torch.Generator, loss: Objective | None = None, cost: Cost | None = None) -> Iterator[int]:
     """Train `model` in place on the union of `parts`; yields the epoch, from 1, after each epoch.
 
-    It minimises `loss`, by default the cross-entropy with the recipe's label smoothing.
+    It minimises `loss`, by default the recipe's: the cross-entropy with its label smoothing, or TRADES.
 
     Raises:
         UserError: the parts are empty, or hold one sample for a model with batch norm.
@@ -56,7 +57,10 @@ def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation
     def smoothed(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(forward(images).float(), labels, label_smoothing=recipe.label_smoothing)
 
-    every_epoch = (Pass(tuple(parts), loss or smoothed),)
+    cost = cost or Cost()
+    if loss is None:
+        loss = trades(model, recipe, generator=generator, cost=cost) if recipe.loss == "trades" else smoothed
+    every_epoch = (Pass(tuple(parts), loss),)
     return train(model, lambda epoch: every_epoch, recipe=recipe, augmentation=augmentation, generator=generator,
                  cost=cost)
 

@@ -17,7 +17,11 @@ RULES = {
     "decay_every": Allowed(whole=True, at_least=0), "decay_factor": Allowed(above=0, at_most=1),
     "precision": Allowed(choices=("float32", "bfloat16", "auto")), "optimizer": Allowed(choices=("sgd", "adamw")),
     "warm_up": Allowed(at_least=0), "clip": Allowed(at_least=0), "label_smoothing": Allowed(at_least=0, below=1),
+    "loss": Allowed(choices=("cross_entropy", "trades")), "beta": Allowed(at_least=0),
+    "norm": Allowed(choices=("linf", "l2")), "epsilon": Allowed(above=0),
+    "inner_steps": Allowed(whole=True, at_least=1), "inner_step": Allowed(at_least=0),
 }
+TRADES = ("beta", "norm", "epsilon", "inner_steps", "inner_step")  # settings of that loss alone
 WARM_UP = 0.25  # share of a one-cycle run in which the learning rate rises
 WARM_UP_FROM = 0.1  # share of the peak: starting at 0 would waste the first step
 
@@ -62,10 +66,25 @@ class Recipe:
     """Largest norm of the gradient over all weights; 0 means no limit."""
     label_smoothing: float = 0.0
     """Label smoothing: share of each label that is spread over all classes."""
+    loss: Literal["cross_entropy", "trades"] = "cross_entropy"
+    """`cross_entropy`, or `trades` (Zhang et al., ICML 2019), which trains robust networks at twelve times the cost."""
+    beta: float = 6.0
+    """TRADES: the weight of robustness beside accuracy."""
+    norm: Literal["linf", "l2"] = "linf"
+    """TRADES: the norm of its inner attack."""
+    epsilon: float = 0.031
+    """TRADES: the radius of its inner attack, in pixels of [0, 1]."""
+    inner_steps: int = 10
+    """TRADES: steps of its inner attack."""
+    inner_step: float = 0.0
+    """TRADES: length of such a step, in pixels of [0, 1]; 0 means `2 epsilon / inner_steps`."""
 
     def __post_init__(self) -> None:
         broken = [f"{name} {problem}" for name, allowed in RULES.items()
                   if (problem := allowed.problem(getattr(self, name))) is not None]
+        if self.loss == "cross_entropy":
+            broken += [f"{name} is a setting of TRADES: give loss: trades beside it, or leave it out" for name in TRADES
+                       if getattr(self, name) != getattr(type(self), name)]
         if broken:
             raise UserError("; ".join(broken))
 
@@ -87,6 +106,8 @@ RECIPES = {
     "paper": Recipe(lr=0.1, epochs=200, decay_every=40),  # for CIFAR-10; for Tiny ImageNet, with batch_size 256
     "finetune": Recipe(lr=1e-4, epochs=10, optimizer="adamw", weight_decay=0.05, schedule="cosine", warm_up=0.5,
                        clip=1.0),  # for public weights and for networks without batch norm
+    "trades": Recipe(lr=0.1, epochs=76, weight_decay=2e-4, decay_every=75, loss="trades",
+                     inner_step=0.007),  # as its authors train on CIFAR-10, Linf
     "fast": Recipe(lr=0.1, epochs=20, schedule="one_cycle"),  # a tenth of the epochs, if there is no checkpoint
 }
 

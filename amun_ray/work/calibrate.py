@@ -17,7 +17,7 @@ from amun_ray.metrics import Split, predict, score
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.loop import fit
 from amun_ray.training.parts import Part
-from amun_ray.training.recipe import Recipe
+from amun_ray.training.recipe import TRADES, Recipe
 from amun_ray.work.estimate import Work
 from amun_ray.work.plan import Plan
 
@@ -50,7 +50,8 @@ def _unit(plan: Plan) -> Unit:
     recipe = settings["training"]
     return Unit("calibrations", {
         "images": list(dataset.pixels.shape), "classes": dataset.classes, "model": plan.network.identity["model"],
-        "training": {key: recipe[key] for key in ("batch_size", "precision", "compile")},
+        "training": {key: recipe[key] for key in ("batch_size", "precision", "compile", "loss", *TRADES)
+                     if key in recipe},
         "unlearning": settings["unlearning"], "attack": settings["attack"], "rmia": settings["rmia"],
         "augmentation": sweep.data.augmentation.inputs, "threads": sweep.resources.threads})
 
@@ -71,7 +72,8 @@ def _measure(plan: Plan, device: torch.device) -> Work:
     recipe = sweep.training
     unlearning = Recipe(lr=1e-6, epochs=1, **sweep.unlearning.model_dump())
     once = Recipe(lr=recipe.lr, epochs=1, batch_size=recipe.batch_size, momentum=recipe.momentum,
-                  weight_decay=recipe.weight_decay, precision=recipe.precision, compile=recipe.compile)
+                  weight_decay=recipe.weight_decay, precision=recipe.precision, compile=recipe.compile,
+                  **{key: getattr(recipe, key) for key in ("loss", *TRADES)})
     everything = pixels.to(device)
     speed = partial(_per_second, clock=_clock(device))
     return Work(
