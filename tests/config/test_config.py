@@ -246,7 +246,8 @@ UNKNOWN_NAMES = [
     ("methods.amnu=", f"methods.amnu: unknown method 'amnu'; did you mean 'amun'? Known: {', '.join(sorted(METHODS))}"),
     ("methods={amun: , retrain: }", "methods.retrain: 'retrain' is no method to ask for: every sweep makes these "
      "models, and every table has their row; remove this line"),
-    ("training={recipe: fsat}", "training: unknown recipe 'fsat'; did you mean 'fast'? Known: fast, finetune, paper, trades"),
+    ("training={recipe: fsat}",
+     "training: unknown recipe 'fsat'; did you mean 'fast'? Known: fast, finetune, paper, trades"),
     ("model.name=smal_cnn", "model.name: unknown model 'smal_cnn'; did you mean 'small_cnn'? "
                             f"Known: {', '.join(sorted(MODELS))}"),
     ("data.name=digist", "data.name: unknown dataset 'digist'; did you mean 'digits'? "
