@@ -9,6 +9,7 @@ of L_R at w.
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ from amun_ray.training.modes import has_batch_norm
 from amun_ray.training.parts import Part
 from amun_ray.unlearn.gradients import Vector, combine, curvature, dot, gradient, scaled, trainable
 from amun_ray.unlearn.method import Certificate, Setting, Task
+from amun_ray.unlearn.spectrum import FAILURE, Ends, ends, norm
 
-SCALE_STEPS, SMALLEST_STEPS = 20, 100  # of power iteration: a scale may be rough, a certifying eigenvalue may not
+SCALE_STEPS = 20  # of power iteration: a scale may be rough
+LANCZOS_STEPS, NEAR = 100, 0.1  # at most so many; no more once the bound is within this share of what was found
 SCALE_SAMPLES = 1024  # of D_R, to measure the largest curvature
 SCALE_MARGIN = 1.5  # other batches may have a larger curvature than the measured ones
 TINY = 1e-30  # avoids division by a norm of 0
@@ -83,9 +86,12 @@ def certify(task: Task, target: Vector, step: Vector) -> Certificate:
     damping, the exact Newton step ends within D (M D / 2 + damping) / s of u (theorem 3.4, where D is 2 C), because
     grad L_R(u) = 0 and the averaged Hessian between w and u differs from H by at most M D / 2. The actual step differs
     from the exact one by at most (stationarity + residual) / s: |grad L_R(w) + target| and |(H + damping) step -
-    target|, both computed over all of D_R. Gaussian noise of `sigma` turns the sum into (epsilon, delta). s is
-    estimated by power iteration, and the certificate is only as good as that estimate. It covers weights alone: a
-    model with batch norm gets none, since no step removes D_F from its statistics.
+    target|, both computed over all of D_R. Gaussian noise of `sigma` turns the sum into (epsilon, delta). For s stands
+    a lower bound (see `spectrum.ends`), which fails with a probability of at most 2 `FAILURE`; where it is not
+    positive, nothing is certified. The certificate covers weights alone: a model with batch norm gets none, since no
+    step removes D_F from its statistics.
+
+    Cost: at most `LANCZOS_STEPS` passes over D_R with two backward passes each, and as many vectors of memory as steps.
     """
     at, delta = task.settings, task.settings["delta"]
     if has_batch_norm(task.model):
@@ -96,16 +102,20 @@ def certify(task: Task, target: Vector, step: Vector) -> Certificate:
         return Certificate(delta, None, f"nothing is certified: {', '.join(missing)} not given")
     stationarity = combine(gradient(task.model, task.sets.retained, **_over(task)), 1, target)
     bent = combine(curvature(task.model, task.sets.retained, step, **_over(task)), at["damping"], step)
-    errors = _norm(stationarity) + _norm(combine(bent, -1, target))
-    smallest = _smallest_eigenvalue(task) + at["damping"]
+    errors = norm(stationarity) + norm(combine(bent, -1, target))
+    found = _curvature_ends(task)
+    smallest = found.smallest - found.error + at["damping"]
     if smallest <= 0:
-        return Certificate(delta, None, f"nothing is certified: H + damping has the eigenvalue {smallest:.3g}; "
-                                        f"damping ({at['damping']:g}) must be raised until it is positive definite")
+        return Certificate(delta, None, f"nothing is certified: the smallest eigenvalue of H + damping lies between "
+                                        f"{smallest:.3g} and {smallest + found.error:.3g}; damping "
+                                        f"({at['damping']:g}) must be raised until both are positive")
     newton = at["distance"] * (at["hessian_lipschitz"] * at["distance"] / 2 + at["damping"])
     bound = (newton + errors) / smallest
     return Certificate(delta, epsilon_of(bound / at["sigma"], delta),
                        f"assumes |original - retrained| <= {at['distance']:g} and a Hessian with Lipschitz constant "
-                       f"{at['hessian_lipschitz']:g}; then |unlearned - retrained| <= {bound:.4g} before the noise")
+                       f"{at['hessian_lipschitz']:g}; then |unlearned - retrained| <= {bound:.4g} before the noise, "
+                       f"with {smallest:.3g} for the smallest eigenvalue of H + damping, of which it is a lower bound "
+                       f"with probability 1 - {2 * FAILURE:g}")
 
 
 def epsilon_of(shift: float, delta: float) -> float:
@@ -137,29 +147,30 @@ def _measured_scale(task: Task) -> float:
     return SCALE_MARGIN * (abs(largest) + task.settings["damping"])
 
 
-def _smallest_eigenvalue(task: Task) -> float:
-    """The smallest eigenvalue of H over all of D_R: the dominant one after shifting H by its dominant eigenvalue."""
-    def bend(vector: Vector) -> Vector:
-        return curvature(task.model, task.sets.retained, vector, **_over(task))
+def _curvature_ends(task: Task) -> Ends:
+    """The ends of the spectrum of H over all of D_R, once it is clear whether H + damping is positive definite."""
+    damping, found = task.settings["damping"], Ends(-math.inf, math.inf, math.inf)
+    steps = ends(lambda vector: curvature(task.model, task.sets.retained, vector, **_over(task)), _direction(task))
+    for found in islice(steps, LANCZOS_STEPS):
+        if found.smallest + damping <= 0 or found.error <= NEAR * (found.smallest + damping):
+            break
+    return found
 
-    shift = abs(_dominant(task, bend, SMALLEST_STEPS))
-    return shift + _dominant(task, lambda vector: combine(bend(vector), -shift, vector), SMALLEST_STEPS)
+
+def _direction(task: Task) -> Vector:
+    """A vector of random direction."""
+    return {name: send(torch.randn(weight.shape, generator=task.generator), weight.device)
+            for name, weight in trainable(task.model).items()}
 
 
 def _dominant(task: Task, apply: Callable[[Vector], Vector], steps: int) -> float:
     """The eigenvalue of a symmetric linear map with the largest magnitude, by `steps` steps of power iteration."""
-    vector = {name: send(torch.randn(weight.shape, generator=task.generator), weight.device)
-              for name, weight in trainable(task.model).items()}
-    value = 0.0
+    vector, value = _direction(task), 0.0
     for _ in range(steps):
-        vector = scaled(vector, 1 / max(_norm(vector), TINY))
+        vector = scaled(vector, 1 / max(norm(vector), TINY))
         turned = apply(vector)
         value, vector = dot(vector, turned).item(), turned
     return value
-
-
-def _norm(vector: Vector) -> float:
-    return dot(vector, vector).sqrt().item()
 
 
 def _sample(task: Task, samples: int) -> Part:

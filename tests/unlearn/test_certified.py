@@ -14,7 +14,7 @@ from amun_ray.training.cost import Cost
 from amun_ray.training.parts import Part, place
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import METHODS, RunReport, Sets, unlearn
-from amun_ray.unlearn.certified import epsilon_of, inverse_curvature
+from amun_ray.unlearn.certified import certify, epsilon_of, inverse_curvature
 from amun_ray.unlearn.gradients import curvature, gradient
 from amun_ray.unlearn.method import Task
 
@@ -166,6 +166,30 @@ def test_a_curvature_that_is_not_positive_certifies_nothing():
                  settings=settings, generator=torch.Generator().manual_seed(0), report=report))
     assert report.certificate.epsilon is None
     assert "damping (0) must be raised" in report.certificate.reason
+
+
+class Saddle(nn.Module):
+    """The regression plus v w in its first logit; at v = w = 0, H has there the eigenvalues +-slope, plus the decay."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.linear, self.v, self.w = linear(), nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+        with torch.no_grad():
+            excess = F.softmax(self.linear(RETAIN.images), 1)[:, 0] - (RETAIN.labels == 0).float()
+        self.scale = slope / excess.mean()
+
+    def forward(self, images):
+        return self.linear(images) + self.scale * self.v * self.w * torch.tensor([1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(("damping", "certified"), [(0.0009, False), (0.001, False), (0.0011, True)])
+def test_a_hessian_that_is_just_not_positive_definite_certifies_nothing(damping, certified):
+    """A smallest eigenvalue of -0.001: by power iteration an epsilon was once issued at damping 0.001."""
+    model = Saddle(DECAY + 0.001)
+    zero = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+    found = certify(task_of(model, damping=damping, sigma=0.1, distance=0.1, hessian_lipschitz=1), zero, zero)
+    assert (found.epsilon is not None) is certified
+    assert ("nothing is certified: the smallest eigenvalue of H + damping" in found.reason) is not certified
 
 
 def test_batch_norm_statistics_of_the_forget_set_certify_nothing():
