@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -19,6 +19,21 @@ class Progress(tqdm):  # type: ignore[type-arg]  # not generic at run time
     def advance(self, count: int = 1) -> None:
         self.done += count
         self.update(count)
+        for tell in _watchers:
+            tell(f"{self.done} of {self.total} {self.unit}")
+
+
+_watchers: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def watched(tell: Callable[[str], None]) -> Iterator[None]:
+    """Until the context ends, call `tell` whenever a bar moves, with how far it is: `3 of 12 trials`."""
+    _watchers.append(tell)
+    try:
+        yield
+    finally:
+        _watchers.remove(tell)
 
 
 @contextmanager

@@ -27,8 +27,14 @@ class SweepCosts:
         """The kinds of work, in the order in which they came."""
         return dict.fromkeys([*self.made, *self.reused])
 
+    @property
+    def sums(self) -> dict[str, float]:
+        """All of this in two numbers."""
+        return {"seconds": sum(self.stages.values()),
+                "device_seconds": sum(self.made.values()) + sum(self.reused.values())}
+
     def metrics(self) -> dict[str, float]:
-        """For the run of the sweep."""
+        """Each by its name."""
         return ({f"seconds.{stage}": value for stage, value in self.stages.items()}
                 | {f"device_seconds.{work}": self.made[work] + self.reused[work] for work in self.works}
                 | {f"device_seconds_reused.{work}": self.reused[work] for work in self.works})

@@ -14,14 +14,14 @@ MEANING = {"unlearn_accuracy": "{} of the forgotten images are right",
            "forget_test_auc": "the attack tells {} of pairs of a forgotten and an unseen image apart (50 is a guess)"}
 
 
-def progress(stage: str, trials: Sequence[Trial], wanted: int) -> str:
-    """While the sweep runs: the stage, how many of the `wanted` trials of the search are over, the best so far."""
+def progress(stage: str, trials: Sequence[Trial], far: str = "") -> str:
+    """While the sweep runs: the stage, how far it is, such as `3 of 12 trials`, and the best of `trials`."""
     best: dict[str, Trial] = {}
     for trial in sorted((trial for trial in trials if trial.finished), key=lambda trial: trial.value, reverse=True):
         best[title(*trial.contender)] = trial
     lines = [f"- {name}: {trial.value:.2f}, by trial {trial.number} (lr {trial.best.lr:.2e}, {trial.best.schedule}, "
              f"{trial.best.epochs} epochs)" for name, trial in sorted(best.items())]
-    return "\n".join([f"**Running: {stage}**{f', {len(trials)} of {wanted} trials' if trials else ''}.",
+    return "\n".join([f"**Running: {stage}**{far and f', {far}'}.",
                       *(["", "Best so far on the held-out forget sets:", "", *lines] if lines else [])])
 
 

@@ -1,6 +1,7 @@
 """What MLflow is told of each finished piece of work: parameters, scores, curves, weights and lineage, together."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from amun_ray.reporting import description
 from amun_ray.reporting.columns import title
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row, data_frame
-from amun_ray.storage.store import Unit, digest
+from amun_ray.storage.store import COMPLETE, Unit, digest
 from amun_ray.tracking import (
     OBJECTIVE,
     REQUEST,
@@ -25,12 +26,12 @@ from amun_ray.tracking import (
 )
 from amun_ray.unlearn import Contender
 from amun_ray.work.changes import flat
-from amun_ray.work.plan import trial_count
 from amun_ray.work.trials import TERMS, Trial
 from amun_ray.work.units import (
     WEIGHTS,
     AdversarialSet,
     Case,
+    ForgetCase,
     Hyperparameters,
     Target,
     Trained,
@@ -43,9 +44,11 @@ from amun_ray.work.units import (
 TABLE = "final_table.json"
 PARTS = {"models": "original and retrained models", "adversarial_sets": "adversarial sets", "search": "search",
          "final": "unlearned models"}  # what is unfolded below a sweep, and what it is called
+PART_OF = {"originals": "models", "retrained": "models", "references": "models", "final_forget_sets": "final"}
 
 SETTINGS = tuple(f"params.`{name}`" for name in ("lr", "schedule", "epochs"))  # columns of MLflow's lists
 MODELS_BY_GAP = (*(f"metrics.`{term}`" for term in ("average_gap", *GAP_TERMS)), *SETTINGS)
+BY_GAP, SIDE_BY_SIDE = "unlearned models by Avg. Gap", "the best model of each method side by side"  # of the links
 TRIALS_BY_GAP = ("metrics.`best_average_gap`", "metrics.`best_epoch`", *SETTINGS)
 
 
@@ -65,11 +68,10 @@ class Record:
         """Begin, or take up, the run of the sweep `key` and those of its parts; the tags say in what `environment` it
         ran last."""
         sweep = workspace.sweep
-        data = (sweep.data.name, workspace.data_digest)
         parent = tracker.start(Event(
             key=key, name=f"sweep {sweep.name}", tags={"stage": "sweep", **environment}, status="RUNNING",
-            params=flat(sweep.model_dump(mode="json")), description=description.progress("start", (), 0),
-            datasets=[(*data, workspace.train_size, "D"), (*data, workspace.size - workspace.train_size, "D_T")]))
+            params=flat(sweep.model_dump(mode="json")), description=description.progress("start", ()),
+            datasets=_datasets(workspace, "", dict(zip(("D", "D_T"), _halves(workspace), strict=True)))))
         parts = {part: tracker.start(Event(key=f"{key}:{part}", above=parent, name=name, status="RUNNING",
                                            tags={"stage": "part"} | _origin(environment)))
                  for part, name in PARTS.items()}
@@ -81,20 +83,17 @@ class Record:
             self.tracker.log(Event(key=f"{self.key}:{part}", status=status))
         self.tracker.close(self.key, status)
 
-    def progress(self, stage: str, trials: Sequence[Trial] = ()) -> None:
+    def progress(self, stage: str, trials: Sequence[Trial], far: str = "") -> None:
         """Show on the page of the sweep how far it is; `trials`: those of the search that are over."""
-        sweep = self.workspace.sweep
-        wanted = sum(trial_count(sweep, contender) for contender in sweep.contenders)
-        self.tracker.show(Event(key=self.key, description=description.progress(stage, trials, wanted)))
+        self.tracker.show(Event(key=self.key, description=description.progress(stage, trials, far)))
 
-    def scratch_model(self, model: Trained, method: str, case: tuple[int, str],
+    def scratch_model(self, model: Trained, method: str, case: ForgetCase,
                       scores: Mapping[str, float]) -> str | None:
         """An original or retrained model with its scores on one forget set."""
-        original, forget_set = case
         return self._child(
-            key=f"{model.unit.digest}-{forget_set}", name=f"{model.name}, {forget_set}", part="models",
-            seconds=model.seconds,
-            tags={"stage": "originals", "method": method, "forget_set": forget_set, "original": original,
+            model.unit, key=f"{model.unit.digest}-{case.name}", name=f"{model.name}, {case.name}", part="models",
+            seconds=model.seconds, datasets=self._datasets(case.name, case.rows),
+            tags={"stage": "originals", "method": method, "forget_set": case.name, "original": case.original,
                   "weights": model.weights},
             params={"seed": model.unit.inputs.get("seed", "")},
             metrics=[*_at(0, scores), ("seconds", model.seconds, 0)],
@@ -102,8 +101,9 @@ class Record:
 
     def adversarial(self, target: Target, made: AdversarialSet) -> None:
         """The report of one adversarial set."""
-        self._child(key=f"{made.unit.digest}-{target.name}", part="adversarial_sets", seconds=made.seconds,
-                    name=f"adversarial set, {target.original.name}, {target.name}", metrics=_at(0, made.report),
+        self._child(made.unit, key=f"{made.unit.digest}-{target.name}", part="adversarial_sets",
+                    seconds=self._span(made), metrics=[*_at(0, made.report), ("device_seconds", made.seconds, 0)],
+                    name=f"adversarial set, {target.original.name}, {target.name}",
                     tags={"stage": "adversarial_set", "original": target.original.name, "forget_set": target.name,
                           "weights": target.original.weights},
                     datasets=self._datasets(target.name, target.rows)[:1])
@@ -126,7 +126,7 @@ class Record:
                      ", ".join(str(case.original) for case in cases))
         weights = [case_weights(place) for place in range(len(cases))] if result.get("weights") else []
         return self._child(
-            key=trial.unit.digest + ("" if result.get("kept", True) else ":failed"),
+            trial.unit, key=trial.unit.digest + ("" if result.get("kept", True) else ":failed"),
             name=f"{title(*trial.contender)}, trial {trial.number}", failed="failed" in result, part="search",
             seconds=result.get("seconds", 0.0), datasets=self._datasets(cases[0].name, cases[0].rows),
             tags=tags | _reason(result) | _lineage(trial.unit, cases), params=_params(trial.settings, trial.unit),
@@ -151,7 +151,7 @@ class Record:
             model = saved_model(self._description, weights, self.workspace.shape)
         tags = _tags("final", run.contender, run.case.name, str(run.case.original))
         return self._child(
-            key=run.unit.digest, failed=scores is None, part="final", seconds=made.result["seconds"],
+            run.unit, key=run.unit.digest, failed=scores is None, part="final", seconds=made.result["seconds"],
             name=f"{title(*run.contender)}, original {run.case.original}, {run.case.name}, run {run.number}",
             description=scores and description.of_model(run, scores),
             datasets=self._datasets(run.case.name, run.case.rows),
@@ -164,19 +164,18 @@ class Record:
         """Artifacts of the sweep itself."""
         self._add(files=files)
 
-    def results(self, rows: Sequence[Row], files: Mapping[str, bytes], warnings: Sequence[str]) -> None:
+    def results(self, rows: Sequence[Row], files: Mapping[str, bytes], warnings: Sequence[str]) -> dict[str, str]:
         """The result on the page of the sweep: in words, as a table in the form that MLflow shows as one (and that
-        `mlflow.load_table` reads), as a metric for each row, and the files."""
+        `mlflow.load_table` reads), as a metric for each row, and the files. Returns text -> address of that page and
+        the main ones that it links to."""
+        links, root = self._links(rows), self.tracker.pages.root
         shown = json.dumps([{"path": TABLE, "type": "table"}])
         metrics = {f"average_gap.{'.'.join(row.contender)}": row.summary["average_gap"].mean
                    for row in rows if row.failed is None}
         self._add(files={**files, TABLE: json.dumps(data_frame(rows)).encode()}, tags={"mlflow.loggedArtifacts": shown},
-                  metrics=_at(0, metrics), description=description.result(rows, self._links(rows), warnings))
-
-    @property
-    def page(self) -> str:
-        """The address of the page of the sweep."""
-        return f"{self.tracker.pages.root}/{self.tracker.pages.run(self.parent)}"
+                  metrics=_at(0, metrics), description=description.result(rows, links, warnings))
+        return {"the sweep": f"{root}/{self.tracker.pages.run(self.parent)}"} | {
+            text: f"{root}/{links[text]}" for text in (BY_GAP, SIDE_BY_SIDE) if text in links}
 
     def _links(self, rows: Sequence[Row]) -> dict[str, str]:
         """Where to look next: text -> address within MLflow's pages."""
@@ -184,23 +183,37 @@ class Record:
             return self.tracker.pages.run(self.parent, f"/artifacts/{name}")
 
         best = [row for row in rows if row.access is not None and row.failed is None]
+        runs = [row.best_run for row in best if row.best_run is not None]
         return {"report": file("report.html"), "figure": file("figures/final_comparison.png"),
                 "table with every attack": file(TABLE),
-                "unlearned models by Avg. Gap": self.tracker.pages.runs_list(self.parent, "final", MODELS_BY_GAP),
+                BY_GAP: self.tracker.pages.runs_list(self.parent, "final", MODELS_BY_GAP),
                 "trials by Avg. Gap": self.tracker.pages.runs_list(self.parent, "trial", TRIALS_BY_GAP),
-                "the best models side by side": self.tracker.pages.comparison(
-                    [row.best_run for row in best if row.best_run is not None]),
+                **({SIDE_BY_SIDE: self.tracker.pages.comparison(runs)} if len(runs) > 1 else {}),
                 **{f"{row.name} (best)": f"#/models/{registered_name(self.tracker.experiment, *row.contender)}"
                    for row in best}}
 
     def cost(self, costs: SweepCosts) -> None:
-        """Wall time of each stage of this start of the sweep, and the device time of all work in it."""
-        self._add(metrics=_at(0, costs.metrics()))
+        """Wall time of each stage of this start of the sweep, and the device time of all work in it: each on the page
+        of its part, the sums on that of the sweep."""
+        for part in self.parts:
+            mine = {name: value for name, value in costs.metrics().items()
+                    if PART_OF.get(work := name.partition(".")[2], work) == part}
+            self.tracker.log(Event(key=f"{self.key}:{part}", metrics=_at(0, mine)))
+        self._add(metrics=_at(0, costs.sums))
 
-    def _child(self, *, part: str, tags: Mapping[str, Any], failed: bool = False, **content: Any) -> str | None:
+    def _child(self, unit: Unit, *, part: str, tags: Mapping[str, Any], failed: bool = False,
+               **content: Any) -> str | None:
         return self.tracker.log(Event(
             parent=self.parent, above=self.parts[part], tags={**_origin(self.environment), **tags},
-            status="FAILED" if failed else "FINISHED", **content))
+            status="FAILED" if failed else "FINISHED", ended=self.workspace.store.ended(unit) or time.time(),
+            **content))
+
+    def _span(self, made: AdversarialSet) -> float:
+        """The seconds from the start of the first shard of a set to its end, however many workers made it."""
+        times = [when.timestamp() for name, when in self.workspace.store.times(made.unit.folder).items()
+                 if name != COMPLETE and when is not None]
+        ended = self.workspace.store.ended(made.unit)
+        return made.seconds if ended is None or not times else ended - min(times) + made.seconds / made.shards
 
     def _add(self, **content: Any) -> None:
         self.tracker.log(Event(key=self.key, **content))
@@ -217,14 +230,23 @@ class Record:
 
     def _datasets(self, name: str, forget: np.ndarray) -> list[tuple[str, str, int, str]]:
         """D_F, D_R and D_T of a forget set."""
-        workspace = self.workspace
-        train, test = np.split(np.arange(workspace.size), [workspace.train_size])
-        data, parts = workspace.sweep.data.name, {"D_F": forget, "D_R": np.setdiff1d(train, forget), "D_T": test}
-        return [(f"{data} {part}, {name}", digest([workspace.data_digest, rows_digest(rows)]), len(rows), part)
-                for part, rows in parts.items()]
+        train, test = _halves(self.workspace)
+        return _datasets(self.workspace, f", {name}", {"D_F": forget, "D_R": np.setdiff1d(train, forget), "D_T": test})
 
     def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, bytes]:
         return {name: self.workspace.store.read(unit, name).to_pybytes() for name in names}
+
+
+def _halves(workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of D and of D_T."""
+    rows = np.arange(workspace.size)
+    return rows[:workspace.train_size], rows[workspace.train_size:]
+
+
+def _datasets(workspace: Workspace, of: str, parts: Mapping[str, np.ndarray]) -> list[tuple[str, str, int, str]]:
+    """The `parts` of the data, context -> rows, as an event has them; `of` is added to each name."""
+    return [(f"{workspace.sweep.data.name} {part}{of}", digest([workspace.data_digest, rows_digest(rows)]), len(rows),
+             part) for part, rows in parts.items()]
 
 
 def _origin(environment: Mapping[str, str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from amun_ray.work.audit import Audit
 from amun_ray.work.evidence import Models
 from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Trial
-from amun_ray.work.units import AdversarialSet, Hyperparameters, Unlearned
+from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Unlearned
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,24 @@ class Results:
                 "table.md": markdown.encode(), "report.html": html,
                 "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode()} | drawn
 
-    def log(self, files: Mapping[str, bytes], costs: SweepCosts) -> None:
-        """Tell MLflow's run of the sweep of the table, the files and the costs."""
-        self.record.results(self.rows, files, self.plan.warnings)
+    def log(self, files: Mapping[str, bytes], costs: SweepCosts) -> dict[str, str]:
+        """Tell MLflow of the table, the files and the costs; returns text -> address of the pages to look at."""
         self.record.cost(costs)
+        return self.record.results(self.rows, files, self.plan.warnings)
 
     def _baselines(self, attacks: Audit) -> Iterator[Row]:
         """The retrained row, which is the target, and the original row, which shows what doing nothing scores."""
         models, workspace = self.models, self.models.evidence.workspace
-        cases = [(k, name) for name in attacks.sets for k in range(len(models.originals))]
+        cases = [ForgetCase(k, name, rows) for name, rows in attacks.sets.items() for k in range(len(models.originals))]
         logits = list(stream_logits(workspace, models.originals))
         scored: dict[str, list[dict[str, float]]] = {
-            "retrain": [attacks.retrained_scores(name, k) for k, name in cases],
-            "original": [attacks.scores(logits[k], name) for k, name in cases]}
+            "retrain": [attacks.retrained_scores(case.name, case.original) for case in cases],
+            "original": [attacks.scores(logits[case.original], case.name) for case in cases]}
         for method, scores in scored.items():
-            scratch = [models.retrained[name][k] if method == "retrain" else models.originals[k] for k, name in cases]
-            run_ids = [self.record.scratch_model(model, method, case, score)
-                       for model, case, score in zip(scratch, cases, scores, strict=True)]
-            yield Row(method, None, None, scores, cases, _known(run_ids))
+            made = models.retrained if method == "retrain" else dict.fromkeys(models.retrained, models.originals)
+            run_ids = [self.record.scratch_model(made[case.name][case.original], method, case, score)
+                       for case, score in zip(cases, scores, strict=True)]
+            yield Row(method, None, None, scores, [case.key for case in cases], _known(run_ids))
 
     def _trial(self, contender: Contender, settings: Hyperparameters) -> Trial:
         """The trial by which the search came to the settings of a contender."""

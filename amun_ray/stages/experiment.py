@@ -16,6 +16,7 @@ import ray
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
 from amun_ray.base.log import Unread, say
+from amun_ray.base.progress import watched
 from amun_ray.reporting.columns import SCORES
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.figures import front_files
@@ -156,7 +157,6 @@ class Experiment:
             def finished(trial: Trial, stored: bool) -> None:
                 self.trials.append(trial)
                 self.record.trial(trial, cases)
-                self.record.progress("3/5 search", self.trials)
                 self.costs.add("search", trial.result.get("seconds", 0.0), options, reused=stored)
 
             sweep = self.plan.sweep  # Ray runs as many of the suggested trials as fit, late nodes included
@@ -196,18 +196,19 @@ class Experiment:
             for name in WRITTEN:
                 write_whole(self.output / name, files[name])
             keep_rows(self.plan, self.workspace.store, rows)
-        results.log(files, self.costs)
+        pages = results.log(files, self.costs)
         say(f"\n{results.text}\n\nresults: {self.output / 'results.json'}\nreport:  {self.output / 'report.html'}\n"
             f"MLflow:  {self.record.tracker.how_to_open}\n"
-            f"         {self.record.page}")
+            + "\n".join(f"         {address}  ({text})" for text, address in pages.items()))
         return rows
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         say(f"[{name}]")
-        self.record.progress(name)
+        self.record.progress(name, self.trials)
         started = time.monotonic()
-        yield
+        with watched(lambda far: self.record.progress(name, self.trials, far)):
+            yield
         self.costs.stages[name.partition(" ")[2].replace(" ", "_")] = time.monotonic() - started
 
 

@@ -56,9 +56,9 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
     total = sum(trial_count(workspace.sweep, contender) for contender in workspace.sweep.contenders)
     with bar("search", total, "trials") as progress:
         def over(trial: Trial, stored: bool) -> None:
-            progress.advance()
             progress.stored += stored
             on_trial(trial, stored)
+            progress.advance()
         studies = Studies(workspace, cases, over)
         if studies.unfinished:
             _run_tune(workspace, cases, studies, options, at_once)

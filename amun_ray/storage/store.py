@@ -131,6 +131,11 @@ class Store(Files):
         if self.key() is not None:
             self._close(unit, name + VOUCHER, None, {name: found})
 
+    def ended(self, unit: Unit) -> float | None:
+        """When `unit` was completed, in seconds since 1970, by the clock of the storage; None if it is not complete."""
+        mtime = self._root[0].get_file_info(self.path(unit, COMPLETE)).mtime
+        return None if mtime is None else mtime.timestamp()
+
     def inputs(self, kind: str) -> Iterator[dict[str, Any]]:
         """The inputs of every complete unit of a kind whose `unit.json` is what was written."""
         for folder in self.times(kind):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ class Event:
             parent adds to the run with its key.
         above: id of the run under which a new run is shown; the parent if not given.
         name: of a new run.
-        description: Markdown, shown at the top; cut, with a note, at MLflow's limit.
-        seconds: how long the work of a new run took, up to now.
+        description: Markdown, shown at the top; cut, with a note, at MLflow's limit, with the whole as an artifact.
+        ended: when the work ended, in seconds since 1970: the end of a new run, and the time of every metric, so that a
+            request that is sent twice counts once.
+        seconds: how long the work of a new run took.
         datasets: (name, digest, number of samples, context) of what the run read.
         tags, params: of the run; parameters cannot change, so only the event that creates a run has any.
         metrics: (name, value, step).
@@ -40,6 +43,7 @@ class Event:
     above: str | None = None
     name: str | None = None
     description: str | None = None
+    ended: float = field(default_factory=time.time)
     seconds: float = 0.0
     datasets: Sequence[tuple[str, str, int, str]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -7,12 +7,10 @@ MLflow answers again: before the next event, at the end of the sweep, or at the 
 
 import logging
 import os
-import re
 import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import expanded
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
-from amun_ray.tracking.entities import EXPERIMENT, REGISTERED, dataset, described
+from amun_ray.tracking.entities import EXPERIMENT, LONGEST, NOTE, REGISTERED, WHOLE, dataset, shortened
 from amun_ray.tracking.event import KEY, Event, Spool, write_files
 from amun_ray.tracking.pages import Pages
 from amun_ray.tracking.places import settle, tidy
@@ -71,8 +69,9 @@ class Tracker:
             with impatient(), tidy(self.uri):
                 self._client = MlflowClient(tracking_uri=self.uri)
                 found = self._client.get_experiment_by_name(experiment)
-                self._id = found.experiment_id if found else self._client.create_experiment(
-                    experiment, artifacts, tags=EXPERIMENT)
+                self._id = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
+                for key in EXPERIMENT.keys() - (found.tags if found else {}):
+                    self._client.set_experiment_tag(self._id, key, EXPERIMENT[key])
         except MLFLOW_ERRORS as error:
             raise UserError(f"tracking.uri {uri!r}: MLflow cannot be used: {reason(error)}") from error
         self.pages = Pages(self._client, self.uri, self._id)
@@ -166,7 +165,7 @@ class Tracker:
         try:
             run = self._find(event)
             if run is None or event.parent is None:
-                made = run is None
+                made = run is None or bool(event.params and not self._client.get_run(run).data.params)  # was cut off
                 run = self._create(event) if run is None else run
                 self._fill(run, event, made=made)
             if event.parent is not None:
@@ -206,30 +205,42 @@ class Tracker:
     def _create(self, event: Event) -> str:
         above = event.above or event.parent
         return self._client.create_run(
-            self._id, run_name=event.name, start_time=_milliseconds() - round(1000 * event.seconds),
+            self._id, run_name=event.name, start_time=round(1000 * (event.ended - event.seconds)),
             tags={KEY: _tag(event)} | ({} if above is None else {"mlflow.parentRunId": above})).info.run_id
 
     def _fill(self, run: str, event: Event, *, made: bool) -> None:
         """Log everything but the registration; the status last, so that a finished child is complete."""
         model = self._log_model(run, event) if event.model else None
-        now, last = _milliseconds(), {name: step for name, _, step in sorted(event.metrics, key=itemgetter(2))}
+        ended, last = round(1000 * event.ended), dict(sorted((name, step) for name, _, step in event.metrics))
         content: dict[str, Any] = {
             "params": [Param(key, str(value)) for key, value in event.params.items()] if made else [],
-            "tags": [RunTag(key, str(value)) for key, value in {**event.tags, **described(event)}.items()],
-            "metrics": [Metric(name, float(value), now, step, model_id=model if step == last[name] else None)
+            "tags": [RunTag(key, str(value)) for key, value in event.tags.items()],
+            "metrics": [Metric(name, float(value), ended, step, model_id=model if step == last[name] else None)
                         for name, value, step in event.metrics]}
         for kind, entries in content.items():
             for start in range(0, len(entries), BATCH[kind]):
                 self._client.log_batch(run, **{kind: entries[start:start + BATCH[kind]]})
-        if event.datasets and made:
+        if event.datasets:
             self._client.log_inputs(run, datasets=[dataset(*each) for each in event.datasets])
-        if event.files:
+        files = {**event.files, **self._describe(run, event.description or "")}
+        if files:
             with tempfile.TemporaryDirectory() as folder:
-                self._client.log_artifacts(run, str(write_files(Path(folder), event.files)))
+                self._client.log_artifacts(run, str(write_files(Path(folder), files)))
         if event.status == "RUNNING":
             self._client.update_run(run, status=event.status)
         elif event.status is not None:
-            self._client.set_terminated(run, event.status)
+            self._client.set_terminated(run, event.status, ended)
+
+    def _describe(self, run: str, text: str) -> dict[str, bytes]:
+        """Set a description, as much of it as MLflow takes; returns the whole as an artifact if it was cut."""
+        for longest in LONGEST if text else ():
+            try:
+                self._client.set_tag(run, NOTE, shortened(text, longest))
+                return {WHOLE: text.encode()} if len(text) > longest else {}
+            except MlflowException as error:
+                if longest == LONGEST[-1] or not is_refusal(error):
+                    raise
+        return {}
 
     def _log_model(self, run: str, event: Event) -> str:
         model = self._client.create_logged_model(
@@ -286,12 +297,3 @@ def _why_stay(held: Mapping[str, str], new: Mapping[str, str]) -> str | None:
 def _tag(event: Event) -> str:
     """The value of the tag `amun.key`: two sweeps in one experiment may share a piece of work, but not its run."""
     return event.key if event.parent is None else f"{event.parent}:{event.key}"
-
-
-def _milliseconds() -> int:
-    return int(time.time() * 1000)
-
-
-def registered_name(*parts: str) -> str:
-    """A name that the model registry accepts: the parts joined by `-`, with `-` for every unusual character."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(parts))

@@ -51,9 +51,10 @@ def test_the_result_has_warnings_links_and_the_table_in_this_order():
 def test_progress_names_the_stage_and_the_best_trial_of_each_row():
     failed = Trial(Contender("amun", "retain"), 3, SETTINGS, None, {"failed": "epoch 1: nan", "average_gap": []})
     text = description.progress("3/5 search", [trial(0, 4.0), trial(1, 2.0), trial(2, 3.0), failed,
-                                               trial(0, 5.0, "forget_only")], 12)
+                                               trial(0, 5.0, "forget_only")], "5 of 12 trials")
     assert text.splitlines() == [
         "**Running: 3/5 search**, 5 of 12 trials.", "", "Best so far on the held-out forget sets:", "",
         "- amun only D_F: 5.00, by trial 0 (lr 1.00e-02, every_5, 2 epochs)",
         "- amun with D_R: 2.00, by trial 1 (lr 1.00e-02, every_5, 2 epochs)"]
-    assert description.progress("1/5 models", [], 12) == "**Running: 1/5 models**."
+    assert description.progress("1/5 models", []) == "**Running: 1/5 models**."
+    assert description.progress("1/5 models", [], "3 of 9 models") == "**Running: 1/5 models**, 3 of 9 models."

@@ -164,7 +164,7 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
         return cases()[0]
     monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
     record = SimpleNamespace(trial=lambda trial, cases: None, files=lambda files: None,
-                             progress=lambda stage, trials=(): None)
+                             progress=lambda *_: None)
     experiment = Experiment(Plan(), tmp_path, with_ray(settings, tmp_path / "store"), record, OPTIONS, 1,
                             Cluster(((2.0, 0.0),), "test"), SweepCosts())
     models = SimpleNamespace(originals=["original"], evidence=SimpleNamespace(mean=0), banks=[],

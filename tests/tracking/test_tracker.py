@@ -13,6 +13,7 @@ import pytest
 import torch
 from mlflow import MlflowClient, pyfunc
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
 from amun_ray import models
 from amun_ray.base.errors import UserError
@@ -21,6 +22,7 @@ from amun_ray.models import checkpoint
 from amun_ray.tracking import Event, Tracker, contact, load_model, registered_name, saved, saved_model
 
 PROCESSES, EACH = 8, 4
+ENDED = 1_700_000_090.5  # a time in seconds since 1970
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -76,10 +78,10 @@ def test_the_run_of_the_sweep_is_added_to_and_closed(database, open_tracker, tmp
 def test_a_run_lies_below_its_part_and_took_as_long_as_its_work(database, open_tracker):
     one, parent = open_tracker(database)
     part = one.start(Event(key="sweep:search", above=parent, name="search", status="RUNNING"))
-    run = MlflowClient(tracking_uri=database).get_run(one.log(child(parent, 0, above=part, seconds=90.5)))
+    run = MlflowClient(tracking_uri=database).get_run(one.log(child(parent, 0, above=part, ended=ENDED, seconds=90.5)))
     assert MlflowClient(tracking_uri=database).get_run(part).data.tags["mlflow.parentRunId"] == parent
     assert run.data.tags["mlflow.parentRunId"] == part
-    assert run.info.end_time - run.info.start_time == pytest.approx(90_500, abs=20_000)
+    assert (run.info.start_time, run.info.end_time) == (1_700_000_000_000, 1_700_000_090_500)
     again, _ = open_tracker(database)
     assert again.start(Event(key="sweep:search", above=parent, name="search", status="RUNNING")) == part
     assert again.log(child(parent, 0, above=part)) == run.info.run_id
@@ -90,19 +92,100 @@ def test_datasets_and_descriptions_are_where_mlflow_shows_them(database, open_tr
     long = "\n".join(["first line", *["x" * 99] * 100])
     run = MlflowClient(tracking_uri=database).get_run(one.log(child(
         parent, 0, description=long, datasets=[("digits D_F", "d" * 64, 70, "D_F"), ("digits D_R", "e", 630, "D_R")])))
+    assert artifact(database, run.info.run_id, "description.md") == long
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith("first line\nxxx")
-    assert note.endswith("x\n\n(cut to MLflow's limit; the artifacts have the full text)")
+    assert note.endswith("x\n\n(cut to MLflow's limit; the whole is the artifact description.md)")
     assert 7800 < len(note) <= 8000
     found = {used.dataset.name: (used.dataset.digest, json.loads(used.dataset.profile)["num_rows"], used.tags[0].value)
              for used in run.inputs.dataset_inputs}
     assert found == {"digits D_F": ("d" * 36, 70, "D_F"), "digits D_R": ("e", 630, "D_R")}
 
 
-def test_an_experiment_is_shown_as_training(database, open_tracker):
+def artifact(uri: str, run: str, path: str) -> str:
+    return Path(MlflowClient(tracking_uri=uri).download_artifacts(run, path)).read_text()
+
+
+@pytest.mark.parametrize(("taken", "lines"), [(8000, 79), (5000, 49), (500, 4)])
+def test_of_a_description_as_many_lines_as_the_server_takes(database, open_tracker, monkeypatch, taken, lines):
+    set_tag = MlflowClient.set_tag
+
+    def strict(client, run, key, value):
+        if len(value) > taken:
+            raise MlflowException("too long", INVALID_PARAMETER_VALUE)
+        set_tag(client, run, key, value)
+
+    monkeypatch.setattr(MlflowClient, "set_tag", strict)
+    one, parent = open_tracker(database)
+    text = "\n".join(f"{number:99}" for number in range(100))
+    one.log(Event(key="sweep", description=text))
+    note = MlflowClient(tracking_uri=database).get_run(parent).data.tags["mlflow.note.content"]
+    assert note.partition("\n\n(cut")[0] == "\n".join(text.splitlines()[:lines])
+    assert artifact(database, parent, "description.md") == text
+
+
+def test_a_description_that_fits_is_no_artifact(database, open_tracker):
+    one, parent = open_tracker(database)
+    one.log(Event(key="sweep", description="x" * 8000))
+    client = MlflowClient(tracking_uri=database)
+    assert client.get_run(parent).data.tags["mlflow.note.content"] == "x" * 8000
+    assert client.list_artifacts(parent) == []
+    one.log(Event(key="sweep", description="x" * 8001))  # one line that does not fit
+    assert client.get_run(parent).data.tags["mlflow.note.content"].startswith("x" * 7900)
+
+
+def test_an_experiment_is_shown_as_training_and_keeps_what_others_say_of_it(database, open_tracker):
+    client = MlflowClient(tracking_uri=database)
+    client.create_experiment("sweeps", tags={"mlflow.note.content": "ours"})
     open_tracker(database)
-    assert MlflowClient(tracking_uri=database).get_experiment_by_name("sweeps").tags["mlflow.experimentKind"] == (
-        "custom_model_development")
+    tags = client.get_experiment_by_name("sweeps").tags
+    assert (tags["mlflow.experimentKind"], tags["mlflow.note.content"]) == ("custom_model_development", "ours")
+
+
+def lost(method):
+    """The method, whose first reply is lost: it has done its work."""
+    calls = []
+
+    def called(*args, **more):
+        result = method(*args, **more)
+        calls.append(1)
+        if len(calls) == 1:
+            raise MlflowException("the connection was cut off", TEMPORARILY_UNAVAILABLE)
+        return result
+    return called
+
+
+@pytest.mark.parametrize("step", ["log_batch", "set_terminated", "create_run", "log_artifacts", "log_inputs"])
+def test_what_is_sent_again_after_a_lost_reply_counts_once(database, open_tracker, monkeypatch, step):
+    one, parent = open_tracker(database)
+    monkeypatch.setattr(MlflowClient, step, lost(getattr(MlflowClient, step)))
+    assert one.log(child(parent, 0, datasets=[("D_F", "d", 70, "D_F")])) is None
+    one.close("sweep", "RUNNING")
+    check_whole(database, parent, range(1))
+    (run,) = [run for run in runs(database) if run.info.run_id != parent]
+    assert [used.dataset.name for used in run.inputs.dataset_inputs] == ["D_F"]
+
+
+def test_metrics_of_the_sweep_that_are_sent_again_are_there_once(database, open_tracker, monkeypatch):
+    one, parent = open_tracker(database)
+    monkeypatch.setattr(MlflowClient, "log_batch", lost(MlflowClient.log_batch))
+    assert one.log(Event(key="sweep", metrics=[("gap", 1.0, step) for step in range(400)])) is None
+    one.close("sweep", "FINISHED")
+    assert len(MlflowClient(tracking_uri=database).get_metric_history(parent, "gap")) == 400
+
+
+@pytest.mark.parametrize("step", ["log_batch", "log_inputs"])
+def test_a_sweep_whose_start_was_cut_off_gets_its_parameters_and_datasets(database, open_tracker, monkeypatch, step):
+    one, _ = open_tracker(database)
+    event = Event(key="cut", name="cut", params={"seed": 0}, datasets=[("D", "d", 9, "D"), ("D_T", "t", 3, "D_T")])
+    monkeypatch.setattr(MlflowClient, step, away)
+    with pytest.raises(UserError):
+        one.start(event)
+    monkeypatch.undo()
+    for _ in range(2):
+        run = MlflowClient(tracking_uri=database).get_run(one.start(event))
+        assert run.data.params == {"seed": "0"}
+        assert sorted(used.dataset.name for used in run.inputs.dataset_inputs) == ["D", "D_T"]
 
 
 def test_what_is_logged_is_asked_for_once(database, open_tracker, monkeypatch):
