@@ -90,6 +90,8 @@ def test_the_command_says_where_it_is_and_ends_with_the_table(run, output):
         assert re.search(rf"^{begin} +{cells}", run.text, re.MULTILINE), begin
     assert "<- the target" in run.text
     assert f"mlflow ui --backend-store-uri '{uri(output)}'" in run.text
+    assert re.search(r"^ +http://127.0.0.1:5000/#/compare-runs\?runs=\S+  \(the best model of each method side by side\)$",
+                     run.text, re.MULTILINE)
     assert "Traceback" not in run.text
     assert "Warning" not in run.text
 
@@ -147,7 +149,8 @@ def test_the_page_of_the_sweep_opens_with_its_result(runs, output):
     note = parent.data.tags["mlflow.note.content"]
     assert (output / "table.md").read_text().splitlines()[0] in note
     assert " comes nearest to retraining, with an Avg. Gap of " in note
-    for stage in ("trial", "final"):
+    assert {used.tags[0].value for used in parent.inputs.dataset_inputs} == {"D", "D_T"}
+    for stage in ("originals", "trial", "final"):
         assert {used.tags[0].value for used in runs[stage][0].inputs.dataset_inputs} == {"D_F", "D_R", "D_T"}
         assert runs[stage][0].data.tags["mlflow.source.name"] == "amun_ray/sweep.py"
 
@@ -209,10 +212,27 @@ def test_the_run_of_the_sweep_says_where_it_ran_and_what_it_cost(runs):
     (parent,) = runs["sweep"]
     assert {f"environment.{name}" for name in ("python", "torch", "ray", "mlflow", "devices", "processor")} <= set(
         parent.data.tags)
-    for work in WORKS:
-        assert parent.data.metrics[f"device_seconds.{work}"] > 0, work
-    for stage in ("models", "adversarial_sets", "search", "final_forget_sets", "report"):
-        assert parent.data.metrics[f"seconds.{stage}"] > 0, stage
+    found = of_parts(runs)
+    for stage in ("models", "adversarial_sets", "search", "final_forget_sets"):
+        assert found[f"seconds.{stage}"] > 0, stage
+    assert parent.data.metrics["device_seconds"] == pytest.approx(sum(found[f"device_seconds.{work}"] for work in WORKS))
+    assert min(found[f"device_seconds.{work}"] for work in WORKS) > 0
+    assert {name.partition(".")[0] for name in parent.data.metrics} == {"average_gap", "seconds", "device_seconds"}
+
+
+def of_parts(runs) -> dict[str, float]:
+    """The metrics of the runs that the sweep unfolds into."""
+    return {name: value for part in runs["part"] for name, value in part.data.metrics.items()}
+
+
+def test_a_run_ends_when_its_work_did_and_began_when_its_work_began(runs, output):
+    (parent,) = runs["sweep"]
+    for one in runs["final"]:
+        written = (output / "store" / "unlearned" / one.data.tags["lineage.result"] / "unit.json").stat().st_mtime
+        assert one.info.end_time == pytest.approx(1000 * written, abs=1)
+        assert one.info.end_time - one.info.start_time == pytest.approx(1000 * one.data.metrics["seconds"], abs=1)
+    for one in (run for stage in ("originals", "adversarial_set", "trial", "final") for run in runs[stage]):
+        assert parent.info.start_time < one.info.start_time < one.info.end_time < parent.info.end_time
 
 
 def test_the_model_of_a_trial_loads_back_at_its_best_epoch(runs, output, digits, pixels):
@@ -234,9 +254,9 @@ def test_the_same_command_again_repeats_nothing(run, runs, output):
     assert {stage: sorted(one.info.run_id for one in group) for stage, group in after.items()} == {
         stage: sorted(one.info.run_id for one in group) for stage, group in runs.items()}
     assert not re.search(r"(training|adversarial examples|unlearning): \d+ .* in ", again.text)
-    (parent,) = after["sweep"]
+    costs = of_parts(after)
     for work in WORKS:
-        assert parent.data.metrics[f"device_seconds_reused.{work}"] == parent.data.metrics[f"device_seconds.{work}"] > 0
+        assert costs[f"device_seconds_reused.{work}"] == costs[f"device_seconds.{work}"] > 0
 
 
 def test_a_server_that_dies_in_the_middle_of_a_sweep_loses_nothing(run, output, runs, empty_database, tmp_path):

@@ -15,12 +15,13 @@ class Progress(tqdm):  # type: ignore[type-arg]  # not generic at run time
 
     done = 0
     stored = 0
+    noun = ""  # what is counted; tqdm keeps no `unit` where it draws nothing
 
     def advance(self, count: int = 1) -> None:
         self.done += count
         self.update(count)
         for tell in _watchers:
-            tell(f"{self.done} of {self.total} {self.unit}")
+            tell(f"{self.done} of {self.total} {self.noun}")
 
 
 _watchers: list[Callable[[str], None]] = []
@@ -44,6 +45,7 @@ def bar(label: str, total: int, unit: str) -> Iterator[Progress]:
     """
     started = time.monotonic()
     with Progress(total=total, desc=f"  {label}", unit=unit, disable=None, leave=False, file=sys.stderr) as progress:
+        progress.noun = unit
         try:
             yield progress
         except BaseException:

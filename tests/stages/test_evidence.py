@@ -150,6 +150,7 @@ def test_costs_are_seconds_times_devices_and_know_what_was_made_before():
         "seconds.models": 3.0, "device_seconds.references": 12.0, "device_seconds.search": 0.5,
         "device_seconds.on CPUs": 3.0, "device_seconds_reused.references": 8.0, "device_seconds_reused.search": 0.0,
         "device_seconds_reused.on CPUs": 0.0}
+    assert costs.sums == {"seconds": 3.0, "device_seconds": 15.5}
 
 
 def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path):
