@@ -36,7 +36,9 @@ def ends(bend: Callable[[Vector], Vector], start: Vector) -> Iterator[Ends]:
     Args:
         start: drawn from a normal distribution with the same variance everywhere.
     """
-    basis, diagonal, beside = [scaled(start, 1 / norm(start))], [], []
+    basis = [scaled(start, 1 / norm(start))]
+    diagonal: list[float] = []
+    beside: list[float] = []
     size = sum(part.numel() for part in start.values())
     while True:
         turned = bend(basis[-1])
