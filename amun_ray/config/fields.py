@@ -66,9 +66,10 @@ def path_or_mlflow(source: str) -> str:
 
 def share(value: Any) -> float | str:
     """A number of GPUs, a share of one, or `auto`; a union of types would report each type as a separate mistake."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value == "auto" or (number and (value == 0 or value >= LEAST_SHARE)):
-        return value
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int | float) and not isinstance(value, bool) and (value == 0 or value >= LEAST_SHARE):
+        return float(value)
     raise ValueError(f"must be 0, a number of at least {LEAST_SHARE:g}, or auto, but got {value!r}")
 
 

@@ -152,6 +152,7 @@ def _missing(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> list[Shard]
     A half-finished set keeps its first radius, which is stored in its shards and must be the same in all.
     """
     store, radius, missing = workspace.store, None, []
+    complete = store.has(pieces[0].unit)
     for shard in pieces:
         fault, there = store.fault(shard.unit, shard.name), store.has(shard.unit, shard.name)
         if there and fault is None:
@@ -166,6 +167,8 @@ def _missing(workspace: SharedWorkspace, pieces: Sequence[Shard]) -> list[Shard]
             missing.append(shard)
         elif _uncalibrated(workspace, replace(shard, radius=radius)):
             radius = float(shards.decode(content)[1][RADIUS])
+    if missing and complete:  # from now on each shard needs a voucher of its own
+        return _missing(workspace, pieces)
     return [replace(shard, radius=radius) for shard in missing]
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from amun_ray.base.errors import UserError
 from amun_ray.data import shards
@@ -29,8 +29,7 @@ ENDINGS = (".parquet", ".npy", ".npz", ".safetensors", ".png", ".jpg", ".jpeg", 
            ".tiff")
 SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "U8": "|u1", "I8": "|i1", "I16": "<i2", "I32": "<i4",
                "I64": "<i8"}
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, pa.ArrowException,
-              UnidentifiedImageError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, pa.ArrowException)
 
 
 class Copy(NamedTuple):

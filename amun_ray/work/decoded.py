@@ -7,33 +7,35 @@ Cost: of each entry of another dataset with pictures of the same size, its dista
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from amun_ray.data.keep import FACTS
 from amun_ray.data.keep import PIXELS as FILE
+from amun_ray.storage.files import Files
 from amun_ray.storage.leases import is_alive
 from amun_ray.storage.pixels import copies_of_node
 from amun_ray.storage.store import PIXELS, Store
-from amun_ray.work.copies import Forgotten
+from amun_ray.work.copies import UNREADABLE, Forgotten
 from amun_ray.work.lineage import DELETE, Found
 
-ROOM, UNREADABLE = "pixels", (OSError, ValueError, KeyError, TypeError)
+ROOM = "pixels"
 
 
 def found(stores: Iterable[Store], wanted: Forgotten) -> Iterator[Found]:
     """Everything of it in `stores`, and on this node; each is named by its path, objects as in the store."""
     for store in stores:
-        if store.local:
-            for entry in _entries(Path(store.locate(PIXELS))):
-                if (why := _holds(entry, wanted)) is not None:
-                    yield Found(ROOM, str(entry), _size(entry), DELETE, why)
+        for name, size in _sizes(store, PIXELS).items() if store.local else ():
+            if (why := _holds(Path(store.locate(name)), wanted)) is not None:
+                yield Found(ROOM, store.locate(name), size, DELETE, why)
         yield from _left(store)
-    for file in _entries(copies_of_node()):
-        yield Found(ROOM, str(file), _size(file), DELETE, "a node's copy of decoded pixels")
+    node = Files(str(copies_of_node()))
+    for name, size in sorted(node.sizes().items()):
+        if not name.endswith(".lock"):
+            yield Found(ROOM, node.locate(name), size, DELETE, "a node's copy of decoded pixels")
 
 
 def delete(found: Found) -> None:
@@ -62,24 +64,17 @@ def _holds(entry: Path, wanted: Forgotten) -> str | None:
 
 
 def _left(store: Store) -> Iterator[Found]:
-    """What owners who are dead have of scratch."""
-    sizes: dict[str, int] = {}
-    for name, size in store.sizes("scratch").items():
-        owner = name.split("/")[1]
-        sizes[owner] = sizes.get(owner, 0) + size
-    for owner, size in sizes.items():
+    """The temporary files of owners who are dead."""
+    for name, size in _sizes(store, "scratch").items():
+        owner = name.partition("/")[2]
         if owner != store.owner and not is_alive(store, owner):
-            name = f"scratch/{owner}"
             yield Found(*((ROOM, store.locate(name)) if store.local else ("store", name)), size, DELETE,
                         "left by a sweep that was killed")
 
 
-def _entries(folder: Path) -> list[Path]:
-    with suppress(OSError):
-        return sorted(path for path in folder.iterdir() if path.suffix != ".lock")
-    return []
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _sizes(store: Store, folder: str) -> Counter[str]:
+    """The bytes of each entry of `folder`, by its name relative to the store."""
+    sizes: Counter[str] = Counter()
+    for name, size in sorted(store.sizes(folder).items()):
+        sizes["/".join(name.split("/")[:2])] += size
+    return sizes

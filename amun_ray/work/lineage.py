@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amun_ray.storage.store import COMPLETE, WITHOUT_UNITS, Store, Unit
+from amun_ray.work.copies import UNREADABLE
 from amun_ray.work.units import rows_digest
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 DELETE, STRIP, NEEDED = "delete", "delete its weights, keep its numbers", "keep: needed by later requests"
 MODEL_KINDS = ("models", "imported")
 

@@ -1,6 +1,7 @@
 """A config is complete and right before any work starts; its mistakes come together, one line each."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def mine(tmp_path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(PLAIN)
     return path
+
+
+def test_a_whole_number_of_gpus_is_dumped_without_a_warning(mine):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert config_file.load(str(mine), ["resources.gpus=2"]).model_dump()["resources"]["gpus"] == 2
 
 
 def mistakes(path: Path, *overrides: str) -> list[str]:

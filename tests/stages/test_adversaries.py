@@ -1,5 +1,6 @@
 """Stage 2 gives the same bytes whatever happens to those who work for it."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.status import Status
 from amun_ray.data import shards
 from amun_ray.stages import adversaries
-from amun_ray.storage.store import Store, Unit
+from amun_ray.storage import seal
+from amun_ray.storage.store import VOUCHER, Store, Unit
 from amun_ray.work.artifacts import numbers, read_adversaries
 
 TIMEOUT_SECONDS = 300  # of a driver in a process of its own; it takes 20 on an idle machine
@@ -133,6 +135,27 @@ def test_a_shard_of_another_first_radius_is_foreign(one_worker, half_done, gate,
     assert {shard.radius for shard in found} == {one_worker[0].report["eps_init"]}
     assert f"{second}: made from eps_init 0.5" in capsys.readouterr().out
     assert first.exists()
+
+
+def test_with_a_key_a_bad_shard_leaves_the_others_to_their_own_vouchers(one_worker, store, gate, monkeypatch, capsys):
+    """A set's unit.json vouches for all its shards, and goes with one of them. Whatever has no voucher of its own must
+    be made again at once: unsigned, it could not be in the next unit.json."""
+    folder = Path(shutil.copytree(one_worker[1], store, dirs_exist_ok=True))
+    for path in folder.rglob("unit.json"):
+        path.write_bytes(seal.close(said := seal.open_(path.read_bytes(), None), b"a key"))
+        for name, checksum in said["files"].items():
+            voucher = said | {"result": None, "files": {name: checksum}}
+            (path.parent / (name + VOUCHER)).write_bytes(seal.close(voucher, b"a key"))
+    monkeypatch.setenv(seal.KEY, "a key")
+    files = shard_files(folder)
+    files[4].with_name(files[4].name + VOUCHER).unlink()
+    assert adversaries._missing(*(cut := cut_set(folder, gate))) == []  # unit.json vouches for it
+    files[6].write_bytes(b"")
+    assert [shard.number for shard in adversaries._missing(*cut)] == [4, 6]
+    assert [file.exists() for file in files] == [number not in (4, 6) for number in range(8)]
+    said = capsys.readouterr().out
+    assert f"  {files[4]}: not signed, and AMUN_STORE_KEY is set; it is made again\n" in said
+    assert said.count("it is made again") == 2
 
 
 def cut_set(folder: Path, gate: Path):
