@@ -1,8 +1,8 @@
 """The functions of the public face: a sweep, and the steps of the paper one by one, on rows of a dataset.
 
 Everything runs in this process, on a GPU where there is one; only `run` starts Ray. The sweep uses the same functions
-below. Rows are those of `Dataset`: training rows first. A mistake in an argument raises UserError. A name of code,
-`package.module:NAME`, is one, whether it stands in a config or in a call, until `allow_code` has named its module.
+below. Rows are those of `Dataset`: training rows first. A mistake in an argument raises UserError. So does a name of
+code, `package.module:NAME`, in a config or in a call, unless `allow_code` has named its module.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -91,7 +91,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def train(data: Dataset, model: str = "small_cnn", *, forget: Collection[int] = (), seed: int = 0,
           options: Mapping[str, Any] | None = None, augmentation: Augmentation | None = None,
           **recipe: Any) -> nn.Module:
-    """A model trained from scratch on the training rows without `forget`: an original, or with it a retrained one.
+    """A model trained from scratch on all training rows except `forget`: an original, or a retrained model.
 
     Args:
         model: a row of MODELS, or `package.module:NAME`; `options` are its constructor's.
@@ -138,7 +138,7 @@ def craft(model: nn.Module, data: Dataset, forget: Collection[int], *, attack: s
 
 
 def score(model: nn.Module, data: Dataset, forget: Collection[int], reference: np.ndarray) -> dict[str, float]:
-    """Accuracies and RMIA AUCs of a model in percent, see `metrics.score`; `reference` as `reference_confidence` says.
+    """Accuracies and RMIA AUCs of a model in percent, see `metrics.score`; `reference`: from `reference_confidence`.
 
     A good unlearned model has those of the retrained one; `metrics.average_gap` is the distance.
     """

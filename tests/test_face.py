@@ -135,7 +135,7 @@ def test_reference_confidence_is_the_mean_of_models_trained_on_halves(data):
 
 @pytest.mark.parametrize(("rows", "problem"), [
     ([], "one or more integers"), ([60], "row 60 to forget is outside the training rows 0..59"),
-    ([-1], "row -1 to forget is outside"), ([2, 5, 2], "row 2 to forget is there more than once"),
+    ([-1], "row -1 to forget is outside"), ([2, 5, 2], "row 2 to forget appears more than once"),
     ([0.5], "one or more integers")])
 def test_rows_to_forget_are_training_rows_each_once(data, original, rows, problem):
     with pytest.raises(UserError, match=re.escape(problem)):

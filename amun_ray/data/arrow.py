@@ -1,4 +1,4 @@
-"""Tables of encoded images in arrow files, read as parquet files are; and what Hugging Face says of their columns."""
+"""Tables of encoded images in arrow files, read like parquet files; and what Hugging Face says about their columns."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ RANDOM_ACCESS = b"ARROW1"  # how the file format begins; that of a stream does n
 
 
 class Rows(NamedTuple):
-    """The part of a parquet file's metadata that counts."""
+    """The part of a parquet file's metadata that is used here."""
 
     num_rows: int
 
@@ -61,5 +61,5 @@ def class_labels(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
         return {name: tuple(map(str, feature["names"])) for name, feature in features.items()
                 if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
                 and name in schema.names}
-    except (KeyError, ValueError, TypeError, AttributeError):  # there is none, or none that is understood
+    except (KeyError, ValueError, TypeError, AttributeError):  # no such metadata, or of an unknown form
         return {}

@@ -1,4 +1,4 @@
-"""From labelled files of images to a Dataset: all decoded, or all but those that cannot be; rows keep their numbers."""
+"""From labelled image files to a Dataset: all images, or all that can be decoded; rows keep their numbers."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from amun_ray.data.keep import Keep, Left, entry_key
 from amun_ray.data.picture import Reading
 
 FILES_SHOWN = 40  # lines of a plan
-SHOWN_FROM = 10_000  # images whose decoding is worth a line
+SHOWN_FROM = 10_000  # images; decoding fewer has no progress bar
 
 
 class Images(NamedTuple):
-    """The images of D or of D_T, before they are decoded."""
+    """The images of D or of D_T, not decoded yet."""
 
     rows: np.ndarray  # (n,) int64, rising: which rows of the user's files are taken
     labels: np.ndarray  # (n,) int64
@@ -39,7 +39,7 @@ class Classes(NamedTuple):
 
 
 class Assembly(NamedTuple):
-    """A data set before its images are decoded; `key` is what they depend on beside their files and `reading`."""
+    """A data set whose images are not decoded yet; `key` is what they depend on besides their files and `reading`."""
 
     name: str
     train: Images
@@ -50,9 +50,9 @@ class Assembly(NamedTuple):
     key: Sequence[str] = ()
 
     def decoded(self, keep: Keep | None = None) -> Dataset:
-        """The dataset; where images are left out, the others keep the rows of the user's files.
+        """The dataset; if images are left out, the others keep their row numbers in the user's files.
 
-        With `keep`, many pixels are mapped from a file there, and not decoded again.
+        With `keep`, a large set of pixels is mapped from a file there instead of being decoded again.
 
         Raises:
             UserError: as `ImageStack`.
@@ -97,7 +97,7 @@ class Assembly(NamedTuple):
         if not 1 <= train_size < len(kept):
             raise UserError(f"{self.name}: no {'test' if train_size else 'training'} image can be decoded: "
                             f"{left.problems}")
-        said = [f"warning: {len(left.rows):,} of {count:,} images are left out, since they cannot be decoded: "
+        said = [f"warning: {len(left.rows):,} of {count:,} images cannot be decoded and are left out: "
                 f"{left.problems}"] if left.rows else []
         paths = None if train.paths is None or test.paths is None else (*train.paths, *test.paths)
         return Dataset(self.name, pixels, np.concatenate([train.labels, test.labels])[kept], train_size,
@@ -107,7 +107,7 @@ class Assembly(NamedTuple):
 
 
 def listing(what: str, files: Sequence[tuple[object, int]], taken: int, available: int, setting: str) -> list[str]:
-    """Each file or folder with its range of rows, as a plan prints them; the middle of a long list is left out.
+    """The lines of a plan that give each file or folder its range of rows; of a long list, without the middle.
 
     Args:
         what: the word that each line begins with.

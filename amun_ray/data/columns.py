@@ -16,14 +16,14 @@ NAMES_SHOWN = 8  # of a file's columns in a message
 VALUE_SHOWN = 60  # characters of a value in a message
 VALUE = "value"  # what a message calls one of a further column
 LONGEST = 256  # bytes of a text that is a label or a row number
-STEP = 1024  # rows among which the first bad one is looked for
+STEP = 1024  # rows searched at a time for the first bad one
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 BROKEN = (OSError, ValueError, KeyError, MemoryError, pa.ArrowException)  # what a damaged file makes pyarrow raise
 
 
 class Readable(Protocol):
-    """What is asked of an open file: a parquet file, or one that behaves like it."""
+    """An open file: a parquet file, or one that behaves like it."""
 
     schema_arrow: pa.Schema
     metadata: Any
@@ -32,7 +32,7 @@ class Readable(Protocol):
 
 
 def open_parquet(file: File) -> pq.ParquetFile:
-    """An open parquet file, of which only the footer was read.
+    """An open parquet file; only its footer has been read.
 
     Raises:
         UserError: the file cannot be read, or is no parquet file.
@@ -53,13 +53,13 @@ def open_parquet(file: File) -> pq.ParquetFile:
 def compact(opened: pq.ParquetFile, file: File, leaf: str) -> pq.ParquetFile:
     """The same file, opened to read the texts or binaries at `leaf` as a dictionary: each value once, then numbers.
 
-    So what a file takes in memory follows its size; a few bytes may say a million times one of a megabyte.
+    So memory follows the size of the file: otherwise a few bytes could repeat a megabyte a million times.
     """
     return pq.ParquetFile(file.system.open_input_file(file.path), metadata=opened.metadata, read_dictionary=[leaf])
 
 
 def read_column(opened: Readable, file: File, column: str, what: str) -> pa.ChunkedArray:
-    """One whole column of numbers or short texts; `what` is what a message calls a value of it.
+    """One whole column of numbers or short texts; `what` is the word for one of its values in messages.
 
     Raises:
         UserError: there is no such column, or several, or it cannot be decoded; a type that holds no numbers and no
@@ -139,7 +139,7 @@ def listed(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as Python writes it, on one line, cut where it is long."""
+    """A value as Python writes it, on one line, and cut if it is long."""
     text = repr(value[:VALUE_SHOWN + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= VALUE_SHOWN + 2 else f"{text[:VALUE_SHOWN]}..."
 

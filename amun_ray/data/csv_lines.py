@@ -1,4 +1,4 @@
-"""The lines of a csv or text file of a user's, taken apart strictly: nothing is cut off, nothing is repaired."""
+"""The lines of a user's csv or text file, parsed strictly: nothing is cut off, nothing is repaired."""
 
 import csv
 import gzip
@@ -24,7 +24,7 @@ FOREIGN = {b"PK\x03\x04": "a zip archive or an Excel workbook; save its one colu
 
 
 def file_content(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The first `limit` + 1 bytes of a file, unpacked where it is gzipped; of a parquet file no more than its head.
+    """The first `limit` + 1 bytes of a file, unpacked if it is gzipped; of a parquet file only its first bytes.
 
     Raises:
         UserError: the file cannot be read, or is an archive, a workbook or a pickle.
@@ -117,7 +117,7 @@ def _short_lines(path: str | os.PathLike[str], text: str) -> Iterator[str]:
 
 
 def _separator(path: str | os.PathLike[str], number: int, line: str) -> str:
-    """The separator of a first line, a comma where it has none."""
+    """The separator of a first line; a comma if it has none."""
     found = [separator for separator in SEPARATORS if _cells(line, separator) > 1]
     if len(found) > 1:
         kinds = " and ".join(SEPARATORS[separator] for separator in found)
@@ -127,7 +127,7 @@ def _separator(path: str | os.PathLike[str], number: int, line: str) -> str:
 
 
 def _cells(line: str, separator: str) -> int:
-    """How many cells a line has; none where its quotes do not fit this separator."""
+    """How many cells a line has; 0 if its quotes do not fit this separator."""
     try:
         return len(next(csv.reader([line], delimiter=separator, strict=True), []))
     except csv.Error:

@@ -1,4 +1,4 @@
-"""What a dataset is: one stack of uint8 images in which every index array of the project counts rows."""
+"""What a dataset is: one stack of uint8 images, whose rows every index array of the project counts."""
 
 import hashlib
 import os
@@ -21,19 +21,19 @@ class Dataset:
     """Training set D, rows [0, train_size), and test set D_T, rows [train_size, N), in one stack.
 
     Attributes:
-        name: how messages and reports call it; not part of the digest.
+        name: what messages and reports call it; not part of the digest.
         pixels: (N, C, H, W) uint8 in 0..255.
         labels: (N,) int64 in [0, classes).
         train_size: number of training rows, 1 <= train_size < N.
         classes: number of classes, at least 2.
-        notes: what a plan says of the files that it was read from, a line each; one that begins with `warning:` is
-            probably a mistake. Not part of the digest.
-        file_rows: (N,) int64, rising in D and in D_T: the row of the user's own files that each row was, counted from 0
-            over the files of each; None where these are the rows of D and of D_T.
-        file_train_size: number of training rows in the user's files; None is `train_size`.
-        class_names: what the user calls each class, in the order of their numbers; empty where they have numbers alone.
+        notes: lines of the plan about the files that were read; one that begins with `warning:` points to a probable
+            mistake. Not part of the digest.
+        file_rows: (N,) int64, rising in D and in D_T: where each row was in the user's own files, counted from 0 over
+            the files of each; None if all rows of the files are there.
+        file_train_size: number of training rows in the user's files; None means `train_size`.
+        class_names: what the user calls each class, in the order of their numbers; empty if they have numbers only.
             Not part of the digest.
-        paths: file name of each row relative to the data folder, D then D_T; None where rows are no files of their own.
+        paths: file name of each row relative to the data folder, D then D_T; None if the images are not separate files.
             Not part of the digest.
 
     Raises:
@@ -101,12 +101,12 @@ class Dataset:
 
     @property
     def size(self) -> int:
-        """The shorter side of an image, in pixels: what limits how often a network may halve it."""
+        """The shorter side of an image, in pixels; it limits how often a network may halve the image."""
         return min(self.pixels.shape[2:])
 
     @property
     def map_path(self) -> str | None:
-        """The file that `pixels` is mapped from; None where it lies in memory."""
+        """The file that `pixels` is mapped from; None if it is in memory."""
         file = self.pixels.filename if isinstance(self.pixels, np.memmap) else None
         return None if file is None else os.fspath(file)
 
@@ -116,8 +116,8 @@ class Dataset:
         return self
 
     def without(self, rows: np.ndarray, note: str) -> Self:
-        """This dataset without some training rows (int64); those that stay keep their numbers in the user's files.
-        Holds the pixels in memory.
+        """This dataset without some training rows (int64); the others keep their numbers in the user's files. Its
+        pixels are in memory.
 
         Raises:
             UserError: no training row is left.
@@ -138,14 +138,14 @@ class Dataset:
 
     @cached_property
     def file_numbers(self) -> np.ndarray:
-        """(N,) int64: the row of the user's files that each row was; the rows of D_T count from 0 again."""
+        """(N,) int64: where each row was in the user's files; the rows of D_T count from 0 again."""
         if self.file_rows is not None:
             return self.file_rows
         return np.concatenate([self.train_rows, self.test_rows - self.train_size])
 
     @cached_property
     def first_alike(self) -> np.ndarray:
-        """(N,) int64: the first row with the same pixels as each row; the row itself where it is the first."""
+        """(N,) int64: for each row the first row with the same pixels, which may be itself."""
         first: dict[bytes, int] = {}
         return np.array([first.setdefault(hashlib.blake2b(image.data, digest_size=16).digest(), row)
                          for row, image in enumerate(np.ascontiguousarray(self.pixels))], np.int64)
@@ -170,7 +170,7 @@ class Subset(NamedTuple):
     """Which of a user's rows are taken: all, or random ones, in the order of the files.
 
     Attributes:
-        train_size, test_size: so many random rows of D and of D_T; None takes all.
+        train_size, test_size: how many random rows of D and of D_T; None takes all.
         seed: decides which.
     """
 

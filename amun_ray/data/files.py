@@ -1,4 +1,4 @@
-"""Which files a data set is made of, and in which order they are read: every row number counts over them."""
+"""Which files make up a data set, and in which order they are read: every row number counts over them."""
 
 import glob
 import hashlib
@@ -27,13 +27,13 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class File(NamedTuple):
-    """A file that exists, on the file system that it is read through."""
+    """An existing file, and the file system through which it is read."""
 
     system: fs.FileSystem
     path: str
 
     def __str__(self) -> str:
-        """The path as a user would write it: relative where it lies below the current folder."""
+        """The path as a user would write it: relative if it is below the current folder."""
         here = os.getcwd() + os.sep
         return self.path.removeprefix(here) if isinstance(self.system, fs.LocalFileSystem) else self.path
 
@@ -63,12 +63,12 @@ def locate(source: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
 
 
 def find_files(source: Source) -> tuple[list[File], list[str]]:
-    """The files behind `source`, in the order in which their rows count, and what a plan must say of them.
+    """The files behind `source`, in the order in which their rows count, and what a plan must say about them.
 
     Args:
-        source: a file, a folder, a glob (`photos/train-*.parquet`), or a list of these, read in its order. Of a folder
-            the parquet files directly in it are taken, of a folder and a glob those whose names do not begin with `.`
-            or `_`; they are read in the natural order of their names: part.2 before part.10.
+        source: a file, a folder, a glob (`photos/train-*.parquet`), or a list of these, read in its order. A folder
+            stands for the parquet files directly in it. Names that begin with `.` or `_` are skipped in folders and
+            globs. The files of both are read in the natural order of their names: part.2 before part.10.
 
     Raises:
         UserError: nothing is there; a link that leads nowhere; a numbered shard is missing; a folder or glob holds
@@ -78,7 +78,7 @@ def find_files(source: Source) -> tuple[list[File], list[str]]:
     if not listed:
         raise UserError("the list of data files is empty")
     files: list[File] = []
-    named: list[str] = []  # one by one, by whom the set may be cut on purpose
+    named: list[str] = []  # whoever lists files one by one may leave some out on purpose
     notes: list[str] = []
     for one in listed:
         system, path = locate(one)
@@ -100,7 +100,7 @@ def find_files(source: Source) -> tuple[list[File], list[str]]:
 
 
 def _within(source: str | os.PathLike[str], system: fs.FileSystem, path: str, *, folder: bool) -> list[str]:
-    """The data files of a folder or a glob in natural order; UserError where they are no whole set of one split."""
+    """The data files of a folder or a glob in natural order; UserError if they are no whole set of one split."""
     if not folder and not PATTERN.search(path):
         gone = os.path.islink(path) and f"a link to {os.readlink(path)}, which is not there"
         raise UserError(f"{source}: {gone or 'no such file'}")
@@ -151,7 +151,7 @@ def _order(source: str | os.PathLike[str], paths: Sequence[str]) -> list[str]:
 
 
 def natural(path: str) -> tuple[list[str | int], str]:
-    """A key by which part.2 comes before part.10: texts and numbers in turn; then the path, for 2 and 02."""
+    """A key that sorts part.2 before part.10: texts and numbers in turn; then the path, for 2 and 02."""
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path))], path
 
 
@@ -179,7 +179,7 @@ def _mixed(paths: Sequence[str]) -> str | None:
 
 
 def _refuse_copies(files: Sequence[File]) -> None:
-    """UserError where two files hold the same bytes: their pictures would be there twice, under two row numbers."""
+    """UserError if two files have the same bytes: their pictures would appear twice, under two row numbers."""
     sizes: dict[int, list[File]] = {}
     for file in files:
         sizes.setdefault(file.system.get_file_info(file.path).size, []).append(file)
@@ -188,7 +188,7 @@ def _refuse_copies(files: Sequence[File]) -> None:
         for file in alike if len(alike) > 1 else ():
             first = seen.setdefault(_digest(file), file)
             if first is not file:
-                raise UserError(f"{file}: the same bytes as {first}, so that every picture in it is there twice; "
+                raise UserError(f"{file}: the same bytes as {first}, so every picture in it is there twice; "
                                 "remove one, or name the files that count one by one")
 
 

@@ -1,4 +1,4 @@
-"""Pictures in a folder for each class: the layout of torchvision's ImageFolder, and that of Tiny ImageNet."""
+"""Pictures in one folder per class: the layout of torchvision's ImageFolder, and that of Tiny ImageNet."""
 
 import os
 from collections import Counter
@@ -24,9 +24,9 @@ from amun_ray.data.picture import AS_STORED, Reading
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
            ".jp2", ".j2k", ".avif")
-LEFT_BY_SYSTEMS = (".", "__MACOSX", "@eaDir")  # how names begin that are nobody's pictures
+LEFT_BY_SYSTEMS = (".", "__MACOSX", "@eaDir")  # names that begin so are no pictures of the user's
 ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet: name, class and box of each picture of `images/`
-TEST_SHARE = 0.2  # of the pictures, for testing, where no folder holds others
+TEST_SHARE = 0.2  # of the pictures, for testing, if no folder holds others
 
 
 class Found(NamedTuple):
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     root: str
     paths: list[str]  # relative to `root`, with /
     classes: list[str]  # of each
-    ignored: Counter[str]  # how many files have endings that no picture has
+    ignored: Counter[str]  # how many files have each ending that is no picture's
 
 
 def load_folder(
@@ -45,11 +45,11 @@ def load_folder(
     """Training and test set from folders of pictures, `train/CLASS/.../picture.jpg`.
 
     The classes are the folders directly in `train`, numbered in natural order: 2 before 10, n01443537 before n01629819.
-    Rows count over the classes in that order, and in each over its pictures in the natural order of their paths.
+    Rows count over the classes in that order, and within a class in the natural order of the paths.
 
     Args:
-        train, test: folders of this machine. One that has `val_annotations.txt`, as Tiny ImageNet, is read by that.
-        test_share: without `test`, this share of the pictures in `train` is for testing, 0.2 if not given; the seed of
+        train, test: folders of this machine. `val_annotations.txt`, if there, gives the classes, as in Tiny ImageNet.
+        test_share: without `test`, this share of the pictures in `train` is for testing, by default 0.2; the seed of
             `subset` decides which.
         reading: how each picture is read.
         subset: which rows are taken.
@@ -60,7 +60,7 @@ def load_folder(
 
     Raises:
         UserError: no such folder, or one of another layout; a test class that is no training class; pictures that
-            cannot be decoded, or are of several sizes.
+            cannot be decoded, or have several sizes.
     """
     if test is not None and test_share is not None:
         raise UserError("data.test_share: a share of data.train is for testing only where there is no data.test")
@@ -110,7 +110,7 @@ def _found(setting: str, folder: str | os.PathLike[str]) -> Found:
 
 
 def _walk(setting: str, root: str) -> tuple[list[str], Counter[str]]:
-    """Every picture below `root`, by its path with /, and the endings of the other files; links are followed once."""
+    """Every picture below `root`, by its path with /, and the endings of all other files; links are followed once."""
     paths: list[str] = []
     ignored: Counter[str] = Counter()
     seen: set[str] = set()
@@ -186,14 +186,14 @@ def _per_class(found: Found) -> Counter[str]:
 
 
 def _ignored(found: Sequence[Found]) -> list[str]:
-    """What a plan says of files that are no pictures."""
+    """The lines of a plan about files that are no pictures."""
     return [f"ignored     {one.root}: {sum(one.ignored.values()):,} files that are no pictures "
             f"({listed([f'{count} {ending}' for ending, count in one.ignored.most_common()])})"
             for one in found if one.ignored]
 
 
 def class_notes(names: Sequence[str]) -> list[str]:
-    """What a plan says of the names of the classes and their order."""
+    """The lines of a plan about the names of the classes and their order."""
     notes = [class_list(names)]
     if list(names) != sorted(names):
         notes.append("order       of classes: by the numbers in their names; ImageFolder of torchvision sorts as text")

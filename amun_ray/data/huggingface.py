@@ -15,8 +15,8 @@ from amun_ray.data.keep import Keep
 from amun_ray.data.parquet import FOUND, Columns, Wanted, from_files
 from amun_ray.data.picture import AS_STORED, Reading
 
-STATE, DICT = "state.json", "dataset_dict.json"  # of a split that was saved to disk; of a folder of such splits
-TEST_SPLITS = ("test", "validation")  # in the order in which they are taken, where the config names none
+STATE, DICT = "state.json", "dataset_dict.json"  # in a split that was saved to disk; in a folder of such splits
+TEST_SPLITS = ("test", "validation")  # in order of preference, if the config names none
 
 
 def load_huggingface(
@@ -28,7 +28,7 @@ def load_huggingface(
     Args:
         path: a folder that `DatasetDict.save_to_disk` wrote (arrow files, `dataset_dict.json`), or one of parquet files
             named by split, such as `data/train-00000-of-00002.parquet`.
-        train, test: names of splits; `test` or, without one, `validation` if not given.
+        train, test: names of splits. By default `test` is the split `test` or, if there is none, `validation`.
         columns, reading, subset, keep: as for `load_parquet`.
 
     Raises:
@@ -48,7 +48,7 @@ def training_files(*, path: str | os.PathLike[str], train: str = "train", **_: o
 
 
 def _splits(path: str | os.PathLike[str]) -> dict[str, list[File]]:
-    """The files of every split in a folder; UserError where it has none."""
+    """The files of every split in a folder; UserError if it has none."""
     root = expanded(os.fspath(path))
     if not os.path.isdir(root):
         raise UserError(f"data.path: {path}: no such folder")
@@ -60,7 +60,7 @@ def _splits(path: str | os.PathLike[str]) -> dict[str, list[File]]:
 
 
 def _files(splits: Mapping[str, list[File]], path: str | os.PathLike[str], key: str, name: str) -> list[File]:
-    """Those of the split `name`, which the setting `key` names."""
+    """The files of the split `name`, which the setting `key` names."""
     if name not in splits:
         raise UserError(f"data.{key}: {path}: no split {name!r}{suggestion(name, splits)} "
                         f"Splits: {listed(sorted(splits))}")
@@ -68,7 +68,7 @@ def _files(splits: Mapping[str, list[File]], path: str | os.PathLike[str], key: 
 
 
 def _saved_splits(root: str) -> dict[str, list[File]]:
-    """The arrow files of each split that was saved to disk; the folder of one split alone has no names."""
+    """The arrow files of each split that was saved to disk; UserError for the folder of a single split."""
     if os.path.isfile(os.path.join(root, STATE)):
         raise UserError(f"data.path: {root}: one split; name the folder of the DatasetDict, which has the test split, "
                         "too")
@@ -93,7 +93,7 @@ def _state_files(folder: str) -> list[File]:
 
 
 def _parquet_splits(root: str) -> dict[str, list[File]]:
-    """The parquet files below a folder by the split in their names, or in those of their folders."""
+    """The parquet files below a folder, by the split in their names or in the names of their folders."""
     found: dict[str, list[str]] = {}
     folders = set()
     for folder, inside, files in os.walk(root):
@@ -121,7 +121,7 @@ def _split(name: str, folder: str) -> str:
 
 
 def _json(path: str) -> dict[str, Any] | None:
-    """The content of a file of JSON; None where there is no file."""
+    """The content of a file of JSON; None if there is no file."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)

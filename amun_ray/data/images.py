@@ -25,19 +25,19 @@ U = TypeVar("U")
 class ImageStack:
     """An array (count, C, H, W) uint8, filled in batches with encoded images that have one size once they are read.
 
-    C is 1 until the first coloured image comes, from then on 3; grey images are repeated over the channels. On leaving
-    the context, images that could not be decoded are an error or, where the reading says so, gone: `left_out` has their
-    rows, and `pixels` has the others in their order.
+    C is 1 until the first coloured image comes, and 3 from then on; grey images are repeated over the channels. When
+    the context ends, images that could not be decoded are an error or, if `reading` allows it, left out: `left_out` has
+    their rows, and `pixels` has the others in their order.
 
     Args:
         count: number of images that will come.
         name: what a message calls this data.
-        reading: how an image is made of a file.
-        room: where the array lies, given its shape; in memory if not given.
-        told: called with a number of images when so many more are done.
+        reading: how a file becomes an image.
+        room: makes the array, given its shape; in memory if not given.
+        told: called with the number of images that have just been decoded.
 
     Raises:
-        UserError: on leaving, images that cannot be decoded: their number, and the first ten of them.
+        UserError: at the end, images that cannot be decoded: their number, and the first ten of them.
     """
 
     def __init__(self, count: int, name: str, reading: Reading = AS_STORED, room: Room | None = None,
@@ -75,8 +75,8 @@ class ImageStack:
             where: file and row of the image at a position of `encoded`, for messages.
 
         Raises:
-            UserError: an image of another size than the first one, or smaller than what is cut out; or all of them
-                together are larger than the memory or the disk of this machine.
+            UserError: an image of another size than the first one, or smaller than the crop; or all of them together
+                are larger than the memory or the disk of this machine.
         """
         def read(span: range) -> list[np.ndarray | Undecodable]:
             return [_read(encoded[position], self.reading) for position in span]
@@ -110,7 +110,7 @@ class ImageStack:
         self.pixels[row] = found
 
     def _close_ranks(self) -> None:
-        """Move the images behind those that are missing up, or refuse where none may be missing."""
+        """Close the gaps of missing images, or refuse if none may be missing."""
         if not self.reading.skip or self.pixels is None:
             count = len(self.left_out)
             hint = "" if self.pixels is None else "; data.on_error: skip leaves out what cannot be decoded"
@@ -126,7 +126,7 @@ class ImageStack:
         needed, there = int(np.prod(shape)), _memory()
         if needed > there:
             raise UserError(f"{self.name}: {shape[0]:,} images of {shape[3]} x {shape[2]} pixels need "
-                            f"{needed / 2**30:,.1f} GiB, and this machine has {there / 2**30:,.1f}; take some of them "
+                            f"{needed / 2**30:,.1f} GiB, and this machine has {there / 2**30:,.1f}; use fewer "
                             "(train_size, test_size)")
         return np.empty(shape, np.uint8)
 
@@ -145,7 +145,7 @@ def _read(encoded: Encoded, reading: Reading) -> np.ndarray | Undecodable:
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """`map` in a pool that is never far ahead of who takes the results, so that these do not pile up."""
+    """`map` in a pool that is never far ahead of its consumer, so that results do not pile up."""
     source = iter(items)
     running = deque(pool.submit(function, item) for item in islice(source, AHEAD * threads()))
     while running:
@@ -159,6 +159,6 @@ def _memory() -> int:
 
 
 def threads() -> int:
-    """Processors that this process may use; decoding leaves the interpreter's lock for its larger part."""
+    """Processors that this process may use; most of decoding runs without the interpreter's lock."""
     available = getattr(os, "sched_getaffinity", None)
     return len(available(0)) if available else os.cpu_count() or 1

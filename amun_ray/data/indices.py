@@ -31,7 +31,7 @@ class IndexList(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """The row numbers of a file before they are checked, and how messages call the place of each."""
+    """The row numbers of a file before they are checked, and what messages call the place of each."""
 
     column: str | None
     rows: np.ndarray  # (n,) int64 in the order of the file
@@ -43,16 +43,16 @@ def read_indices(path: str | os.PathLike[str], train_size: int, taken: np.ndarra
 
     Args:
         path: local path or URI of a csv or text file (utf-8 or utf-16; comma, semicolon or tab; also gzipped), a
-            parquet file or a .npy array: row numbers, counted from 0, in its only column or in the only one whose name
-            is in COLUMNS. A text file of one column may do without a header.
+            parquet file or a .npy array. The row numbers, counted from 0, are in its only column, or in the only one
+            whose name is in COLUMNS. A text file of one column needs no header.
         train_size: number of rows of the training files.
         taken: (n,) int64, rising: the rows of these files that are used; None for all of them.
 
     Raises:
-        UserError: the file is missing, cannot be read, is empty, has no column or several that can be meant, a line
-            of another number of cells than the first one, or a row that is no integer, negative, beyond the training
-            set, not among those `taken` or named twice. The first such row of the file is named: its line (from 1) in
-            a text file, its row (from 0) in another.
+        UserError: the file is missing, cannot be read, or is empty; no column, or several, may be meant; a line has
+            another number of cells than the first one; a row is no integer, negative, beyond the training set, not
+            among those `taken`, or named twice. The message names the first such row of the file: its line (from 1)
+            in a text file, its row (from 0) in any other.
     """
     cells = _read(path, train_size)
     if not cells.rows.size:
@@ -62,7 +62,7 @@ def read_indices(path: str | os.PathLike[str], train_size: int, taken: np.ndarra
 
 
 def _check_rows(path: str | os.PathLike[str], cells: Cells, train_size: int, taken: np.ndarray | None) -> None:
-    """UserError for the first row number that is none, or that stands there for the second time."""
+    """UserError for the first value that is no row number, or that appears for the second time."""
     rows = cells.rows
     wrong = np.ones(len(rows), bool)
     wrong[np.unique(rows, return_index=True)[1]] = False
@@ -84,7 +84,7 @@ def _check_rows(path: str | os.PathLike[str], cells: Cells, train_size: int, tak
 
 
 def _read(path: str | os.PathLike[str], train_size: int) -> Cells:
-    """The row numbers of a file, which is told by its first bytes, whatever its name is."""
+    """The row numbers of a file, whose kind its first bytes tell, whatever its name is."""
     limit = BYTES_AT_LEAST + BYTES_PER_ROW * train_size
     content = file_content(path, limit)
     if content.startswith(PARQUET):
@@ -102,7 +102,7 @@ def _read_parquet(path: str | os.PathLike[str], file: File, train_size: int) -> 
     names, count = opened.schema_arrow.names, opened.metadata.num_rows
     column = names[_index_column(names, os.fspath(path))]
     _refuse_slices(path, (opened.schema_arrow.metadata or {}).get(b"pandas"))
-    if count > train_size:  # before they are read: a few bytes may claim any number
+    if count > train_size:  # counted before they are read: a few bytes may claim any number
         raise UserError(f"{path}: {count:,} rows, but the training set has {train_size:,}; no row is named twice")
     found = read_column(opened, file, column, "row number")
     if pa.types.is_boolean(value_type(found)):
@@ -112,7 +112,7 @@ def _read_parquet(path: str | os.PathLike[str], file: File, train_size: int) -> 
 
 
 def _refuse_slices(path: str | os.PathLike[str], pandas: bytes | None) -> None:
-    """UserError where pandas kept the row numbers of a slice beside the column: either may be meant."""
+    """UserError if pandas kept the row numbers of a slice beside the column: either may be meant."""
     try:
         kept = json.loads(pandas or b"{}")["index_columns"]
         ranges = [one for one in kept if isinstance(one, dict) and one.get("kind") == "range"]
@@ -121,7 +121,7 @@ def _refuse_slices(path: str | os.PathLike[str], pandas: bytes | None) -> None:
     for one in ranges:
         if (one.get("start"), one.get("step")) != (0, 1):
             raise UserError(f"{path}: pandas kept the index {one.get('start')}..{one.get('stop')} of a slice beside "
-                            "the column, and either may be meant; write "
+                            "the column, and both may be meant; write "
                             "`pandas.DataFrame({'index': rows}).to_parquet(path)`")
 
 

@@ -1,9 +1,9 @@
 """Decoded pixels kept in a file and mapped into memory: decoded once, for every sweep and every process of a machine.
 
-An entry is a folder named by a digest of all that it was made from: the bytes of the files, which rows of them, their
-labels, how they are read, and the version of the decoder. It appears by one rename; of two that decode the same at the
-same time, the later takes what the earlier one made. Nothing holds the pixels in memory: the system reads what is
-looked at, and forgets it again.
+An entry is a folder named by a digest of everything that it was made from: the bytes of the files, which rows of them,
+their labels, how they are read, and the version of the decoder. It appears by one rename; if two processes decode the
+same images at the same time, the later one uses the entry of the earlier. Nothing holds the pixels in memory: the
+system reads pages when they are used, and drops them again.
 """
 
 import hashlib
@@ -40,13 +40,13 @@ class Left(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """An entry: pixels (N, C, H, W) uint8, mapped read-only, and what is known of the data set that they are of."""
+    """An entry: pixels (N, C, H, W) uint8, mapped read-only, and what is known about their data set."""
 
     pixels: np.ndarray
     left: Left
     digest: str
     known: dict[str, Any]  # cached properties of the Dataset
-    trusted: bool  # whether the pixels are known to be what was written; else their digest must be looked at
+    trusted: bool  # whether the pixels are known to be what was written; otherwise their digest must be checked
 
 
 class Keep:
@@ -55,9 +55,9 @@ class Keep:
     Args:
         folder: where finished entries are, on a file system of this machine.
         scratch: where they are written, on the same file system.
-        close, open_: make bytes of facts that vouch for themselves, and read them; ValueError for what was changed.
-        trusting: whether an entry whose size and time are those that were written is taken as it is, and not read.
-        lasting: whether new entries are made. Without, pixels lie in a file that has no name.
+        close, open_: write facts as bytes that vouch for themselves, and read them; ValueError if they were changed.
+        trusting: whether an entry with the size and time that were written is used without reading it.
+        lasting: whether new entries are made. If not, pixels are in a temporary file.
     """
 
     def __init__(self, folder: Path, scratch: Path, *, close: Callable[[dict[str, Any]], bytes],
@@ -67,12 +67,12 @@ class Keep:
         self._made: list[Path] = []
 
     def passing(self) -> "Keep":
-        """The same folder, of which entries are taken, and where none is made."""
+        """The same folder, for reading: its entries are used, and no new ones are made."""
         return Keep(self.folder, self.scratch, close=self._close, open_=self._open, trusting=self.trusting,
                     lasting=False)
 
     def room(self, shape: tuple[int, int, int, int]) -> np.ndarray:
-        """An array for pixels: in a file or, where there are few, in memory."""
+        """An array for pixels: in a file or, if there are few, in memory."""
         needed = int(np.prod([int(length) for length in shape], dtype=object))
         if needed < KEPT_FROM:
             return np.empty(shape, np.uint8)
@@ -84,20 +84,20 @@ class Keep:
             raise StorageError(f"{self.folder}: decoded images cannot be kept here: {first_line(error)}") from error
         if needed > there:
             raise UserError(f"{self.scratch}: {shape[0]:,} images of {shape[3]} x {shape[2]} pixels need "
-                            f"{needed / 2**30:,.1f} GiB, and this disk has {there / 2**30:,.1f} left; take some of "
-                            "them (train_size, test_size), or another place (storage)")
+                            f"{needed / 2**30:,.1f} GiB, and this disk has {there / 2**30:,.1f} left; use fewer "
+                            "(train_size, test_size), or another place (storage)")
         self._made.append(self.scratch / f"pixels-{uuid.uuid4().hex}")
         self._made[-1].mkdir()
         return np.memmap(self._made[-1] / PIXELS, np.uint8, "w+", shape=shape)
 
     def tidy(self) -> None:
-        """Remove what `room` made and `put` did not take; what is mapped stays until it is let go."""
+        """Remove what `room` made and `put` did not use; what is still mapped stays until its array is gone."""
         for path in self._made:
             shutil.rmtree(path, ignore_errors=True)
         self._made.clear()
 
     def find(self, key: str) -> Kept | None:
-        """The entry of a key; None where there is none, or one that is damaged, which is said."""
+        """The entry of a key; None if there is none, or if it is damaged, which is reported."""
         folder = self.folder / key
         try:
             facts = self._open((folder / FACTS).read_bytes())
@@ -119,8 +119,8 @@ class Keep:
                     self.trusting and found.st_mtime_ns == facts["written"])
 
     def put(self, key: str, dataset: Dataset, left: Left) -> Kept | None:
-        """Make an entry of a dataset whose pixels lie in `room`, and map it; None where they lie in memory, or where no
-        entry is to last."""
+        """Make an entry of a dataset whose pixels are in a file made by `room`, and map it; None if they are in memory,
+        or if no new entries are made."""
         if (written := dataset.map_path) is None or not self.lasting:
             return None
         folder, pixels = Path(written).parent, dataset.pixels
@@ -132,7 +132,7 @@ class Keep:
                  "first_alike": hashlib.sha256(alike.getvalue()).hexdigest()}
         try:
             pixels.flush()
-            os.truncate(written, pixels.size)  # those that were left out lie behind the others
+            os.truncate(written, pixels.size)  # room for images that were left out is at the end
             (folder / ALIKE).write_bytes(alike.getvalue())
             (folder / FACTS).write_bytes(self._close(facts | {"written": os.stat(written).st_mtime_ns}))
             if (there := self.find(key)) is not None and there.trusted:
@@ -145,7 +145,7 @@ class Keep:
 
 
 def entry_key(inputs: Mapping[str, Any], sources: Sequence[File | str]) -> str:
-    """What an entry is found by: a digest of `inputs` (JSON values), of the bytes of all files, and of the decoder."""
+    """The name of an entry: a digest of `inputs` (JSON values), of the bytes of all files, and of the decoder."""
     with ThreadPoolExecutor(threads()) as pool:
         files = hashlib.sha256(b"".join(pool.map(_digest, sources))).hexdigest()
     decoder = [PIL.__version__, *(features.version(name) or "" for name in ("jpg", "webp", "zlib", "libtiff"))]
@@ -160,5 +160,5 @@ def _digest(source: File | str) -> bytes:
                 return hashlib.file_digest(file, "sha256").digest()
         with source.system.open_input_stream(source.path, compression=None) as stream:
             return hashlib.file_digest(stream, "sha256").digest()
-    except OSError as error:  # it cannot be decoded either, which is said where that is tried
+    except OSError as error:  # it cannot be decoded either, which is reported there
         return hashlib.sha256(f"{source}: {error}".encode()).digest()

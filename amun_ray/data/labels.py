@@ -1,4 +1,4 @@
-"""What the labels of a data set are: numbers, or names of classes; and how many classes they stand for."""
+"""What the labels of a data set are, numbers or names of classes, and how many classes there are."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Column(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """The labels of all files, one array each, and what a plan must say of them."""
+    """The labels of all files, one array each, and what a plan must say about them."""
 
     train: list[np.ndarray]  # each (rows,) int64 in [0, classes)
     test: list[np.ndarray]
@@ -38,16 +38,16 @@ def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int 
                   names: Sequence[str] = ()) -> Labels:
     """The labels as numbers of classes.
 
-    Numbers stay as they are where they count from 0 without gaps, or where `classes` or `names` say what they count.
-    Other numbers are mapped by size, and names of classes by their sorted order: the n-th of them is class n.
+    Numbers stay as they are if they count from 0 without gaps, or if `classes` or `names` say what they count. Other
+    numbers are mapped by size, and names of classes by their sorted order: the n-th of them is class n.
 
     Args:
         classes: number of classes; None takes the number of names, or of different training labels.
-        names: of the classes, where the files say what their numbers stand for.
+        names: of the classes, if the files say what their numbers stand for.
 
     Raises:
-        UserError: a label that is missing, no integer, none of the training set's or outside the classes (its file and
-            row are named).
+        UserError: a label that is missing, is no integer, is not in the training set, or is outside the classes (its
+            file and row are named).
     """
     written = None if names else _names(train)
     notes: list[str] = []
@@ -68,12 +68,12 @@ def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int 
 
 
 def class_list(names: Sequence[str]) -> str:
-    """What a plan says of the names of the classes."""
+    """The line of a plan about the names of the classes."""
     return f"classes     {listed([f'{number} {name}' for number, name in enumerate(names)], CLASSES_SHOWN)}"
 
 
 def _names(train: Sequence[Column]) -> list[str] | None:
-    """The sorted names of the classes; None where the labels are, or are meant to be, numbers."""
+    """The sorted names of the classes; None if the labels are, or are meant to be, numbers."""
     if not all(any(holds(value_type(column.values)) for holds in TEXTS) for column in train):
         return None
     found = {name for column in train for name in pc.unique(column.values.cast(pa.string())).to_pylist()}
@@ -83,7 +83,7 @@ def _names(train: Sequence[Column]) -> list[str] | None:
 
 
 def _positions(column: Column, names: list[str]) -> np.ndarray:
-    """(rows,) int64: where the label of each row stands among `names`."""
+    """(rows,) int64: the place of each row's label in `names`."""
     if not any(holds(value_type(column.values)) for holds in TEXTS):
         raise UserError(f"{column.file}: label: a column of {value_type(column.values)}, but the training labels are "
                         f"names: {listed(names)}")
@@ -99,9 +99,10 @@ def _positions(column: Column, names: list[str]) -> np.ndarray:
 
 
 def _mapped(numbers: list[list[np.ndarray]], test: Sequence[Column]) -> tuple[int, list[str], list[str]]:
-    """The number of classes, their names and what to say of them; labels with gaps in `numbers` are mapped in place.
+    """The number of classes, their names, and the lines of a plan about them; labels with gaps in `numbers` are mapped
+    in place.
 
-    The names are the labels as they were, where any of them is now another number.
+    If any label changes its number, the names are the labels as they were.
     """
     values, counts = np.unique(np.concatenate(numbers[0]), return_counts=True)
     if not values.size or values[0] < 0 or values[-1] == len(values) - 1:

@@ -20,19 +20,19 @@ from amun_ray.data.labels import Column, number_labels
 from amun_ray.data.picture import AS_STORED, Reading
 
 BATCH_ROWS, BATCH_BYTES = 1024, 2**26  # encoded images held in memory at a time
-BYTES_AT_LEAST, REPEATED = 2**30, 100  # of images that a file may stand for, and as a multiple of its size
+BYTES_AT_LEAST, REPEATED = 2**30, 100  # bytes of images in a file, and in multiples of its size
 LABEL = "label"
-ROWS_AT_LEAST = 10**6  # a file of fewer bytes than rows holds no images, unless they are few
+ROWS_AT_LEAST = 10**6  # a file with fewer bytes than rows holds no images, unless there are few rows
 
 
 class Table(NamedTuple):
-    """One file of a data set, of which the labels are in memory and the images are not."""
+    """One file of a data set; its labels are in memory, its images are not."""
 
     file: File
     opened: Readable
     image: str  # name of the image column
     labels: pa.ChunkedArray
-    names: tuple[str, ...]  # of the classes, where the file has them
+    names: tuple[str, ...]  # of the classes, if the file has them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,14 +55,14 @@ class Table(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Where images and labels stand.
+    """Which columns hold images and labels.
 
     Attributes:
         image_column: column of images, binary or a struct with the field `bytes` (a whole JPEG, PNG, ... file each);
             None takes the only column of such a type.
         label_column: column of integers, or of names of classes, see `labels.number_labels`; None takes the only one
-            with Hugging Face's feature ClassLabel, which has the names of the classes, else `label`.
-        classes: number of classes; None takes as many as there are names, or different labels.
+            with Hugging Face's feature ClassLabel, which has the names of the classes, otherwise `label`.
+        classes: number of classes; None takes the number of names, or of different labels.
     """
 
     image_column: str | None = None
@@ -83,9 +83,9 @@ def load_parquet(
     memory beyond that array is bounded by `BATCH_ROWS` encoded images and one row group.
 
     Args:
-        train, test: a parquet file, a folder of them, a glob, or a list of these, as `files.find_files` takes them;
-            local paths or URIs. Rows count over the files in their order.
-        columns: which columns count.
+        train, test: a parquet file, a folder of them, a glob, or a list of these, as for `files.find_files`; local
+            paths or URIs. Rows count over the files in their order.
+        columns: which columns are used.
         reading: how each image is read.
         subset: which rows are taken.
         keep: where decoded pixels are kept, mapped into memory; None decodes into memory.
@@ -104,7 +104,7 @@ def load_parquet(
 
 
 class Wanted(NamedTuple):
-    """What of some files makes a data set; the values are those of `load_parquet`."""
+    """Which part of some files makes a data set; the values are those of `load_parquet`."""
 
     columns: Columns
     reading: Reading
@@ -117,7 +117,7 @@ def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, notes
 
     Args:
         files: of D and of D_T, parquet or arrow.
-        notes: what a plan must say of these.
+        notes: what a plan must say about these files.
     """
     tables = [[_open_file(file, wanted.columns) for file in part] for part in files]
     for part in tables:
@@ -168,7 +168,7 @@ def _open_file(file: File, wanted: Columns) -> Table:
     columns = listed([f"{field.name} ({field.type})" for field in schema])
     size = file.system.get_file_info(file.path).size or 0
     if rows > max(size, ROWS_AT_LEAST):
-        raise UserError(f"{file}: {rows:,} rows in {size:,} bytes; so many images are not in it")
+        raise UserError(f"{file}: {rows:,} rows in {size:,} bytes: it cannot hold so many images")
     image = _image_column(schema, file, wanted.image_column, columns)
     named = class_labels(schema)
     label = wanted.label_column or (next(iter(named)) if len(named) == 1 else LABEL)
@@ -230,7 +230,7 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
             sizes = pc.binary_length(images.dictionary).take(images.indices).fill_null(0).to_numpy(zero_copy_only=False)
             if (most := most - int(sizes.sum(dtype=np.int64))) < 0:
                 raise UserError(f"{table.file}: the images up to row {start + len(batch) - 1} are more than {REPEATED} "
-                                "times as large as the file; one of them must be there very often")
+                                "times as large as the file; one of them must be repeated very often")
             for part in np.split(np.arange(len(chosen)), _cuts(sizes)):
                 stack.fill(filled, images.take(pa.array(part)).cast(pa.large_binary()).to_pylist(),
                            [f"{table.file}: row {row}" for row in chosen[part]].__getitem__)
@@ -245,7 +245,7 @@ def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -
 
 
 def _cuts(sizes: np.ndarray) -> np.ndarray:
-    """Where images of `sizes` (n,) in bytes are divided, so that each part has BATCH_BYTES, or one image more."""
+    """Where to divide images of `sizes` (n,) in bytes, so that each part has BATCH_BYTES, or one image more."""
     return np.flatnonzero(np.diff(np.cumsum(sizes, dtype=np.int64) // BATCH_BYTES)) + 1
 
 

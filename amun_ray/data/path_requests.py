@@ -1,4 +1,4 @@
-"""What a request names by the paths of image files: a pattern, or a list, as rows of the training set."""
+"""Requests by the paths of image files, a pattern or a list, as rows of the training set."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -34,7 +34,7 @@ def of_files(dataset: Dataset, path: str) -> Request:
     """The training images that a text file lists, a path relative to the data folder on each line.
 
     Raises:
-        UserError: a line that is no training image, or there twice; no lines; images that are no files.
+        UserError: a line that is no training image, or that appears twice; no lines; images that are no files.
     """
     paths = _paths(dataset, "forget.files")
     place_of = {normalize("NFC", one): row for row, one in enumerate(paths[:dataset.train_size])}
@@ -42,7 +42,7 @@ def of_files(dataset: Dataset, path: str) -> Request:
     limit = BYTES_AT_LEAST + BYTES_PER_ROW * dataset.train_size
     content = file_content(path, limit)
     if len(content) > limit:
-        raise UserError(f"{path}: more than {limit / 1e6:.0f} MB; write one path a line")
+        raise UserError(f"{path}: more than {limit / 1e6:.0f} MB; write one path per line")
     lines: dict[int, int] = {}  # row -> line
     for number, line in text_lines(path, content):
         name = normalize("NFC", line).replace("\\", "/").removeprefix("./")
@@ -81,7 +81,7 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _whole_folders(paths: Sequence[str], rows: np.ndarray) -> Groups | None:
-    """The folders, by name, where `rows` are all that is in some of them: one person may have one in each class."""
+    """The folders, by name, if `rows` are all images of some of them: one person may have a folder in each class."""
     folders = [path.rpartition("/")[0].rpartition("/")[2] for path in paths]
     names, of = np.unique(folders, return_inverse=True)
     whole = np.count_nonzero(np.isin(of, of[rows])) == len(rows) and all(folders[row] for row in rows)
@@ -89,7 +89,7 @@ def _whole_folders(paths: Sequence[str], rows: np.ndarray) -> Groups | None:
 
 
 def _near_pattern(wanted: Sequence[str], paths: Sequence[str]) -> str:
-    """What a pattern may have meant: the nearest name to one of its parts that is none, or how files are called."""
+    """What a pattern may have meant: the nearest name to a part that matches nothing, or some names of files."""
     names = list(dict.fromkeys(part for path in paths for part in _parts(path)))
     for part in wanted:
         if not any(fnmatchcase(name, part) for name in names) and (near := nearest(part, names)):

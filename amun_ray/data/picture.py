@@ -1,9 +1,9 @@
-"""One encoded image as an array: which formats are read, how it is turned, what becomes of its mode, its size.
+"""One encoded image as an array: which formats are read, and what happens to its orientation, mode and size.
 
-The rules, in this order: an image is turned as its EXIF orientation says; of channels with 16 bits the upper 8 are
-taken; a palette is looked up, CMYK is converted, transparency is dropped; the shorter side becomes `resize` pixels,
-antialiased, and the middle is cut out. But for the turning these are the rules of torchvision's ImageFolder with Resize
-and CenterCrop, so that a model sees what it was trained on. Grey stays grey, as long as all images of a set are.
+The rules, in this order: the image is rotated as its EXIF orientation says; channels of 16 bits keep their upper 8; a
+palette is looked up, CMYK is converted, transparency is dropped; the shorter side becomes `resize` pixels, antialiased,
+and the middle is cut out. Except for the rotation these are the rules of torchvision's ImageFolder with Resize and
+CenterCrop, so a model sees what it was trained on. Grey images stay grey if all images of the set are grey.
 """
 
 import io
@@ -17,12 +17,12 @@ from amun_ray.base.errors import UserError, first_line
 
 EIGHT_BIT_GREY = ("L", "LA", "1")
 WIDE = "I"  # PIL's 32-bit integers, and with ";16" its 16-bit ones
-SIXTEEN_BIT = ("PNG", "PPM")  # formats whose 32-bit integers, as PIL has them, are 16-bit ones
+SIXTEEN_BIT = ("PNG", "PPM")  # formats whose 16-bit integers PIL returns as 32-bit ones
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # PIL has more; EPS runs a program
-PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # what may turn a PNG, also behind its pixels
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG may have its orientation
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-         8: Image.Transpose.ROTATE_90}  # what sets an image of an EXIF orientation upright
+         8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what sets the image upright
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LARGEST = 2 * 89_478_485  # pixels of an image once it is resized; PIL's own limit for one that is opened
 
@@ -32,21 +32,21 @@ class Undecodable(Exception):
 
 
 class TooSmall(Undecodable):
-    """A picture that is sound, but smaller than what is to be cut out of it."""
+    """A sound picture that is smaller than the crop."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How an image is made of a file.
+    """How a file becomes an image.
 
     Attributes:
         resize: pixels of the shorter side; None leaves the picture as large as it is.
-        center_crop: pixels of both sides of what is cut out of the middle; None cuts nothing.
+        center_crop: side, in pixels, of the square that is cut out of the middle; None cuts nothing.
         interpolation: a row of FILTERS.
-        on_error: whether what cannot be decoded is an error (`stop`), or left out (`skip`).
+        on_error: whether an image that cannot be decoded is an error (`stop`) or left out (`skip`).
 
     Raises:
-        UserError: a size below 1, a crop larger than the images, or a word that is not known.
+        UserError: a size below 1, a crop larger than the images, or an unknown word.
     """
 
     resize: int | None = None
@@ -67,12 +67,12 @@ class Reading:
 
     @property
     def skip(self) -> bool:
-        """Whether to leave out what cannot be decoded."""
+        """Whether to leave out images that cannot be decoded."""
         return self.on_error == "skip"
 
     @property
     def cure(self) -> str:
-        """What makes images of several sizes one."""
+        """The settings that give images of several sizes one size."""
         wanted = [f"data.{key}" for key in ("resize", "center_crop") if getattr(self, key) is None]
         return f"set {' and '.join(wanted)}" if wanted else "this one is an error of ours"
 
@@ -81,7 +81,7 @@ AS_STORED = Reading()
 
 
 def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
-    """(C, H, W) uint8 of an image file, C = 1 where it is grey.
+    """(C, H, W) uint8 of an image file; C = 1 if it is grey.
 
     Raises:
         Undecodable: no bytes; a format that is not read; damaged; channels of more than 16 bits.
@@ -97,7 +97,7 @@ def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
         array = np.asarray(_sized(image, reading))
     except Undecodable:
         raise
-    except Exception as error:  # of damaged bytes PIL's readers raise nearly anything
+    except Exception as error:  # PIL's readers raise nearly anything for damaged bytes
         known = f"not an image of a format that is read ({', '.join(known_formats())})"
         why = known if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise Undecodable(f"the image cannot be decoded: {why}") from error
@@ -106,7 +106,7 @@ def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
 
 @cache
 def known_formats() -> tuple[str, ...]:
-    """FORMATS without those that this Pillow lacks, as one before 11.3 lacks AVIF."""
+    """FORMATS without those that this Pillow lacks: before 11.3 it has no AVIF."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -122,13 +122,13 @@ def _orientation(image: Image.Image, encoded: bytes) -> int:
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # EXIF that is damaged says nothing
+    except Exception:  # damaged EXIF is ignored
         return 1
     return found if found in TURNS else 1
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """The image in the mode L where it is grey, else RGB."""
+    """The image in mode L if it is grey, otherwise in RGB."""
     mode, kind = image.mode, image.format
     if mode == "F" or (mode == WIDE and kind not in SIXTEEN_BIT):
         values = np.asarray(image)

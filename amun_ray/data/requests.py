@@ -19,7 +19,7 @@ from amun_ray.data.splits import Groups, forgotten_classes
 BYTES_PER_ROW, BYTES_AT_LEAST = 1024, 2**20  # of a list, for each row of the training set
 SHOWN = 8  # classes in a message
 CLASSES_SHOWN = 20  # in a plan
-NAMES_COMPARED = 20_000  # among which a near one is looked for
+NAMES_COMPARED = 20_000  # values searched for a near one
 Value = int | str | bool
 KINDS = {int: "a number", str: "a text", bool: "a truth value"}
 HOLDS = {int: "integers", str: "texts", bool: "truth values"}
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
     what: str
     rows: np.ndarray  # (count,) int64, rising, unique: rows of the user's training files
-    groups: Groups | None = None  # whole ones of which are asked for; None where it is single images
+    groups: Groups | None = None  # if whole groups are asked for; None for single images
 
     def __str__(self) -> str:
         rows = [str(row) for row in (self.rows if len(self.rows) <= 4 else self.rows[:3])]
@@ -116,11 +116,11 @@ def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Seq
     Args:
         values: that column, over all rows of the training files.
         asked: values of the column's own type, or the file that lists them, one a line or below the column's name.
-        subset: whether rows that `dataset` lacks were left out by choice, not since their images cannot be decoded.
+        subset: whether rows that `dataset` lacks were left out by choice, not because their images cannot be decoded.
 
     Raises:
-        UserError: a column that holds neither integers, texts nor truth values; a value of another type, that is not
-            there, or is named twice; a row that a subset leaves out, or none that is used.
+        UserError: a column that holds neither integers, texts nor truth values; a value that has another type, is not
+            in the column, or is named twice; a row that a subset leaves out; or no row that is used.
     """
     values, kind = _comparable(column, values)
     encoded = values.dictionary_encode().unify_dictionaries().combine_chunks()
@@ -143,14 +143,14 @@ def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Seq
                         f"is not among the {len(taken)} of {len(codes)} training rows that data.train_size takes, so "
                         "no model would learn it; leave train_size out, or the value")
     if not used.any():
-        raise UserError(f"forget.values: none of the {len(rows)} images can be decoded, so that no model learns them")
+        raise UserError(f"forget.values: none of the {len(rows)} images can be decoded, so no model learns them")
     undecodable = f" ({len(rows) - used.sum()} more cannot be decoded)" if not used.all() else ""
     return Request(f"{column} {listed([str(one) for one in wanted])}{undecodable}", rows[used],
                    Groups(column, [str(one) for one in known], codes[taken]))
 
 
 def _wanted(column: str, kind: type, known: Mapping[Any, int], asked: Sequence[tuple[Any, str]]) -> list[Any]:
-    """The values asked for, each with its place; UserError for the first that the column does not hold."""
+    """The values asked for, each with its place; UserError for the first that is not in the column."""
     wanted: list[Any] = []
     for one, place in asked:
         if type(one) is not kind:
@@ -172,7 +172,7 @@ def _comparable(column: str, values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, 
         return values.cast(pa.string()), str
     if pa.types.is_boolean(kind):
         return values, bool
-    if pa.types.is_floating(kind):  # pandas makes them of integers where a cell is empty
+    if pa.types.is_floating(kind):  # pandas turns integers into floats if a cell is empty
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         try:

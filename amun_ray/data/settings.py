@@ -1,4 +1,4 @@
-"""Between a config, whose keys are flat, and functions that take some of them together, as one object."""
+"""The link between a config, whose keys are flat, and functions that take some of them together as one object."""
 
 import inspect
 from collections.abc import Callable
@@ -13,7 +13,7 @@ GROUPS: tuple[type, ...] = (Columns, Reading, Subset)
 
 
 def flat(function: Callable[..., Dataset]) -> Callable[..., Dataset]:
-    """`function` with the fields of each parameter that is one of GROUPS as keywords of its own, also to `inspect`."""
+    """`function`, but taking the fields of each parameter in GROUPS as keywords of its own, also for `inspect`."""
     parameters = inspect.signature(function).parameters.values()
     groups = {each.name: each.annotation for each in parameters if each.annotation in GROUPS}
     fields = {name: list(inspect.signature(group).parameters.values()) for name, group in groups.items()}

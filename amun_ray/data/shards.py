@@ -1,4 +1,4 @@
-"""The schema of an adversarial shard: one parquet file with the rows that an attack made, their units and their origin.
+"""The schema of an adversarial shard: one parquet file with the rows that an attack made, and where they come from.
 
 A shard is a pure function of its rows and metadata: the same rows give the same bytes on any worker. A digest of both
 is in its metadata, so that a damaged or foreign shard is recognised.
@@ -49,7 +49,7 @@ def encode(rows: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]) -> by
 
     Args:
         rows: the arrays of COLUMNS, each of n rows and of exactly the dtype there; `image` is (n, C, H, W) in [0, 1].
-        metadata: what the rows were made from: digests of model, dataset, indices and settings, at least.
+        metadata: what the rows were made from: at least the digests of model, dataset, indices and settings.
 
     Raises:
         ValueError: columns, dtypes or lengths that are not those of COLUMNS, pixels outside [0, 1], or metadata that

@@ -1,4 +1,5 @@
-"""Which rows are forgotten, searched on and held by each reference model: index arrays, decided by seeds alone."""
+"""Which rows are forgotten, used by the search, and seen by each reference model: index arrays, decided by seeds
+alone."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -15,11 +16,11 @@ class ForgetSets(NamedTuple):
 
     held_out: tuple[np.ndarray, ...]  # each (count,) int64, sorted: the hyper-parameters are searched on these
     final: tuple[np.ndarray, ...]     # each (count,) int64, sorted: the results count on these
-    groups: tuple[str, ...] = ()      # of which groups each held-out set is made, where it is no random one
+    groups: tuple[str, ...] = ()      # the groups that make up each held-out set, if it is not random
 
 
 class Groups(NamedTuple):
-    """What images belong to; the held-out sets of a request for whole groups are other groups."""
+    """What images belong to. If a request names whole groups, its held-out sets are other groups."""
 
     kind: str            # what they are called, as in `class cat (3)`
     names: Sequence[str]
@@ -27,10 +28,9 @@ class Groups(NamedTuple):
 
 
 def forgotten_classes(labels: np.ndarray, forget: np.ndarray, train_size: int) -> np.ndarray:
-    """(k,) int64, rising: the classes that `forget` holds all training rows of, where it holds nothing else; else none.
+    """(k,) int64, rising: the classes, if `forget` is all training rows of whole classes; otherwise empty.
 
-    Every one of them must have test images, and so must the other classes: how such a class is forgotten is measured
-    on these.
+    Every one of them must have test images, and so must the other classes: they measure how well it is forgotten.
 
     Args:
         labels: (N,) of D, the first `train_size` rows, and of D_T.
@@ -47,7 +47,7 @@ def check_rows(rows: Collection[int] | np.ndarray, train_size: int) -> np.ndarra
     """(count,) int64: `rows` in their order.
 
     Raises:
-        UserError: no row, or one that is no integer, outside [0, train_size) or there twice.
+        UserError: no row, or one that is no integer, is outside [0, train_size), or appears twice.
     """
     found = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
     if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
@@ -57,12 +57,12 @@ def check_rows(rows: Collection[int] | np.ndarray, train_size: int) -> np.ndarra
         raise UserError(f"row {outside[0]} to forget is outside the training rows 0..{train_size - 1}")
     values, counts = np.unique(found, return_counts=True)
     if len(values) < len(found):
-        raise UserError(f"row {values[counts > 1][0]} to forget is there more than once")
+        raise UserError(f"row {values[counts > 1][0]} to forget appears more than once")
     return found.astype(np.int64)
 
 
 def forget_count(train_size: int, fraction: float) -> int:
-    """Number of rows that `fraction` of the training set is, rounded down, so that two halves always fit.
+    """How many rows `fraction` of the training set is, rounded down, so that two halves always fit.
 
     Raises:
         UserError: fraction outside (0, 1), or so small that no row is left.
@@ -101,8 +101,8 @@ def random_forget(
 def random_forget_sets(train_size: int, fraction: float, *, sets: int, held_out: int, seed: int) -> ForgetSets:
     """Random forget sets of `fraction` of the training set each (the paper's protocol).
 
-    A seeded permutation halves the training set: held-out sets are random subsets of the one half, final sets of the
-    other. So the two kinds never meet, whatever their numbers, and set k stays the same when more sets are asked for.
+    A seeded permutation halves the training set: held-out sets are random subsets of one half, final sets of the
+    other. So the two kinds never overlap, however many there are, and set k stays the same when more are asked for.
     Sets of one kind may overlap, as random sets do; at a fraction of 0.5 all sets of a kind are that half, because
     nothing else is disjoint from the other kind.
 
@@ -173,14 +173,14 @@ def requested_forget_sets(train_size: int, rows: np.ndarray, *, held_out: int, s
 
 
 def like_forget_sets(rows: np.ndarray, groups: Groups, *, held_out: int, seed: int) -> ForgetSets:
-    """A request for whole groups: the final set is `rows`, each held-out set is of as many other groups of like size.
+    """A request for whole groups: the final set is `rows`, and each held-out set has as many other groups of like size.
 
     For each group asked for, the largest first, a held-out set gets the group of the nearest size that no set has yet;
-    of equally near ones `seed` decides. So set k stays the same when more sets are asked for.
+    `seed` decides between equally near ones. So set k stays the same when more sets are asked for.
 
     Args:
         rows: (count,) int64, unique training rows.
-        groups: a group may be asked for in part: none of it is in a held-out set.
+        groups: if only a part of a group is asked for, the rest of it is in no held-out set either.
         held_out: number of held-out sets, at least 1.
         seed: decides between groups of equal size.
 
@@ -211,8 +211,8 @@ def reference_halves(count: int, models: int, seed: int) -> np.ndarray:
     """(models, count) bool: which rows each RMIA reference model is trained on (experiments).
 
     Models 2k and 2k + 1 hold complementary random halves, so every row is in exactly half of the models and every
-    model holds half of the rows (one more or less where `count` is odd). Pair k does not depend on `models`: a bank
-    that grows keeps its models.
+    model holds half of the rows (one more or less if `count` is odd). Pair k does not depend on `models`: a bank that
+    grows keeps its models.
 
     Args:
         count: rows of D + D_T together, at least 2.

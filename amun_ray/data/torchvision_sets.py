@@ -20,8 +20,8 @@ def load_cifar10(
     Args:
         root: folder that has, or gets, torchvision's copy of the set. Its files are pickles; torchvision compares
             each with a fixed checksum before it opens it.
-        download: fetch the set where `root` has none.
-        train_size, test_size: so many random rows of each (`seed` decides which), in file order; None takes all.
+        download: fetch the set if it is not in `root`.
+        train_size, test_size: how many random rows of each (`seed` decides which), in file order; None takes all.
         seed: decides the subsets.
 
     Raises:
@@ -45,7 +45,7 @@ NOT_HERE = "(not downloaded yet)"  # at the end of the name of an `outline`
 def outline(
     name: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0, **_: object
 ) -> Dataset:
-    """The sizes of a set that is still to be downloaded, for a plan: images that hold no more than their number.
+    """A stand-in, for a plan, of a set that is not downloaded yet: as many images, which hold only their number.
 
     Raises:
         UserError: a subset larger than the set.
@@ -68,7 +68,7 @@ def _load(kind: str, root: str | os.PathLike[str], download: bool, sizes: dict[s
     try:
         parts = [constructor(root, train=train, download=download) for train in (True, False)]
     except (OSError, RuntimeError) as error:  # no network or folder, and torchvision's "not found or corrupted"
-        raise UserError(f"{name}: not in {root!r} and not to be had: {first_line(error)}; where there is no network, "
+        raise UserError(f"{name}: not in {root!r}, and cannot be downloaded: {first_line(error)}; without a network, "
                         "copy torchvision's folder there, or use the dataset 'parquet'") from error
     rows = [seeded_subset(len(part.data), size, what, seed)
             for part, (what, size) in zip(parts, sizes.items(), strict=True)]

@@ -1,4 +1,4 @@
-"""Pictures that are in a data set twice, or nearly, where that undoes what is asked or measured."""
+"""Pictures that are in a data set twice, or nearly, so that they undo what is asked for or measured."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from amun_ray.data.dataset import Dataset
 
 SHOWN = 5  # pairs in a warning
 THUMBNAIL, COARSE = 32, 8  # pixels of a side
-NEAR, SMALL_NEAR = 0.985, 0.995  # correlation of thumbnails that copies have, and of those of fewer than
+NEAR, SMALL_NEAR = 0.985, 0.995  # least correlation of the thumbnails of copies; the latter for fewer pixels than
 SMALL = 16 * 16  # pixels: on 8 x 8 pixels, one 1 is like another
-COARSELY_NEAR = 0.9  # of coarse ones: what is nearer than NEAR is nearer than this
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in a grey picture (ITU-R 601), as image files are made grey
+COARSELY_NEAR = 0.9  # of coarse thumbnails: whatever passes NEAR passes this
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey picture (ITU-R 601), as in image files
 BLOCK_PIXELS = 2**24  # of images that are looked at together
 
 
@@ -30,7 +30,7 @@ def twins(dataset: Dataset, rows: np.ndarray, others: np.ndarray) -> list[tuple[
 
 
 def forgotten_twins(dataset: Dataset, forget: np.ndarray) -> str | None:
-    """A warning where a picture to be forgotten is among the remaining ones, under another row; None where none is."""
+    """A warning if a picture to be forgotten is also a remaining one, in another row; otherwise None."""
     pairs = twins(dataset, forget, np.setdiff1d(dataset.train_rows, forget))
     if not pairs:
         return None
@@ -48,16 +48,16 @@ class NearCopy(NamedTuple):
 
 
 def near_copies(dataset: Dataset, rows: np.ndarray, others: np.ndarray) -> Iterator[NearCopy]:
-    """For each of `others` that is nearly one of `rows`, the nearest such row; the same pixels are left out.
+    """For each of `others` that is nearly the same as one of `rows`, the nearest such row; exact copies are left out.
 
-    Nearly the same: grey thumbnails of at most 32 x 32 pixels have a correlation of 0.985, or of 0.995 where they are
-    small. That finds a picture that was encoded again, made brighter or, where it is larger than 32 pixels, resized;
-    not one that was cropped or mirrored. Measured: of 5,000 x 45,000 images of CIFAR-10 it finds 7, all of them the
-    same picture in other colours; of 1,000 x 8,900 of MNIST and of 500 x 1,290 digits none. (A perceptual hash of 64$
-    bits takes every fourth image of MNIST for a copy, at a distance where it finds all copies.)
+    Nearly the same: grey thumbnails of at most 32 x 32 pixels have a correlation of 0.985, or of 0.995 if they are
+    small. That finds a picture that was encoded again, made brighter or, if it is larger than 32 pixels, resized; not
+    one that was cropped or mirrored. Measured: it finds 7 among 5,000 x 45,000 images of CIFAR-10, all of them the same
+    picture in other colours, and none among 1,000 x 8,900 of MNIST or 500 x 1,290 digits. (A perceptual hash of 64
+    bits, at the distance that finds all copies, takes every fourth image of MNIST for one.)
 
-    Cost, for n rows and N images: each image is read once, and 64 n N products find the pairs that are looked at: 4 s
-    for that CIFAR-10 on one core. Memory is that of n thumbnails and of one block of images, whatever N is.
+    Cost, for n rows and N images: each image is read once, and 64 n N products find the pairs to compare: 4 s for that
+    CIFAR-10 on one core. Memory: n thumbnails and one block of images, whatever N is.
     """
     mine, mine_coarse = _thumbnails(dataset.pixels[rows])
     near = NEAR if mine.shape[1] >= SMALL else SMALL_NEAR
@@ -78,7 +78,7 @@ def near_copies(dataset: Dataset, rows: np.ndarray, others: np.ndarray) -> Itera
 
 
 def _thumbnails(pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Grey thumbnails (N, pixels) of mean 0 and norm 1, and coarse ones; all 0 of a picture of one colour."""
+    """Grey thumbnails (N, pixels) of mean 0 and norm 1, and coarse ones; all 0 for a picture of one colour."""
     images = torch.from_numpy(np.ascontiguousarray(pixels)).float()
     weights = torch.tensor(LUMA if images.shape[1] == len(LUMA) else [1 / images.shape[1]] * images.shape[1])
     grey = torch.einsum("nchw,c->nhw", images, weights)[:, None]
@@ -93,7 +93,7 @@ def _thumbnails(pixels: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def forgotten_near_copies(dataset: Dataset, forget: np.ndarray) -> str | None:
-    """A warning where a picture to be forgotten is nearly one of the remaining ones; None where none is."""
+    """A warning if a picture to be forgotten is nearly the same as a remaining one; otherwise None."""
     pairs = [(one.row, one.other) for one in sorted(
         near_copies(dataset, forget, np.setdiff1d(dataset.train_rows, forget)), key=lambda one: -one.correlation)]
     if not pairs:
@@ -104,16 +104,16 @@ def forgotten_near_copies(dataset: Dataset, forget: np.ndarray) -> str | None:
 
 
 def unseen_twins(dataset: Dataset) -> str | None:
-    """A warning where test images are training images; None where none is."""
+    """A warning if test images are training images; otherwise None."""
     pairs = twins(dataset, dataset.train_rows, dataset.test_rows)
     if not pairs:
         return None
     return (f"warning: {len(pairs)} of {len(dataset.test_rows)} test images are training images, pixel by pixel "
-            f"(training row = test row: {_listed(dataset, pairs)}); what is measured on unseen images is not, on these")
+            f"(training row = test row: {_listed(dataset, pairs)}); the model has seen them, so they are no test")
 
 
 def _listed(dataset: Dataset, pairs: list[tuple[int, int]]) -> str:
-    """The first pairs, by the names of the user's files or in row numbers of these."""
+    """The first pairs, by the names of the user's files or by row numbers in these."""
     names = dataset.file_numbers if dataset.paths is None else dataset.paths
     shown = [f"{names[row]} = {names[other]}" for row, other in pairs[:SHOWN]]
     return ", ".join(shown) + (", ..." if len(pairs) > SHOWN else "")

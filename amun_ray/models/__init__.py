@@ -115,8 +115,8 @@ def head(build_for: Callable[[int], nn.Module], classes: int) -> frozenset[str]:
 
 
 class _Unfilled(TorchFunctionMode):
-    """New tensors have a shape and one number of memory, and nothing is drawn; UserError where they would together need
-    more memory than this machine has."""
+    """New tensors have a shape but only one number of memory, and nothing is drawn. UserError if together they would
+    need more memory than this machine has."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class _Unfilled(TorchFunctionMode):
 
 @cache
 def _check_size(name: str, **arguments: int) -> None:
-    """UserError where a row of MODELS with these arguments has weights that do not fit into this machine's memory."""
+    """UserError if a row of MODELS with these arguments has weights that do not fit into this machine's memory."""
     with _Unfilled(name):
         MODELS[name](**arguments)
 

@@ -70,8 +70,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def find(folder: Path, source: str) -> Path:
     """The file of weights in `folder`, at any depth; `source` is what messages call the folder.
 
-    A safetensors file comes before a torch file, `weights.safetensors` before any other, and of its kind the one that
-    lies least deep.
+    Safetensors files come before torch files, then `weights.safetensors` before other names, then the file that lies
+    least deep.
 
     Raises:
         UserError: there is none, or there are several and none is the first choice.
@@ -97,7 +97,7 @@ def read(path: str | os.PathLike[str], source: str | None = None) -> dict[str, S
     file that is one itself is empty.
 
     Torch files are read with `weights_only=True`: nothing in them is executed. `source` is what messages call the file:
-    its path, unless told. The tensors of a safetensors file whose metadata has their digest are checked against it, a
+    its path by default. The tensors of a safetensors file whose metadata has their digest are checked against it, a
     pass over all bytes.
 
     Raises:
@@ -172,5 +172,5 @@ def _read_torch(path: Path, source: str) -> object:
         found = f", but holds {held[1]}" if held else ""
         raise UserError(f"{source}: not a plain state dict{found}, and whole objects are not unpickled, since that "
                         "runs code; save `model.state_dict()` instead") from error
-    except Exception as error:  # whatever torch makes of a damaged file
+    except Exception as error:  # whatever torch raises for a damaged file
         raise UserError(f"{source}: cannot be read as a torch file: {first_line(error)}") from error

@@ -1,9 +1,9 @@
-"""Weights from elsewhere: which state dict of a file is that of a network, and under which names it stands there.
+"""Weights from elsewhere: which state dict of a file belongs to a network, and how its names become the network's.
 
 Frameworks keep weights beside other things (`{"state_dict": ..., "epoch": ...}`), several sets of them (an average
 beside the last), and under longer names: `module.` of DataParallel, `_orig_mod.` of torch.compile, `model.` of
-Lightning. What fits to the last tensor is taken, and what was done for it is said; whatever leaves a choice is asked
-about.
+Lightning. A state dict is taken if all its tensors fit, and every change to it is reported. If several fit, the user
+must name one.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -29,15 +29,15 @@ class Fitted(NamedTuple):
 
 def fit(model: nn.Module, states: Mapping[str, State], source: str, key: str | None = None,
         head: Collection[str] = ()) -> Fitted:
-    """The one of `states` that is of `model`, with the model's names and number types.
+    """The one of `states` that belongs to `model`, under the model's names and in its dtypes.
 
     Args:
-        model: where it is `Sequential(normalize, net)` of `amun_ray.models.build`, the weights may be those of the bare
-            net; the normalisation is then the model's own.
+        model: if it is the `Sequential(normalize, net)` of `amun_ray.models.build`, the weights may be those of the
+            bare net; the model then keeps its own normalisation.
         states: the state dicts of a file by their keys, as `checkpoint.read` returns them.
         source: what messages call the file.
-        key: which of them, or the part of one whose names begin so: `ema`, `state_dict.model`. None: whichever fits.
-        head: names of tensors of the model that may be missing, or of another shape, all of them together.
+        key: which of them, or the prefix of a part of one: `ema`, `state_dict.model`. None takes whichever fits.
+        head: names of the model's tensors that may be missing or have another shape, but only all together.
 
     Raises:
         UserError: none fits, or several do; a tensor that is missing, unexpected, of another shape or kind, without
@@ -79,7 +79,7 @@ def _wrong(name: str, want: Tensor, have: Tensor) -> str | None:
 
 
 def _first_fit(model: nn.Module, state: State, head: Collection[str] = ()) -> Fitted | None:
-    """`state` as one of the whole `model`, under the first of its spellings that fits; None where none does."""
+    """`state` as one of the whole `model`, under the first of its spellings that fits; None if none does."""
     whole = model.state_dict()
     for names, spelled in _spellings(state):
         for prefix, target in _targets(model, spelled):
@@ -98,8 +98,8 @@ def _first_fit(model: nn.Module, state: State, head: Collection[str] = ()) -> Fi
 
 def _without_head(prefix: str, wanted: State, found: State,
                   head: Collection[str]) -> tuple[list[str], dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of `head`, which is named as in the whole model, where any of them is missing or of another shape;
-    and both state dicts without them."""
+    """The tensors of `head`, named as in the whole model, if any of them is missing or has another shape; and both
+    state dicts without them."""
     names = [name for name in wanted if f"{prefix}{name}" in head]
     if all(name in found and found[name].shape == wanted[name].shape for name in names):
         names = []

@@ -31,7 +31,7 @@ class Constants(NamedTuple):
 
 
 class Library(NamedTuple):
-    """What is asked of a library: whether it has a network, how that is made, and what pixels it expects."""
+    """What each library provides: whether it has a network, how to make it, and which pixels it expects."""
 
     check: Callable[[str], None]  # UserError for a name that it does not have
     build: Callable[..., nn.Module]  # (name, *, channels, classes, size, **options)
@@ -165,10 +165,10 @@ def _logits_alone(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
 
 
 def renamed(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """`state` under the names of `net`, where that is of transformers, whose files have names of their own.
+    """`state` under the names of `net`, if that is a network of transformers: its files use names of their own.
 
-    Tensors of another shape than in `net` are zeros of their shape, what is missing there is missing here. None for any
-    other network, and for a state of which the library makes nothing.
+    A tensor whose shape differs from that in `net` becomes zeros of its own shape; a missing one stays missing. None
+    for any other network, and for a state that the library cannot use.
     """
     if not isinstance(transformers := sys.modules.get("transformers"), ModuleType) or not isinstance(
             net, transformers.PreTrainedModel):
@@ -204,8 +204,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def folder_constants(folder: str) -> Constants | None:
-    """Those of a folder of weights: its `preprocessor_config.json` or, as timm writes them, the `pretrained_cfg` in its
-    `config.json`. None where it says nothing of pixels.
+    """The pixel statistics of a folder of weights: from `preprocessor_config.json` or, as timm writes them, from the
+    `pretrained_cfg` in `config.json`. None if neither says anything about pixels.
 
     Raises:
         UserError: one of these files cannot be read, or has no numbers there.
@@ -236,7 +236,7 @@ LIBRARIES: dict[str, Library] = {
 
 
 def portable(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A name and options that mean the same network on every machine: in the place of a folder, what is in it."""
+    """A name and options that mean the same network on every machine: a folder is replaced by what is in it."""
     library, _, rest = name.partition(":")
     if library != "huggingface":
         return name, dict(options)

@@ -168,7 +168,7 @@ def test_pictures_that_cannot_be_decoded_are_counted_or_left_out(pictures):
     assert dataset.paths[2:4] == ("2/deep/er/0.png", "10/x.png")
     np.testing.assert_array_equal(dataset.labels, [0, 0, 0, 1, 1, 1, 0, 1])
     assert (dataset.train_size, dataset.file_train_size) == (6, 18)
-    assert dataset.notes[-1].startswith("warning: 12 of 20 images are left out, since they cannot be decoded: ")
+    assert dataset.notes[-1].startswith("warning: 12 of 20 images cannot be decoded and are left out: ")
 
 
 def test_a_set_of_which_nothing_can_be_decoded_is_none(pictures):

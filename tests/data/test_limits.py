@@ -80,7 +80,7 @@ def said(tmp_path_factory):
 @pytest.mark.parametrize(("name", "line"), [
     ("labels.parquet", "column 'label': a text of 84,000 bytes, but a label has at most 256"),
     ("images.parquet", "the images up to row 999 are more than 100 times as large as the file; one of them must be "
-                       "there very often"),
+                       "repeated very often"),
     ("nested.parquet", "label: integers are needed, found a column of list<element: int8>"),
     ("list_texts.parquet", "column 'index': a text of 20,000,000 bytes, but a row number has at most 256"),
     ("list_binary.parquet", "row number: integers are needed, found a column of binary"),

@@ -279,7 +279,7 @@ def test_more_rows_than_bytes_are_not_believed(tmp_path, pair):
     path = tmp_path / "bomb.parquet"
     pq.write_table(table, path)
     assert path.stat().st_size < 20_000
-    with pytest.raises(UserError, match=r"bomb.parquet: 2,000,000 rows in [\d,]+ bytes; so many images are not in it"):
+    with pytest.raises(UserError, match=r"bomb.parquet: 2,000,000 rows in [\d,]+ bytes: it cannot hold so many images"):
         load("parquet", train=path, test=pair["test"])
 
 

@@ -221,7 +221,7 @@ def test_images_that_cannot_be_decoded_are_said_and_left_out(bare):
     assert str(found) == "4 rows of person ann, eve (1 more cannot be decoded): 0, 3, 6, 11"
     assert len(found.groups.of) == 12
     assert refused(of_values, skipped, "person", column, ("zoe",)) == (
-        "forget.values: none of the 1 images can be decoded, so that no model learns them")
+        "forget.values: none of the 1 images can be decoded, so no model learns them")
 
 
 @pytest.mark.parametrize(("pattern", "rows"), [

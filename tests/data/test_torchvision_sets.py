@@ -57,7 +57,7 @@ def test_both_parts_come_in_one_stack(tmp_path, accept_any_checksum, name, class
 
 
 def test_a_missing_set_is_said(tmp_path):
-    with pytest.raises(UserError, match=f"cifar10: not in '{tmp_path}' and not to be had: Dataset not found"):
+    with pytest.raises(UserError, match=f"cifar10: not in '{tmp_path}', and cannot be downloaded: Dataset not found"):
         load("cifar10", root=tmp_path, download=False)
 
 

@@ -58,7 +58,7 @@ def test_many_pairs_are_cut(dataset):
 
 def test_test_images_that_are_training_images_are_named(dataset):
     assert unseen_twins(dataset((3, 10), (9, 14))).startswith(
-        "warning: 2 of 5 test images are training images, pixel by pixel (training row = test row: 3 = 0, 9 = 4); what")
+        "warning: 2 of 5 test images are training images, pixel by pixel (training row = test row: 3 = 0, 9 = 4); ")
 
 
 def test_the_numbers_are_those_of_the_users_files(dataset):
