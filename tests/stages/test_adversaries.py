@@ -1,10 +1,10 @@
 """Stage 2 gives the same bytes whatever happens to those who work for it."""
 
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import driving
 import numpy as np
@@ -137,24 +137,27 @@ def test_a_shard_of_another_first_radius_is_foreign(one_worker, half_done, gate,
     assert first.exists()
 
 
-def test_with_a_key_a_bad_shard_leaves_the_others_to_their_own_vouchers(one_worker, store, gate, monkeypatch, capsys):
+def test_with_a_key_a_bad_shard_leaves_the_others_to_their_own_vouchers(tmp_path, monkeypatch, capsys):
     """A set's unit.json vouches for all its shards, and goes with one of them. Whatever has no voucher of its own must
     be made again at once: unsigned, it could not be in the next unit.json."""
-    folder = Path(shutil.copytree(one_worker[1], store, dirs_exist_ok=True))
-    for path in folder.rglob("unit.json"):
-        path.write_bytes(seal.close(said := seal.open_(path.read_bytes(), None), b"a key"))
-        for name, checksum in said["files"].items():
-            voucher = said | {"result": None, "files": {name: checksum}}
-            (path.parent / (name + VOUCHER)).write_bytes(seal.close(voucher, b"a key"))
     monkeypatch.setenv(seal.KEY, "a key")
-    files = shard_files(folder)
-    files[4].with_name(files[4].name + VOUCHER).unlink()
-    assert adversaries._missing(*(cut := cut_set(folder, gate))) == []  # unit.json vouches for it
-    files[6].write_bytes(b"")
-    assert [shard.number for shard in adversaries._missing(*cut)] == [4, 6]
-    assert [file.exists() for file in files] == [number not in (4, 6) for number in range(8)]
+    unit, signed = Unit("adversarial_sets", {"original": "w", "dataset": "d"}), Store(str(tmp_path))
+    pieces = [adversaries.Shard("set", None, unit, number, ROWS[8 * number:][:8], 0.5) for number in range(4)]
+    shape = {"index": (8,), "image": (8, 1, 2, 2)}
+    for shard in pieces:
+        rows = {name: np.zeros(shape.get(name, (8,)), dtype) for name, (dtype, _) in shards.COLUMNS.items()}
+        signed.write(unit, shard.name, shards.encode(rows, metadata=shard.lineage))
+        signed.vouch(unit, shard.name)
+    signed.finish(unit, {}, [shard.name for shard in pieces])
+    workspace = SimpleNamespace(store=signed, sweep=driving.sweep(tmp_path))
+    files = shard_files(tmp_path)
+    files[1].with_name(files[1].name + VOUCHER).unlink()
+    assert adversaries._missing(workspace, pieces) == []  # unit.json vouches for it
+    files[3].write_bytes(b"")
+    assert [shard.number for shard in adversaries._missing(workspace, pieces)] == [1, 3]
+    assert [file.exists() for file in files] == [True, False, True, False]
     said = capsys.readouterr().out
-    assert f"  {files[4]}: not signed, and AMUN_STORE_KEY is set; it is made again\n" in said
+    assert f"  {files[1]}: not signed, and AMUN_STORE_KEY is set; it is made again\n" in said
     assert said.count("it is made again") == 2
 
 
