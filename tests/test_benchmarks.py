@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def test_a_row_is_the_median_its_quartiles_and_what_became_of_its_goal(module):
         "name": "speed", "value": 3.0, "quartiles": [2.0, 4.0], "unit": "x", "goal": ">= 3", "met": True}
     assert claims.row("memory", 12.34567, "MiB") == {
         "name": "memory", "value": 12.3457, "unit": "MiB", "goal": "none, for comparison", "met": True}
+
+
+def test_the_study_of_requests_finds_its_parts_from_any_folder(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.delitem(sys.modules, "claims", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["continuous.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(FOLDER.parent / "examples" / "continuous.py"), run_name="__main__")
+    assert end.value.code == 0
+    assert "--share SHARE" in capsys.readouterr().out
+    del sys.modules["claims"]
 
 
 @pytest.mark.parametrize(("goal", "arguments", "inside", "outside", "text"), [

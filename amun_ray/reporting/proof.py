@@ -116,11 +116,9 @@ def _verdict(asked: Asked) -> tuple[str, bool]:
     if not said["accepted"]:
         return (f"Refused: the new model does not keep the limits ({'; '.join(said['reasons'])}). It is kept, and not "
                 "in production.", False)
+    served = "The new model keeps every limit, and was put into production. What the program made from the pictures"
     done = {"accepted": "The new model keeps every limit. It is not in production yet.",
-            "promoted": "The new model keeps every limit, and is in production. What the program itself made from the "
-                        "pictures is still stored.",
-            "purged": "The new model keeps every limit, and is in production. What the program itself made from the "
-                      "pictures is deleted."}
+            "promoted": f"{served} is still stored.", "purged": f"{served} is deleted."}
     return done[asked.state], True
 
 
@@ -201,7 +199,8 @@ def _limits(asked: Asked) -> Iterator[Section]:
             rows.append((name, f"at most {limit:g}", "not measured in this step", "not judged"))
         else:
             rows.append((name, f"at most {limit:g}", f"{value:.2f}", "holds" if value <= limit else "BROKEN"))
-    yield Section("Limits", tables=(Table(rows, ("measure", "limit", "found", ""), (3, 1.2, 1.6, 1.2)),))
+    yield Section("Limits", texts=("The limits are for the values found, not for the ends of their intervals.",),
+                  tables=(Table(rows, ("measure", "limit", "found", ""), (3, 1.2, 1.6, 1.2)),))
 
 
 def _purged(asked: Asked) -> Iterator[Section]:

@@ -20,7 +20,8 @@ def standing(history: History, batch: Batch, address: str) -> Iterator[str]:
     waiting = history.of("received")
     rows = sum(len(asked.rows) for asked in waiting)
     enough = f"{batch.rows} rows" + (f" or {batch.days:g} days" if batch.days is not None else "")
-    yield f"waiting:       {len(waiting)} requests, {rows} rows; they go on together at {enough}"
+    yield "waiting:       " + (f"{len(waiting)} requests, {rows} rows; they go on together at {enough}" if waiting
+                               else "nothing")
     due = [*(history.begun.requests if history.begun else ()),
            *(asked.id for asked in waiting if is_due(waiting, batch.rows, batch.days))]
     yield f"due:           {', '.join(due) or 'nothing'}" + ("" if not due else "; amun-forget --due goes on with it")

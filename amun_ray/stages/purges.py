@@ -30,6 +30,7 @@ def purge(plan: Plan, output: Path, ledger: Ledger, tracking: str, request: str,
     Raises:
         UserError: as `purge_of` and `Purge.run`.
     """
+    purge_of(plan, output, tracking, ledger.history, request, retire=retire)  # a mistake: said before there is a lock
     with ledger.working():
         history = ledger.history
         work = purge_of(plan, output, tracking, history, request, retire=retire)

@@ -9,7 +9,8 @@ from amun_ray.work.lineage import DELETE, NEEDED, Found
 def table(found: Sequence[Found]) -> str:
     """The list as text: what is deleted, with size and why; below it what stays, by kind."""
     gone = [one for one in found if one.action != NEEDED]
-    lines = [f"{len(gone)} to be deleted, {sum(one.bytes for one in gone):,} B:",
+    head = f"{len(gone)} to be deleted, {sum(one.bytes for one in gone):,} B:" if gone else "nothing is left to delete"
+    lines = [head,
              *(f"  {one.room:<14} {one.bytes:>12,} B  {one.name}: {one.why}"
                + ("" if one.action == DELETE else f" ({one.action})") for one in gone)]
     stays: Counter[tuple[str, str]] = Counter()

@@ -186,8 +186,9 @@ def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) ->
             raise UserError(f"{place}: of another project: its {key} is {theirs[key]}, this config has {mine[key]}")
     if theirs["dataset"] != mine["dataset"]:
         raise UserError(f"{place}: the data are not those that it began with: "
-                        f"{_moved(plan, theirs['dataset'], store)}; "
-                        "bring back the files as they were, or begin anew with another --output")
+                        f"{_moved(plan, theirs['dataset'], history, store)}. Bring back the files as they were, or "
+                        f"search anew on these, without what was asked for: the sweep with --set "
+                        f"'requests.forgotten=[\"{ledger.uri}\"]' and another --output")
 
 
 def project(plan: Plan) -> dict[str, Any]:
@@ -232,14 +233,20 @@ def _names(dataset: Dataset, asked: Asked) -> list[str]:
             *(() if paths is None else (paths[row] for row in dataset_rows(dataset, asked.rows)))]
 
 
-def _moved(plan: Plan, dataset: str, store: Store) -> str:
-    """Which training rows moved; the first few with their numbers."""
+def _moved(plan: Plan, dataset: str, history: History, store: Store) -> str:
+    """Which training rows moved; the first few with their numbers. Or that only requested ones are gone."""
     unit = Unit("pictures", {"dataset": dataset})
     if not store.is_sound(unit):
         return "which rows moved is not known, since the store lost its note of them"
     before = {int(row): picture for row, picture in json.loads(store.read(unit, PICTURES).to_pybytes()).items()}
     now = dict(ids(plan.dataset, plan.dataset.train_rows))
     places = {picture: row for row, picture in now.items()}
+    requested = {row.picture: request for row, request in history.asked.items()}
+    gone = [picture for picture in before.values() if picture not in places]
+    if gone and requested.keys() >= set(gone) and [one for one in before.values() if one in places] == [*now.values()]:
+        return (f"{len(gone)} training pictures are gone, which were asked for as "
+                f"{', '.join(dict.fromkeys(requested[picture] for picture in gone))}; nothing else changed among the "
+                "training pictures, but the sweep's models and scores are those of all of them")
     moved = [(row, places.get(picture)) for row, picture in before.items() if now.get(row) != picture]
     if not moved:
         return "training pictures are where they were, labels, test pictures or further rows are not"

@@ -168,11 +168,29 @@ def test_changed_data_are_refused_with_the_rows_that_moved(plan, store, tmp_path
     production.check_project(before, ledger.history, store, ledger)
     order = np.arange(300)
     order[[3, 7]] = 7, 3
-    with pytest.raises(UserError, match=r"2 training rows moved or changed: row 3 is now row 7, row 7 is now row 3; "):
+    with pytest.raises(UserError, match="2 training rows moved or changed: row 3 is now row 7, row 7 is now row 3"):
         production.check_project(replace(before, dataset=moved(plan.dataset, order)), ledger.history, store, ledger)
-    with pytest.raises(UserError, match=r"1 training rows moved or changed: row 299 is gone; "):
+    with pytest.raises(UserError, match=r"1 training rows moved or changed: row 299 is gone. Bring"):
         production.check_project(replace(before, dataset=moved(plan.dataset, np.arange(299))), ledger.history, store,
                                  ledger)
+
+
+def test_requested_rows_that_are_gone_from_the_files_are_no_change_of_unknown_origin(plan, store, tmp_path):
+    before = replace(plan, dataset=moved(plan.dataset, np.arange(300)))
+    production.keep_pictures(before, store)
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "anchor")
+    ledger.append("opened", content={"project": production.project(before)})
+    for number, rows in enumerate(([3, 7], [200], [30]), 1):
+        ledger.append(*asked(before, f"r{number}", rows))
+
+    def said(*gone):
+        with pytest.raises(UserError) as error:
+            production.check_project(replace(before, dataset=moved(plan.dataset, np.delete(np.arange(300), gone))),
+                                     ledger.history, store, ledger)
+        assert f"requests.forgotten=[\"{ledger.uri}\"]" in str(error.value)
+        return str(error.value)
+    assert "3 training pictures are gone, which were asked for as r1, r2; nothing else changed" in said(3, 7, 200)
+    assert "297 training rows moved or changed: row 3 is gone, row 4 is now row 3, " in said(3, 7, 201)
 
 
 @pytest.mark.parametrize(("change", "key"), [("name=other", "name"), ("model.options.width=8", "model")])
