@@ -6,12 +6,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sweeping import CONFIG, Sweep
 
-from amun_ray.ledger import Entry, Ledger
+from amun_ray import data
+from amun_ray.forget import main
+from amun_ray.ledger import Entry, Ledger, database
 
 LENIENT = ("--set", "requests.limits={test_accuracy_lost: 50, forget_test_auc: 100}", "--set", "requests.recheck=2")
 ON_REQUEST = pytest.mark.skipif(not os.environ.get("AMUN_ENDURANCE"), reason="minutes each; set AMUN_ENDURANCE=1")
@@ -128,18 +133,89 @@ def test_requests_wait_for_each_other_and_an_accepted_model_for_its_promotion(ou
     (["--request", "{folder}/half.csv"], "more than half of the 300"),
     (["--request", "{folder}/near.csv", "--set", "search.trials=4"], "no finished sweep of this config"),
     (["--request", "{folder}/near.csv", "--set", "requests.ledger=mysql://host/name"], "must be sqlite:///PATH or"),
+    (["--purge", "r1"], "--purge r1: no such request; there are none"),
     (["--status"], "no ledger at"),
     (["--verify"], "no ledger at"),
 ])
-def test_a_mistake_is_one_line_and_leaves_nothing(undisturbed, tmp_path, arguments, message):
-    for name, rows in (("far", [3, 5000]), ("near", [3]), ("half", range(160))):
-        (tmp_path / f"{name}.csv").write_text("\n".join(["index", *map(str, rows), ""]))
-    before = sorted(undisturbed[1].rglob("*"))
-    found = forget(undisturbed[1], *(one.format(folder=tmp_path) for one in arguments)).finish(2)
-    (line,) = [line for line in found.lines if line.startswith("error: ")]
-    assert message in line
-    assert "Traceback" not in found.text
-    assert sorted(undisturbed[1].rglob("*")) == before
+def test_a_mistake_is_one_line_and_leaves_nothing(undisturbed, tmp_path, capsys, arguments, message):
+    lists(tmp_path)
+    check_refused(undisturbed[1], tmp_path, capsys, arguments, message)
+
+
+def lists(folder: Path) -> None:
+    zeros = np.flatnonzero(data.load("digits", train_size=300).labels[:300] == 0)
+    for name, rows in (("far", [3, 5000]), ("near", [3]), ("two", [3, 5]), ("half", range(160)), ("zeros", zeros)):
+        (folder / f"{name}.csv").write_text("\n".join(["index", *map(str, rows), ""]))
+
+
+def check_refused(output: Path, folder: Path, capsys, arguments: list[str], message: str) -> None:
+    """One line, exit code 2, and no file of the output made or changed."""
+    def files():
+        return {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    before = files()
+    assert main(["--config", str(CONFIG), "--output", str(output), *LENIENT,
+                 *(one.format(folder=folder) for one in arguments)]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert files() == before
+
+
+def overwritten(output: Path, monkeypatch) -> None:
+    (output / "ledger.db").write_bytes(b"no database at all" * 100)
+
+
+def changed(output: Path, monkeypatch) -> None:
+    with closing(sqlite3.connect(output / "ledger.db")) as connection:
+        connection.execute("DROP TRIGGER amun_ledger_no_UPDATE")
+        connection.execute("UPDATE amun_ledger SET content = replace(content, '[[3', '[[4') WHERE number = 1")
+        connection.commit()
+
+
+def without_anchor(output: Path, monkeypatch) -> None:
+    (output / "ledger.anchor").unlink()
+
+
+def without_ledger(output: Path, monkeypatch) -> None:
+    (output / "ledger.db").unlink()
+
+
+def yesterday(output: Path, monkeypatch) -> None:
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, zone):
+            return datetime.now(zone) - timedelta(days=1)
+    monkeypatch.setattr(database, "datetime", Yesterday)
+
+
+def as_it_is(output: Path, monkeypatch) -> None:
+    pass
+
+
+@pytest.mark.parametrize(("happens", "arguments", "message"), [
+    (as_it_is, ["--request", "{folder}/near.csv"], "every row was asked for before: 2 rows as r1 (received); there is"),
+    (as_it_is, ["--request", "{folder}/zeros.csv"], "these are all training images of class 0 that are left; a whole"),
+    (as_it_is, ["--due", "--set", "data.train_size=299"], "the data are not those that it began with: "),
+    (as_it_is, ["--due", "--set", "name=other"], "of another project: its name is small, this config has other"),
+    (as_it_is, ["--purge", "r1"], "--purge r1: it is received; a request is purged when the model that forgot it"),
+    (as_it_is, ["--purge", "r2"], "--purge r2: no such request; there are r1"),
+    (as_it_is, ["--verify", "--trust", "abc"], "--trust abc: no entry of ledger "),
+    (overwritten, ["--due"], "file is not a database"),
+    (changed, ["--due"], "entry 1 (received r1) was changed: its digest is not that of its text"),
+    (without_anchor, ["--verify"], "ledger.anchor: is gone; only this file shows whether entries were cut off"),
+    (without_ledger, ["--verify"], "entries 0 to 1 at its end were removed"),
+    (yesterday, ["--request", "{folder}/far.csv", "--set", "requests.batch.rows=100"], "; set the clock"),
+])
+def test_a_mistake_with_a_ledger_is_one_line_and_changes_nothing(output, tmp_path, capsys, monkeypatch, happens,
+                                                                 arguments, message):
+    lists(tmp_path)
+    (tmp_path / "far.csv").write_text("index\n7\n8\n")
+    assert main(["--config", str(CONFIG), "--output", str(output), "--request", str(tmp_path / "two.csv"),
+                 "--set", "requests.batch.rows=100"]) == 0
+    assert "nothing is due: 1 requests with 2 rows wait" in capsys.readouterr().out
+    happens(output, monkeypatch)
+    check_refused(output, tmp_path, capsys, arguments, message)
 
 
 def many(output: Path, requests: int) -> Ledger:

@@ -254,6 +254,27 @@ def test_a_sweep_at_work_in_the_store_is_not_disturbed(make, output):
         make().run()
 
 
+def test_a_bucket_that_keeps_versions_is_purged_and_said_to_keep_them(make, output, bucket):
+    boto3, uri = pytest.importorskip("boto3"), bucket()
+    name, _, address = uri.removeprefix("s3://").partition("?scheme=http&endpoint_override=")
+    client = boto3.client("s3", endpoint_url=f"http://{address}")
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    for path in (output / "store").rglob("*"):
+        if path.is_file():
+            client.put_object(Bucket=name, Key=str(path.relative_to(output / "store")), Body=path.read_bytes())
+    shutil.rmtree(output / "store")
+    remote = make(store=Store(uri))
+    gone = [one.name for one in remote.listed() if one.action == DELETE and one.room == "store"]
+    assert len(gone) == 7  # as in a folder
+    report = remote.run()
+    assert (report["deleted"]["store"]["count"], report["search"]["found"]) == (7, 0)
+    (said,) = [limit for limit in report["limits"] if limit.startswith(f"storage s3://{name} ")]
+    assert "keeps older versions of deleted objects (versioning: Enabled)" in said
+    kept = client.list_object_versions(Bucket=name)  # what is said is true
+    assert {one["Key"].rpartition("/")[0] for one in kept["DeleteMarkers"]} >= set(gone)
+    assert {one["Key"].rpartition("/")[0] for one in kept["Versions"]} >= set(gone)
+
+
 def test_the_plan_of_another_purge_is_refused(make, rows):
     make().run()
     with pytest.raises(UserError, match="of other rows"):
