@@ -16,9 +16,11 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")),
     "search": {"select": "least"},
     "final": {"reference": None},
+    "audit": {"lira_variance": "auto"},
     "unlearning": {"optimizer": "sgd", "clip": 0.0},
 }
 METHOD: Mapping[str, Any] = {"lr": None}  # of each method
+WHOLE = ("audit",)  # sections that were added as such
 
 
 def without_later(dump: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def without_later(dump: Mapping[str, Any]) -> dict[str, Any]:
                                if section in dump}
     if "methods" in dump:
         changed["methods"] = {name: method and _without(method, METHOD) for name, method in dump["methods"].items()}
-    return {**dump, **changed}
+    return {section: content for section, content in {**dump, **changed}.items() if content or section not in WHOLE}
 
 
 def _without(settings: Mapping[str, Any], at_rest: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,17 @@ from amun_ray.config.later import without_later
 from amun_ray.config.methods import Method, accesses, method_problems
 from amun_ray.config.production import Requests
 from amun_ray.config.search import Search
-from amun_ray.config.sections import Attack, Final, Forget, HeldOut, References, Resources, Tracking, Unlearning
+from amun_ray.config.sections import (
+    Attack,
+    Audit,
+    Final,
+    Forget,
+    HeldOut,
+    References,
+    Resources,
+    Tracking,
+    Unlearning,
+)
 from amun_ray.metrics import RmiaSettings
 from amun_ray.training.recipe import Recipe, named
 from amun_ray.unlearn import Contender, find
@@ -118,6 +128,8 @@ class Sweep(Strict):
     """What is searched, how, and by which score."""
     final: Final = Final()
     """The runs in the table."""
+    audit: Audit = Audit()
+    """The attacks on the models in the table."""
     resources: Resources = Resources()
     """The resources of one worker."""
     storage: StorageUri | None = None

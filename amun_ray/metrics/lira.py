@@ -5,7 +5,7 @@ to those of the models that did not. It uses the same predictions as RMIA.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from amun_ray.metrics.split import Split
 
 FEW_MODELS = 64  # with fewer models per side, a sample's own variance is noise (their paper, section VI-A)
 SMALLEST_STD = 1e-6  # avoids a division by zero where all references agree
+Variance = Literal["auto", "per_sample", "pooled", "fixed"]
 
 
 class Lira(NamedTuple):
@@ -28,7 +29,7 @@ class Lira(NamedTuple):
 
 
 def fit(
-    references: Iterable[np.ndarray], labels: np.ndarray, *, members: np.ndarray, fixed_variance: bool | None = None
+    references: Iterable[np.ndarray], labels: np.ndarray, *, members: np.ndarray, variance: Variance = "auto"
 ) -> Lira:
     """The normals, in one pass over the reference models; memory does not grow with their number.
 
@@ -36,8 +37,10 @@ def fit(
         references: logits (N, classes) of one model after another, as in `bank.signals`.
         labels: (N,) true classes.
         members: (models, N) bool, True where the model was trained on the sample.
-        fixed_variance: one variance per side, the mean over all samples, instead of one per sample. None follows the
-            paper's advice: fixed with fewer than 64 models on a side.
+        variance: `per_sample`; or one per side: `pooled`, the mean of those of all samples, or `fixed`, that of all
+            values about their common mean. The published code has the last, which counts the differences between
+            samples too. `auto` follows the paper's advice to share one where models are few: pooled with fewer than 64
+            on a side, else per sample.
 
     Raises:
         UserError: references that do not fit, or a sample with fewer than 2 models in or out.
@@ -51,12 +54,16 @@ def fit(
             step = weight * (value - mean[side])
             mean[side] += step / np.maximum(count[side], 1)
             squares[side] += step * (value - mean[side])
-    if fixed_variance is None:
-        fixed_variance = bool(count.min() < FEW_MODELS)
-    variance = squares / (count - 1)
-    if fixed_variance:
-        variance[:] = variance.mean(axis=1, keepdims=True)
-    std = np.maximum(np.sqrt(variance), SMALLEST_STD)
+    if variance == "auto":
+        variance = "pooled" if count.min() < FEW_MODELS else "per_sample"
+    spread = squares / (count - 1)
+    if variance == "pooled":
+        spread[:] = spread.mean(axis=1, keepdims=True)
+    elif variance == "fixed":
+        total = count.sum(axis=1, keepdims=True)
+        common = (count * mean).sum(axis=1, keepdims=True) / total
+        spread[:] = (squares + count * (mean - common) ** 2).sum(axis=1, keepdims=True) / total
+    std = np.maximum(np.sqrt(spread), SMALLEST_STD)
     return Lira(mean[0], std[0], mean[1], std[1])
 
 

@@ -39,7 +39,8 @@ class Audit:
              sets: Mapping[str, np.ndarray], retrained: Mapping[str, Sequence[Trained]]) -> "Audit":
         """`halves` (models, N) bool: the samples on which each of the `references` was trained."""
         workspace = evidence.workspace
-        normals = lira.fit(stream_logits(workspace, references), evidence.labels, members=halves)
+        normals = lira.fit(stream_logits(workspace, references), evidence.labels, members=halves,
+                           variance=workspace.sweep.audit.lira_variance)
         scored: dict[str, list[Scores]] = {}
         attacks = cls(evidence, normals, sets, scored)
         targets = [(name, model) for name in sets for model in retrained[name]]

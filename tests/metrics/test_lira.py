@@ -22,7 +22,7 @@ def bank():
 def test_normals_are_those_of_each_side(bank):
     logits, labels, members = bank
     values = np.stack([logit_scaled(row, labels) for row in logits])
-    normals = lira.fit(logits, labels, members=members, fixed_variance=False)
+    normals = lira.fit(logits, labels, members=members, variance="per_sample")
     for i in range(50):
         inside, outside = values[members[:, i], i], values[~members[:, i], i]
         found = [part[i] for part in normals]
@@ -31,10 +31,20 @@ def test_normals_are_those_of_each_side(bank):
 
 def test_few_models_share_one_variance(bank):
     logits, labels, members = bank
-    own = lira.fit(logits, labels, members=members, fixed_variance=False)
+    own = lira.fit(logits, labels, members=members, variance="per_sample")
     shared = lira.fit(logits, labels, members=members)
     np.testing.assert_allclose(shared.std_in, np.sqrt(np.mean(own.std_in**2)))
     np.testing.assert_array_equal(shared.mean_out, own.mean_out)
+    np.testing.assert_array_equal(lira.fit(logits, labels, members=members, variance="pooled"), shared)
+
+
+def test_the_fixed_variance_is_that_of_the_published_code(bank):
+    """`np.std(dat_in)` there: of all confidences of a side about their common mean, with n in the denominator."""
+    logits, labels, members = bank
+    values = np.stack([logit_scaled(row, labels) for row in logits])
+    found = lira.fit(logits, labels, members=members, variance="fixed")
+    np.testing.assert_allclose(found.std_in, np.std(values[members]))
+    np.testing.assert_allclose(found.std_out, np.std(values[~members]))
 
 
 @pytest.mark.parametrize(("models", "own"), [(128, True), (126, False)])
@@ -54,7 +64,7 @@ def test_even_odds_do_not_call_a_member():
 
 def test_score_is_the_log_likelihood_ratio(bank):
     logits, labels, members = bank
-    normals = lira.fit(iter(list(logits)), labels, members=members, fixed_variance=False)
+    normals = lira.fit(iter(list(logits)), labels, members=members, variance="per_sample")
     value = np.random.default_rng(1).normal(size=50)
     inside, outside = norm(normals.mean_in, normals.std_in), norm(normals.mean_out, normals.std_out)
     expected = inside.logpdf(value) - outside.logpdf(value)
