@@ -20,18 +20,6 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             layer.training = True
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Let every layer of `model` run as in evaluation, and afterwards as before."""
-    layers = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = True
-
-
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether any layer of `model` normalises with batch statistics."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amun_ray.base.seeds import derive
+from amun_ray.base.tensors import evaluating
 from amun_ray.training.batches import send
 from amun_ray.training.cost import Cost
-from amun_ray.training.modes import evaluating
 from amun_ray.training.recipe import Recipe
 
 START = 1e-3  # standard deviation of the noise at which the attack starts; at the clean image its gradient is 0
