@@ -8,9 +8,15 @@
       +- Diverged       training whose loss or weights are no longer finite: ends one trial, not the sweep
 """
 
+from amun_ray.base.addresses import redacted
+
 
 class UserError(ValueError):
-    """A mistake in a config, a file or an argument. The message says where, the rule, what came and what to do."""
+    """A mistake in a config, a file or an argument. The message says where, the rule, what came and what to do, without
+    the credentials that an address may hold."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class Damaged(UserError):
@@ -20,14 +26,17 @@ class Damaged(UserError):
 class StorageError(OSError, UserError):
     """The store cannot be written. Finished work is kept; the message says what to fix."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
+
 
 class Diverged(RuntimeError):
     """Training produced a non-finite loss or weight."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message; its type if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    """The first line of an exception's message, without credentials in addresses; its type if it has none."""
+    return redacted(next(iter(str(error).strip().splitlines()), type(error).__name__)).rstrip(".")
 
 
 def in_words(error: BaseException) -> str:

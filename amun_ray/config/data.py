@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from amun_ray import data
 from amun_ray.base.names import lookup
-from amun_ray.config.fields import Files, Fraction, Natural, Normalization, ShareRange, Strict
+from amun_ray.config.fields import Files, Fraction, Natural, Normalization, ShareRange, Strict, Uri
 from amun_ray.training.augment import Augmentation
 
 
@@ -19,7 +19,7 @@ class Data(Strict):
     """The training images: parquet files, pattern or URI; a folder of folders of classes; or the name of a split."""
     test: Files | None = None
     """The test images, as for `train`; huggingface takes `test`, or else `validation`, if not given."""
-    path: str | None = None
+    path: Uri | None = None
     """huggingface only: a folder written by `save_to_disk`, or one of parquet files named by split."""
     test_share: Fraction | None = None
     """folder only: without `test`, this random share of the training pictures is for testing; 0.2 if not given."""
@@ -31,7 +31,7 @@ class Data(Strict):
     """folder, parquet and huggingface: the filter of `resize`, always antialiased; bilinear if not given."""
     on_error: Literal["stop", "skip"] | None = None
     """folder, parquet and huggingface: whether pictures that cannot be decoded `stop` the sweep or are left out."""
-    root: str | None = None
+    root: Uri | None = None
     """cifar10 and cifar100: the folder to download to."""
     image_column: str | None = None
     """parquet and huggingface: the column of whole image files; found by its type if not given."""

@@ -4,9 +4,10 @@ import math
 import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from amun_ray.base.addresses import without_credentials
 
 MLFLOW = ("runs:/", "models:/", "mlflow-artifacts:/")
 FOLDER = "huggingface:"  # optional prefix of a folder of weights
@@ -46,13 +47,6 @@ def listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def without_credentials(uri: str) -> str:
-    if "@" in urlsplit(uri).netloc:
-        raise ValueError("must hold no credentials, which would end up in logs and in MLflow; give them in the "
-                         "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) instead")
-    return uri
-
-
 def is_mlflow(source: str) -> bool:
     """Whether `source` is an address for an MLflow server, not a path."""
     return source.startswith(MLFLOW)
@@ -78,6 +72,8 @@ def files(value: Any) -> str | tuple[str, ...]:
     paths = value if isinstance(value, list | tuple) else [value]
     if not paths or not all(isinstance(path, str) and path for path in paths):
         raise ValueError(f"must be a path or a list of paths, but got {value!r}")
+    for path in paths:
+        without_credentials(path)
     return value if isinstance(value, str) else tuple(value)
 
 
@@ -91,7 +87,7 @@ def named(value: Any) -> tuple[str | int, ...]:
 def values_or_file(value: Any) -> str | tuple[str | int | bool, ...]:
     """Values of a column, or the file that lists them; as for `share`, a union would report a mistake twice."""
     if isinstance(value, str) and value:
-        return value
+        return without_credentials(value)
     if not isinstance(value, list | tuple) or not value or not all(type(one) in (str, int, bool) for one in value):
         raise ValueError(f"must be a list of texts, integers or truth values, or the file that lists them, but got "
                          f"{value!r}")
@@ -135,7 +131,7 @@ def normalization(value: Any) -> str | dict[str, tuple[float, ...]]:
 Access = Literal["retain", "forget_only"]
 Normalization = Annotated[Any, PlainValidator(
     normalization, json_schema_input_type=Literal["dataset", "imagenet", "none"] | Statistics)]
-Source = Annotated[str, AfterValidator(path_or_mlflow)]
+Source = Annotated[str, AfterValidator(without_credentials), AfterValidator(path_or_mlflow)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_N (times 0.1 every N epochs)")]
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, digits, _, . and -")]
@@ -152,4 +148,4 @@ Count = Annotated[int, Field(gt=0, le=MOST)]
 Accesses = Annotated[tuple[Access, ...], BeforeValidator(listed), AfterValidator(not_empty), AfterValidator(distinct)]
 Schedules = Annotated[tuple[Schedule, ...], AfterValidator(not_empty), AfterValidator(distinct)]
 Searched = Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(distinct)]
-StorageUri = Annotated[str, Field(min_length=1), AfterValidator(without_credentials)]
+Uri = Annotated[str, Field(min_length=1), AfterValidator(without_credentials)]  # every address and path of a config

@@ -1,20 +1,12 @@
 """The section `requests` of a config: how a model in production forgets, one request after another."""
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from amun_ray.config.fields import Name, Natural, Strict
+from amun_ray.config.fields import Name, Natural, Strict, Uri
 
 Points = Annotated[float, Field(ge=0, le=100)]
-
-
-def without_password(uri: str) -> str:
-    if urlsplit(uri).password is not None:
-        raise ValueError("must hold no password, which would end up in logs and in MLflow; PostgreSQL takes it from "
-                         "PGPASSWORD or ~/.pgpass")
-    return uri
 
 
 class Limits(Strict):
@@ -44,7 +36,7 @@ class Requests(Strict):
     """The name of the model in MLflow's registry; the name of the sweep if not given."""
     alias: Name = "production"
     """The alias of the version in production."""
-    ledger: Annotated[str, Field(min_length=1), AfterValidator(without_password)] | None = None
+    ledger: Uri | None = None
     """The ledger, `sqlite:///PATH` or `postgresql+psycopg2://HOST/DATABASE`; a file of the output if not given."""
     limits: Limits = Limits()
     """The limits within which a new model is accepted."""
@@ -60,7 +52,7 @@ class Requests(Strict):
     """Compare every N-th model with a retrained one; 0 means never."""
     references: Literal["kept", "anew"] = "kept"
     """Whether a recheck measures with the sweep's reference models, or trains some without rows of earlier requests."""
-    forgotten: tuple[Annotated[str, Field(min_length=1), AfterValidator(without_password)], ...] = ()
+    forgotten: tuple[Uri, ...] = ()
     """Ledgers, as `ledger`, whose requested pictures are left out of the data: for a sweep that begins anew."""
 
 

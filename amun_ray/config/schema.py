@@ -21,8 +21,8 @@ from amun_ray.config.fields import (
     Count,
     Name,
     Source,
-    StorageUri,
     Strict,
+    Uri,
     not_empty,
 )
 from amun_ray.config.later import without_later
@@ -132,7 +132,7 @@ class Sweep(Strict):
     """The attacks on the models in the table."""
     resources: Resources = Resources()
     """The resources of one worker."""
-    storage: StorageUri | None = None
+    storage: Uri | None = None
     """A folder or URI for finished work, instead of the output folder."""
     requests: Requests = Requests()
     """Deletion in production."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from amun_ray.attacks import AttackSettings
-from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Share, Strict, ValuesOrFile
+from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Share, Strict, Uri, ValuesOrFile
 from amun_ray.metrics import lira
 
 WAYS = ("fraction", "folds", "indices", "classes", "column", "pattern", "files")  # of which a config has one
@@ -20,7 +20,7 @@ class Forget(Strict):
     """How many random sets of `fraction` count."""
     folds: Annotated[int, Field(ge=2, le=1000)] | None = None
     """Forget each of so many random parts that together are the training set, but those that the search takes."""
-    indices: str | None = None
+    indices: Uri | None = None
     """Forget the rows of the training files that this csv, text, parquet or .npy file lists."""
     classes: Named | None = None
     """Forget all training images of these classes, by name or by number."""
@@ -30,7 +30,7 @@ class Forget(Strict):
     """The values of `column`, in its own type; or a text file that lists them, one a line."""
     pattern: str | None = None
     """Forget the training images whose files match: `person_17/*`; `**` stands for folders at any depth."""
-    files: str | None = None
+    files: Uri | None = None
     """Forget the training images whose paths, relative to the data folder, this text file lists."""
 
     @field_validator("fraction")
@@ -141,7 +141,7 @@ class Resources(Strict):
 class Tracking(Strict):
     """Where MLflow is, and which unlearned models are logged with weights."""
 
-    uri: Annotated[str, Field(min_length=1)] | None = None
+    uri: Uri | None = None
     """The MLflow server; a database in the output folder if not given."""
     experiment: str | None = None
     """The MLflow experiment; the name of the sweep if not given."""

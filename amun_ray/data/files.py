@@ -13,6 +13,7 @@ import pyarrow as pa
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
+from amun_ray.base.addresses import RULE, has_credentials
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import expanded
 
@@ -42,9 +43,11 @@ def locate(source: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     """The file system of a local path or a URI (file://, s3://, gs://, or any that fsspec knows) and the path on it.
 
     Raises:
-        UserError: a malformed URI, or one that nothing installed can open.
+        UserError: a malformed URI, one with credentials in it, or one that nothing installed can open.
     """
     source = expanded(os.fspath(source))
+    if has_credentials(source):
+        raise UserError(f"{source!r} {RULE}")
     if "\0" in source:
         raise UserError(f"{source!r}: no path holds a NUL character")
     if "://" not in source:

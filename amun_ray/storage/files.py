@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from amun_ray.base.addresses import RULE, has_credentials
 from amun_ray.base.errors import StorageError, UserError, first_line
 from amun_ray.base.files import expanded
 
@@ -45,6 +46,8 @@ class Files:
 
     def __init__(self, uri: str, owner: str | None = None) -> None:
         uri = expanded(uri)
+        if has_credentials(uri):
+            raise UserError(f"storage {uri!r} {RULE}")
         self.uri = uri if "://" in uri else os.path.abspath(uri)
         self.owner = owner or f"{here()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 

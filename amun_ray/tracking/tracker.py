@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from amun_ray.base.addresses import RULE, has_credentials
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import expanded
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
@@ -55,11 +55,10 @@ class Tracker:
             say: called with one line when MLflow stops answering and when it answers again.
 
         Raises:
-            UserError: `uri` does not answer, it refuses, or it contains a password, which would end up in logs.
+            UserError: `uri` does not answer, it refuses, or it contains credentials, which would end up in logs.
         """
-        if urlsplit(uri).password and not uri.startswith("sqlite"):
-            raise UserError("tracking.uri holds a password; give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-                            "in the environment instead")
+        if has_credentials(uri):
+            raise UserError(f"tracking.uri {uri!r} {RULE}")
         self.uri, self.experiment, self._spool, self._say = expanded(uri), experiment, Spool(spool), say
         self._away, self._ask_again, self._shown = False, 0.0, 0.0
         self._children: dict[str, dict[str, tuple[str, str]]] = {}  # sweep's run -> tag of a child -> its id and status
