@@ -10,7 +10,7 @@ from typing import Any
 from amun_ray import data, sweep
 from amun_ray.base.databases import database_uri
 from amun_ray.base.errors import UserError
-from amun_ray.base.files import expanded, write_whole
+from amun_ray.base.files import expanded, make_private, write_whole
 from amun_ray.base.log import say
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
@@ -119,7 +119,7 @@ class Desk:
         if history.opened is None:
             from amun_ray.stages.production import original_of
 
-            self.output.mkdir(parents=True, exist_ok=True)
+            make_private(self.output)
             keep_pictures(self.plan, self.store)
             loaded = {key: value for key, value in self.plan.identity.items() if key == "checkpoints"}
             self.ledger.append("opened", (), {

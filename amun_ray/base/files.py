@@ -1,7 +1,8 @@
-"""Atomic writes to the output folder; files that are not what their name says; and `~` in a path."""
+"""Atomic writes to the output folder; folders for one user; files that are not what their name says; and `~` in a path."""
 
 import os
 import re
+import uuid
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,7 +43,19 @@ def pretender(file: Path | BinaryIO) -> str | None:
 
 def write_whole(path: Path, content: bytes) -> Path:
     """Write a file by one rename, so that a reader finds either the old or the new one; returns its path."""
-    partial = path.with_name(f".{path.name}-{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as file:  # never through a link that somebody has put there
+            file.write(content)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return path
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, with its missing parents, that only its owner can enter. One that exists stays as it is."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)

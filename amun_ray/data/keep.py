@@ -22,6 +22,7 @@ import PIL
 from PIL import features
 
 from amun_ray.base.errors import StorageError, UserError, first_line
+from amun_ray.base.files import make_private
 from amun_ray.base.log import say
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.files import File
@@ -77,8 +78,8 @@ class Keep:
         if needed < KEPT_FROM:
             return np.empty(shape, np.uint8)
         try:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private(self.scratch)
+            make_private(self.folder)
             there = shutil.disk_usage(self.scratch).free
         except OSError as error:
             raise StorageError(f"{self.folder}: decoded images cannot be kept here: {first_line(error)}") from error

@@ -6,7 +6,6 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,6 +17,7 @@ from ray.job_config import JobConfig
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.config.sections import Resources
 from amun_ray.runtime.nodes import await_nodes, live_nodes
+from amun_ray.runtime.own_machine import keep_token_private, on_loopback, recorded_address
 
 STARTS = 2  # attempts to start a local Ray
 SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
@@ -51,9 +51,9 @@ def connect() -> Cluster:
         return Cluster(_nodes(), "Ray: that of this program, which stays as it is")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU sees none
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "job_config": job_config()}
-    started = Path(get_ray_address_file(None))
+    started, recorded = recorded_address()
     named = os.environ.get("RAY_ADDRESS") or "local"
-    address = named if named != "local" else started.read_text().strip() if started.is_file() else None
+    address = named if named != "local" else recorded
     if named == "local" and (address is None or not _listens(address)):  # a killed head leaves its file behind
         _start(**quiet)
         return Cluster(_nodes(), "Ray: started on this machine")
@@ -75,9 +75,11 @@ def _start(**options: Any) -> None:
         UserError: Ray did not start at any attempt.
     """
     os.environ.setdefault("RAY_agent_register_timeout_ms", "30000")  # Ray's default: half of it, also too short
+    keep_token_private()
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(address="local", include_dashboard=False, **options)
+            with on_loopback():
+                ray.init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:  # Ray raises any kind: a bare Exception for a slow raylet
             ray.shutdown()

@@ -15,6 +15,8 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from amun_ray.base.errors import UserError
+from amun_ray.base.files import make_private
 from amun_ray.data.dataset import Dataset
 from amun_ray.storage.pixels import copies_of_node
 
@@ -48,7 +50,9 @@ class Mapped(NamedTuple):
     def _fetched(self) -> Path:
         """The file on this node, fetched by the first process that asks; it goes when that one ends."""
         folder = copies_of_node()
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(folder)
+        if folder.is_symlink() or (found := folder.stat()).st_uid != os.getuid() or found.st_mode & 0o077:
+            raise UserError(f"{folder}: not a folder that only this user can enter; remove it")
         path = folder / self.digest
         with (folder / f"{self.digest}.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import ray
 
 from amun_ray.base.errors import UserError
-from amun_ray.base.files import write_whole
+from amun_ray.base.files import make_private, write_whole
 from amun_ray.base.log import Unread, say
 from amun_ray.base.progress import watched
 from amun_ray.reporting.columns import SCORES
@@ -214,10 +215,9 @@ class Experiment:
 
 def _check_folder(output: Path) -> None:
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        make_private(output)
+        with TemporaryFile(dir=output):
+            pass
     except OSError as error:
         raise UserError(f"--output {output}: not writable: {error}") from error
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.fs as pafs
 
 from amun_ray.base.addresses import RULE, has_credentials
 from amun_ray.base.errors import StorageError, UserError, first_line
-from amun_ray.base.files import expanded
+from amun_ray.base.files import expanded, make_private
 
 OBJECT_STORES = ("s3", "gcs", "abfs")  # pyarrow's names: no folders, no rename; objects appear whole
 FIRST_CONTACT_SECONDS = 15
@@ -66,6 +67,12 @@ class Files:
     def local(self) -> bool:
         """Whether the files of this store can be memory-mapped."""
         return self._root[0].type_name == "local"
+
+    def make_root(self) -> None:
+        """Make the folder of the store, on a disk, for its owner alone: it holds weights and images. One that exists
+        keeps its mode, so that a group can share it."""
+        if self.local:
+            make_private(Path(self._root[1]))
 
     def exists(self) -> bool:
         """Whether anything was ever written here; UserError, as in `check_writable`, if that cannot be found out."""
@@ -122,6 +129,7 @@ class Files:
         partial = path
         try:
             if filesystem.type_name not in OBJECT_STORES:
+                self.make_root()
                 partial = self.locate(f"scratch/{self.owner}/{uuid.uuid4().hex}.partial")
                 filesystem.create_dir(os.path.dirname(partial))
                 filesystem.create_dir(os.path.dirname(path))
@@ -171,6 +179,7 @@ class Files:
         """A temporary folder in the store, as a path or URI."""
         name = f"scratch/{self.owner}/{uuid.uuid4().hex}"
         if self._root[0].type_name not in OBJECT_STORES:
+            self.make_root()
             self._root[0].create_dir(self.locate(name))
         try:
             base, mark, options = self.uri.partition("?")

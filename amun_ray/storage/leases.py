@@ -3,7 +3,9 @@
 A running sweep rewrites the file `sweeps/OWNER` every `BEAT_SECONDS`. Each piece of work it has begun has a file
 `leases/NAME` that names the owner. A lease holds while its owner is alive. An owner is dead if its own file is gone (a
 sweep removes it when it ends), if its process is gone, as far as this machine can tell, or if its file is
-`DEAD_SECONDS` older than the newest one. Both times come from the storage's clock, so machines need not agree on it.
+`DEAD_SECONDS` older than that of the sweep that asks, or than the newest one where a command asks that announces
+nothing. Both times come from the storage's clock, so machines need not agree on it. Files that no sweep has written
+(`.DS_Store`, `.nfs...`) are left alone.
 
 What is guaranteed, and where:
 - local folder, NFS: if several sweeps claim one name at once, exactly one gets it (creating a symbolic link is atomic,
@@ -17,6 +19,7 @@ If two sweeps get the same name, the unit is made twice. It is still whole: each
 """
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +28,7 @@ from pathlib import Path
 from amun_ray.storage.files import Files, here
 
 BEAT_SECONDS = 10
+OWNER = re.compile(r".+:\d+:[0-9a-f]+", re.DOTALL)  # see `Files`
 DEAD_SECONDS = 120  # several beats, plus the minute for which NFS may show an old time
 
 
@@ -56,11 +60,12 @@ def taken_by(store: Files, name: str) -> str | None:
 
 def is_alive(store: Files, owner: str) -> bool:
     """Whether the sweep of `owner` is alive, as far as can be seen; where files have no times, its file is enough."""
-    beats = store.times("sweeps")
+    beats = {one: time for one, time in store.times("sweeps").items() if OWNER.fullmatch(one)}
     if owner not in beats or not _may_run(owner):
         return False
-    mine, times = beats[owner], [time for time in beats.values() if time is not None]
-    return mine is None or (max(times) - mine).total_seconds() <= DEAD_SECONDS
+    last = beats[owner]
+    now = beats.get(store.owner) or max((time for time in beats.values() if time is not None), default=None)
+    return last is None or now is None or (now - last).total_seconds() <= DEAD_SECONDS
 
 
 @contextmanager
@@ -99,7 +104,8 @@ def beat(store: Files) -> None:
 
 def _sweep_out(store: Files) -> None:
     """Remove the announcements, claims and scratch of all dead owners."""
-    dead = {owner for folder in ("sweeps", "scratch") for owner in store.times(folder) if not is_alive(store, owner)}
+    dead = {owner for folder in ("sweeps", "scratch") for owner in store.times(folder)
+            if OWNER.fullmatch(owner) and not is_alive(store, owner)}
     for name in _leases(store):
         holder = _holder(store, name)
         if holder is not None and not is_alive(store, holder):
@@ -111,9 +117,9 @@ def _sweep_out(store: Files) -> None:
 
 def _leases(store: Files) -> list[str]:
     if not store.local:
-        return [*store.times("leases")]
+        return [name for name in store.times("leases") if not name.startswith(".")]
     with suppress(FileNotFoundError):
-        return os.listdir(store.locate("leases"))
+        return [name for name in os.listdir(store.locate("leases")) if not name.startswith(".")]
     return []
 
 
@@ -129,6 +135,7 @@ def _take(store: Files, name: str) -> bool:
     """Write the lease unless there is one."""
     if store.local:
         path = store.locate(_file(name))
+        store.make_root()
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             os.symlink(store.owner, path)
@@ -149,7 +156,7 @@ def _holder(store: Files, name: str) -> str | None:
         with suppress(OSError):  # nothing there, or not a symbolic link
             return os.readlink(store.locate(_file(name)))
     found = store.get(_file(name))
-    return None if found is None else found.decode()
+    return None if found is None else found.decode(errors="replace")
 
 
 def _may_run(owner: str) -> bool:

@@ -74,6 +74,45 @@ def test_a_sweep_elsewhere_is_dead_when_its_beat_is_old(tmp_path):
         assert not claim(far, NAME)
 
 
+def test_a_time_in_the_future_does_not_make_the_living_dead(tmp_path):
+    far, second = Store(str(tmp_path), "far:00000000:1:0"), Store(str(tmp_path))
+    with announced(second):
+        far.put(f"sweeps/{far.owner}", b"")
+        for name in (".nfs0123", "other:00000000:1:0"):
+            second.put(f"sweeps/{name}", b"")
+            os.utime(tmp_path / "sweeps" / name, (2**32, 2**32))
+        assert is_alive(second, far.owner)
+        assert not claim(second, NAME) if claim(far, NAME) else pytest.fail("nobody had it")
+
+
+@pytest.mark.parametrize("folder", ["sweeps", "leases", "scratch"])
+@pytest.mark.parametrize("name", [".DS_Store", ".nfs000000001", "Thumbs.db", "a:b:c"])
+def test_what_no_sweep_has_written_ends_none_and_stays(uri, folder, name):
+    store = Store(uri)
+    store.put(f"{folder}/{name}", b"\xff\xfe")
+    with announced(store), announced(Store(uri)):
+        assert claim(store, NAME)
+    if folder != "leases" or name.startswith("."):
+        assert store.get(f"{folder}/{name}") == b"\xff\xfe"
+
+
+def test_a_lease_that_was_cut_off_is_nobodys(uri):
+    store = Store(uri)
+    with announced(store):
+        store.put(f"leases/{NAME.replace('/', '-')}", b"")
+        assert taken_by(store, NAME) is None
+        assert claim(store, NAME)
+
+
+def test_a_new_store_is_for_its_owner_alone_and_one_of_a_group_stays_as_it_is(tmp_path):
+    for folder, mode in ((tmp_path / "new", 0o700), (tmp_path / "group", 0o770)):
+        if mode == 0o770:
+            folder.mkdir()
+            folder.chmod(mode)
+        with announced(Store(str(folder))):
+            assert folder.stat().st_mode & 0o777 == mode
+
+
 def test_a_storage_that_keeps_no_times_is_asked_for_the_file_alone(tmp_path, monkeypatch):
     far, second = Store(str(tmp_path), "far:00000000:1:0"), Store(str(tmp_path))
     far.put(f"sweeps/{far.owner}", b"")
