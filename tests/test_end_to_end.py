@@ -15,6 +15,7 @@ from amun_ray import data
 from amun_ray.config import file as config_file
 from amun_ray.metrics import accuracy, predict
 from amun_ray.reporting.columns import ATTACKS
+from amun_ray.storage.store import PIXELS
 from amun_ray.sweep import main
 from amun_ray.tracking import load_model
 
@@ -138,6 +139,20 @@ def test_the_parent_has_figures_results_and_the_report_of_the_adversarial_sets(r
     for one in runs["adversarial_set"]:
         for word in ("failed_percent", "eps", "l2"):
             assert any(word in key for key in one.data.metrics)
+
+
+def test_what_the_report_tells_to_delete_is_there(run, output):
+    (said,) = re.findall(r"<li>Adversarial examples are near.*?</li>", (output / "report.html").read_text(), re.DOTALL)
+    named = set(re.findall("<code>([a-z_]+)</code>", said))
+    others = {PIXELS, "imported"}  # where there are large pictures, or loaded models
+    assert named >= others
+    assert {folder for folder in named - others if any((output / "store" / folder).iterdir())} == {
+        "adversarial_sets", "models"}
+    assert named - others == {"adversarial_sets", "models"}
+
+
+def test_the_output_and_the_store_are_for_their_owner_alone(run, output):
+    assert [folder.stat().st_mode & 0o777 for folder in (output, output / "store")] == [0o700, 0o700]
 
 
 def test_the_page_of_the_sweep_opens_with_its_result(runs, output):

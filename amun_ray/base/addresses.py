@@ -3,9 +3,9 @@
 import re
 from urllib.parse import unquote
 
-RULE = ("must hold no credentials (user, password, key, token or signature), which would end up in logs, in the store "
-        "and in MLflow; give them in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, PGPASSWORD), in ~/.pgpass, or in fsspec's configuration")
+RULE = ("must hold no credentials (user, password, key, token or signature), which would end up in logs and in MLflow; "
+        "give them in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, PGPASSWORD), in ~/.pgpass or fsspec's configuration")
 # What stands before `@` here is no secret by itself: a container, or a name whose password is elsewhere.
 USERS = ("postgresql", "mysql", "mssql", "abfs", "abfss", "hdfs", "sftp", "ssh")
 ANONYMOUS = ("gs", "gcs")  # `anonymous@` opens what is public

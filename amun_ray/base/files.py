@@ -1,10 +1,13 @@
-"""Atomic writes to the output folder; folders for one user; files that are not what their name says; and `~` in a path."""
+"""Atomic writes to the output folder; private folders; files that are not what their name says; and `~` in a path."""
 
 import os
 import re
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from amun_ray.base.errors import StorageError, first_line
 
 AT_HOME = re.compile(r"(file:/{0,3}|sqlite:///|)(~[^/]*)(.*)", re.DOTALL)
 IN_URI = str.maketrans({mark: f"%{ord(mark):02X}" for mark in "%?#"})  # these have a meaning of their own in a URI
@@ -42,15 +45,21 @@ def pretender(file: Path | BinaryIO) -> str | None:
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file by one rename, so that a reader finds either the old or the new one; returns its path."""
+    """Write a file by one rename, so that a reader finds either the old or the new one; returns its path.
+
+    Raises:
+        StorageError: the disk is full, the folder cannot be written, ...
+    """
     partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}.partial")
     try:
         with partial.open("xb") as file:  # never through a link that somebody has put there
             file.write(content)
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise StorageError(f"{path}: cannot be written: {first_line(error)}. Once it can, the same command goes on"
+                           ) from error
     return path
 
 

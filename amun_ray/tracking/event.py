@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from amun_ray.base.errors import Damaged, StorageError, first_line
+
 KEY = "amun.key"  # the tag that identifies a run
+NUMBER = re.compile(r"\d+")  # the name of an event that waits
 CONTENT = ("files", "model")  # the fields of an event that hold files
 
 
@@ -63,32 +68,52 @@ class Spool:
 
     def waiting(self) -> list[Path]:
         """The kept events, oldest first."""
-        return sorted(path for path in self.folder.glob("[0-9]*")) if self.folder.is_dir() else []
+        return sorted(path for path in self._numbered() if path.is_dir())
+
+    def _numbered(self) -> list[Path]:
+        return [path for path in self.folder.glob("[0-9]*") if NUMBER.fullmatch(path.name)]
 
     def add(self, event: Event) -> None:
-        """Append an event to the queue."""
-        last = max((int(path.name) for path in self.waiting()), default=0)
+        """Append an event to the queue; StorageError if there is no room for it."""
+        last = max((int(path.name) for path in self._numbered()), default=0)
         partial = self.folder / f".{uuid.uuid4().hex}"
-        for part in CONTENT:
-            write_files(partial / part, getattr(event, part))
         rest = {name: value for name, value in vars(event).items() if name not in CONTENT}
-        (partial / "event.json").write_text(json.dumps(rest, default=str))
-        os.replace(partial, self.folder / f"{last + 1:08d}")
+        try:
+            for part in CONTENT:
+                write_files(partial / part, getattr(event, part))
+            (partial / "event.json").write_text(json.dumps(rest, default=str))
+            os.replace(partial, self.folder / f"{last + 1:08d}")
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise StorageError(f"{self.folder}: what MLflow could not be told cannot be kept: {first_line(error)}. Once "
+                               "it can, the same command goes on") from error
 
     @staticmethod
     def read(path: Path) -> Event:
-        """The event in a folder from `waiting`."""
-        content: dict[str, Any] = json.loads((path / "event.json").read_text())
-        content |= {part: read_files(path / part) for part in CONTENT}
-        return Event(**content)
+        """The event in a folder from `waiting`; Damaged if it is not what was written."""
+        try:
+            content: dict[str, Any] = json.loads((path / "event.json").read_text())
+            return Event(**content | {part: read_files(path / part) for part in CONTENT})
+        except (FileNotFoundError, ValueError, TypeError) as error:
+            raise Damaged(f"{path}: not an event that was kept whole: {first_line(error)}") from error
+
+    @staticmethod
+    def set_aside(path: Path) -> Path:
+        """Take a damaged event out of the queue; returns where it is now."""
+        aside = path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:8]}")
+        os.replace(path, aside)
+        return aside
 
     def remove(self, path: Path) -> None:
-        """Drop an event that was sent; the last one also removes the spool itself."""
+        """Drop an event that was sent; the last one also removes the spool itself, if nothing else is in it."""
         gone = path.with_name(f".{uuid.uuid4().hex}")
         os.replace(path, gone)
         shutil.rmtree(gone)
         if not self.waiting():
-            shutil.rmtree(self.folder)
+            for left in self.folder.glob(".*"):  # of a process that was killed while it wrote
+                shutil.rmtree(left, ignore_errors=True)
+            with suppress(OSError):
+                self.folder.rmdir()
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:

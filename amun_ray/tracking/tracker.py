@@ -19,7 +19,7 @@ from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from amun_ray.base.addresses import RULE, has_credentials
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import Damaged, UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
 from amun_ray.tracking.entities import EXPERIMENT, LONGEST, NOTE, REGISTERED, WHOLE, dataset, shortened
@@ -135,8 +135,12 @@ class Tracker:
                 self._client.get_experiment(self._id)
             for path in self._spool.waiting():
                 try:
+                    event = self._spool.read(path)
                     with patient():
-                        self._send(self._spool.read(path))
+                        self._send(event)
+                except Damaged as error:
+                    self._say(f"MLflow: {first_line(error)}; it was set aside as {self._spool.set_aside(path)}. The "
+                              "same command logs its work again from the store")
                 except Exception as error:
                     if not is_refusal(error):
                         raise

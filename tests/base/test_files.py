@@ -1,12 +1,13 @@
 """Files of an output folder: whole or absent, never through somebody's link; folders for one user."""
 
+import errno
 import uuid
 from types import SimpleNamespace
 
 import pytest
 
 from amun_ray.base import files
-from amun_ray.base.errors import UserError
+from amun_ray.base.errors import StorageError, UserError
 from amun_ray.base.files import make_private, write_whole
 from amun_ray.stages.experiment import _check_folder
 
@@ -24,9 +25,22 @@ def test_a_link_is_not_written_through_even_if_somebody_could_guess_the_name(tmp
     victim.write_bytes(b"key")
     monkeypatch.setattr(files, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(int=1)))
     (tmp_path / f".results.json-{uuid.UUID(int=1).hex}.partial").symlink_to(victim)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(StorageError, match="exists"):
         write_whole(tmp_path / "results.json", b"new")
     assert victim.read_bytes() == b"key"
+
+
+def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(StorageError, match="results.json: cannot be written: .*No space left.* the same command goes"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nor_is_the_probe_of_an_output_folder(tmp_path):

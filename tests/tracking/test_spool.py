@@ -1,8 +1,11 @@
 """An event that is kept comes back as it was, in order, whole or not at all."""
 
+import errno
+
 import pytest
 
-from amun_ray.tracking import Event
+from amun_ray.base.errors import Damaged, StorageError
+from amun_ray.tracking import Event, event
 from amun_ray.tracking.event import Spool
 
 EVENT = Event(key="k", parent="p", name="a run", tags={"stage": "trial", "original": 0}, params={"lr": 0.1},
@@ -48,3 +51,44 @@ def test_an_event_that_was_cut_off_while_it_was_written_does_not_count(spool, mo
     with pytest.raises(KeyboardInterrupt):
         spool.add(EVENT)
     assert spool.waiting() == []
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_text(path.read_text()[:40]), lambda path: path.write_text("[]"),
+    lambda path: path.write_text('{"key": "k", "other": 1}'), lambda path: path.write_bytes(b"\xff"),
+    lambda path: path.unlink()], ids=["truncated", "list", "other", "bytes", "gone"])
+def test_an_event_that_is_not_what_was_kept_is_named_and_can_be_set_aside(spool, damage):
+    spool.add(EVENT)
+    spool.add(Event(key="later"))
+    first, second = spool.waiting()
+    damage(first / "event.json")
+    with pytest.raises(Damaged, match=f"^{first}: "):
+        spool.read(first)
+    aside = spool.set_aside(first)
+    assert aside.name.startswith("damaged-00000001")
+    assert spool.waiting() == [second]
+    spool.remove(second)
+    assert list(spool.folder.iterdir()) == [aside]  # which stays until somebody has looked at it
+
+
+def test_stray_files_are_no_events(spool):
+    spool.add(EVENT)
+    for name in (".DS_Store", "1.txt", "00000002", "notes"):
+        (spool.folder / name).write_text("")
+    (path,) = spool.waiting()
+    spool.add(Event(key="later"))
+    assert [spool.read(one).key for one in spool.waiting()] == ["k", "later"]
+    assert path.name == "00000001"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(spool, monkeypatch):
+    spool.add(EVENT)
+    write = event.write_files
+
+    def full(folder, files):
+        write(folder, files)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(event, "write_files", full)
+    with pytest.raises(StorageError, match=f"^{spool.folder}: .* No space left on device. Once it can"):
+        spool.add(Event(key="later"))
+    assert [path.name for path in spool.folder.iterdir()] == ["00000001"]

@@ -298,6 +298,25 @@ def test_what_the_end_of_a_sweep_could_not_send_is_sent_by_the_next_start(databa
     assert not (tmp_path / "spool").exists()
 
 
+def test_a_damaged_event_is_set_aside_and_holds_up_no_other(database, open_tracker, said, tmp_path, monkeypatch):
+    one, parent = open_tracker(database)
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    one.log(child(parent, 0))
+    one.log(child(parent, 1))
+    monkeypatch.undo()
+    event = tmp_path / "spool" / "00000001" / "event.json"
+    event.write_text(event.read_text()[:40])
+    said.clear()
+    open_tracker(database)
+    assert said[0].startswith(f"MLflow: {event.parent}: not an event that was kept whole: ")
+    assert "set aside as" in said[0]
+    assert said[1] == "MLflow: 1 waiting events have been sent"
+    assert [path.name[:16] for path in (tmp_path / "spool").iterdir()] == ["damaged-00000001"]
+    again, _ = open_tracker(database)
+    assert again.log(child(parent, 0)) is not None  # as its sweep does, from the store
+    check_whole(database, parent, range(2))
+
+
 def test_an_event_that_mlflow_refuses_is_kept_and_holds_up_no_other(database, open_tracker, said, tmp_path):
     one, parent = open_tracker(database)
     assert one.log(child(parent, 0, metrics=[("not/@allowed!", 1.0, 0)])) is None
