@@ -85,8 +85,8 @@ class Spool:
             os.replace(partial, self.folder / f"{last + 1:08d}")
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise StorageError(f"{self.folder}: what MLflow could not be told cannot be kept: {first_line(error)}. Once "
-                               "it can, the same command goes on") from error
+            raise StorageError(f"{self.folder}: what MLflow could not be told cannot be kept: {first_line(error)}. "
+                               "Once it can, the same command goes on") from error
 
     @staticmethod
     def read(path: Path) -> Event:
