@@ -12,13 +12,13 @@ ENV RAY_AUTH_MODE=token \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # The lock changes rarely, the sources often: a change of the sources keeps the layer of gigabytes.
-COPY --chown=ray:users constraints.txt amun_ray_source/
-RUN pip install --no-cache-dir --no-deps --requirement amun_ray_source/constraints.txt
+COPY --chown=ray:users constraints-image.txt amun_ray_source/
+RUN pip install --no-cache-dir --no-deps --require-hashes --requirement amun_ray_source/constraints-image.txt
 
 COPY --chown=ray:users pyproject.toml README.md amun_ray_source/
 COPY --chown=ray:users tune_configs amun_ray_source/tune_configs
 COPY --chown=ray:users amun_ray amun_ray_source/amun_ray
-RUN pip install --no-cache-dir --no-deps ./amun_ray_source \
+RUN pip install --no-cache-dir --no-deps --no-build-isolation ./amun_ray_source \
     && python -m pip check \
     && amun-ray --help > /dev/null \
     && mkdir amun_output

