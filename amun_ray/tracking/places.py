@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from amun_ray.base.addresses import RULE, has_credentials
 from amun_ray.base.databases import SQLITE, database, database_uri
 from amun_ray.base.errors import UserError, first_line
 
@@ -30,8 +31,10 @@ def settle(uri: str) -> str | None:
     For any other database it does nothing and returns None.
 
     Raises:
-        UserError: the artifacts are still elsewhere, or the database cannot be written.
+        UserError: the artifacts are still elsewhere, the database cannot be written, or `uri` holds credentials.
     """
+    if has_credentials(uri):
+        raise UserError(f"tracking.uri {uri!r} {RULE}")
     path = database(uri)
     if path is None or not (old := _elsewhere(path)):
         return None

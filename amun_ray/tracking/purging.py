@@ -20,7 +20,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from amun_ray.base.addresses import RULE, has_credentials
 from amun_ray.base.errors import UserError
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, patient, reason
 from amun_ray.tracking.event import write_files
@@ -50,8 +49,6 @@ class Archive:
     uri: str
 
     def __post_init__(self) -> None:
-        if has_credentials(self.uri):
-            raise UserError(f"tracking.uri {self.uri!r} {RULE}")
         settle(self.uri)  # delete a copy's own files, not those of the folder it was copied from
         try:
             with impatient():

@@ -18,7 +18,6 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from amun_ray.base.addresses import RULE, has_credentials
 from amun_ray.base.errors import Damaged, UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
@@ -35,8 +34,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "1")  # nor link
 ALIAS = "best"
 REQUEST, OBJECTIVE, SCORE = "request", "search.objective", "search.score"  # tags of registered models
 BATCH = {"params": 100, "tags": 100, "metrics": 500}  # per request, accepted by every MLflow server
-PAUSE_SECONDS = 60  # before MLflow is contacted again after it did not answer
-SHOWN_SECONDS = 5  # shortest interval between updates of a sweep's progress
+PAUSE_SECONDS, SHOWN_SECONDS = 60, 5  # until MLflow that did not answer is asked again; between updates of progress
 PAGE = 1000  # runs in one answer
 FINAL = ("FINISHED", "FAILED")
 
@@ -57,12 +55,10 @@ class Tracker:
         Raises:
             UserError: `uri` does not answer, it refuses, or it contains credentials, which would end up in logs.
         """
-        if has_credentials(uri):
-            raise UserError(f"tracking.uri {uri!r} {RULE}")
         self.uri, self.experiment, self._spool, self._say = expanded(uri), experiment, Spool(spool), say
         self._away, self._ask_again, self._shown = False, 0.0, 0.0
         self._children: dict[str, dict[str, tuple[str, str]]] = {}  # sweep's run -> tag of a child -> its id and status
-        if (moved := settle(self.uri)) is not None:
+        if moved := settle(self.uri):
             say(moved)
         try:
             with impatient(), tidy(self.uri):
@@ -139,8 +135,8 @@ class Tracker:
                     with patient():
                         self._send(event)
                 except Damaged as error:
-                    self._say(f"MLflow: {first_line(error)}; it was set aside as {self._spool.set_aside(path)}. The "
-                              "same command logs its work again from the store")
+                    self._spool.set_aside(path)
+                    self._say(f"MLflow: {first_line(error)}; set aside, its work is logged again from the store")
                 except Exception as error:
                     if not is_refusal(error):
                         raise
