@@ -18,9 +18,7 @@ def local_ray():
     import ray
     mine = not ray.is_initialized()
     if mine:
-        from amun_ray.runtime.own_machine import on_loopback
-        with on_loopback():  # as `connect` does
-            ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield ray
     if mine:
         ray.shutdown()

@@ -17,7 +17,7 @@ from ray.job_config import JobConfig
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.config.sections import Resources
 from amun_ray.runtime.nodes import await_nodes, live_nodes
-from amun_ray.runtime.own_machine import keep_token_private, on_loopback, recorded_address
+from amun_ray.runtime.own_machine import keep_token_private, recorded_address
 
 STARTS = 2  # attempts to start a local Ray
 SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
@@ -78,8 +78,7 @@ def _start(**options: Any) -> None:
     keep_token_private()
     for attempt in range(1, STARTS + 1):
         try:
-            with on_loopback():
-                ray.init(address="local", include_dashboard=False, **options)
+            ray.init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:  # Ray raises any kind: a bare Exception for a slow raylet
             ray.shutdown()
