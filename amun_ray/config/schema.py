@@ -15,6 +15,7 @@ from pydantic import (
 
 from amun_ray import models
 from amun_ray.base.space import Space
+from amun_ray.config.audit import Audit
 from amun_ray.config.data import Data
 from amun_ray.config.fields import (
     MOST,
@@ -31,7 +32,6 @@ from amun_ray.config.production import Requests
 from amun_ray.config.search import Search
 from amun_ray.config.sections import (
     Attack,
-    Audit,
     Final,
     Forget,
     HeldOut,
@@ -129,7 +129,7 @@ class Sweep(Strict):
     final: Final = Final()
     """The runs in the table."""
     audit: Audit = Audit()
-    """The attacks on the models in the table."""
+    """By what the final models are judged, beside accuracies and RMIA."""
     resources: Resources = Resources()
     """The resources of one worker."""
     storage: Uri | None = None

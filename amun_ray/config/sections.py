@@ -6,7 +6,6 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from amun_ray.attacks import AttackSettings
 from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Share, Strict, Uri, ValuesOrFile
-from amun_ray.metrics import lira
 
 WAYS = ("fraction", "folds", "indices", "classes", "column", "pattern", "files")  # of which a config has one
 
@@ -106,13 +105,6 @@ class Final(Strict):
     """Runs of each method on each original and final forget set, with different seeds."""
     reference: str | None = None
     """The method that all others are tested against, with the same access; `amun` if not given."""
-
-
-class Audit(Strict):
-    """Settings of the attacks on final models."""
-
-    lira_variance: lira.Variance = "auto"
-    """Whose variance LiRA's normals have: `per_sample`, `pooled` or `fixed` as in the published code."""
 
 
 class Resources(Strict):

@@ -5,9 +5,21 @@ from amun_ray.metrics.accuracy import accuracy
 from amun_ray.metrics.auc import auc, auc_interval, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
 from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
-from amun_ray.metrics.gap import GAP_TERMS, GAP_TERMS_MIS, average_gap, is_unchanged, keeps_accuracies, proxy
+from amun_ray.metrics.distributions import epsilons, forgetting_quality, klom
+from amun_ray.metrics.gap import (
+    GAP_TERMS,
+    GAP_TERMS_MIS,
+    average_gap,
+    is_unchanged,
+    keeps_accuracies,
+    proxy,
+    tug_of_war,
+)
+from amun_ray.metrics.iam import unlearning_score
+from amun_ray.metrics.memorisation import memorisation, thirds
 from amun_ray.metrics.predict import predict
 from amun_ray.metrics.rmia import RmiaSettings, offline_mean, out_mean, reference_mean
+from amun_ray.metrics.rmia import scores as rmia_scores
 from amun_ray.metrics.scoring import audit, score
 from amun_ray.metrics.split import Split, check_split
 from amun_ray.metrics.statistics import (
@@ -42,21 +54,29 @@ __all__ = [
     "check_split",
     "compare",
     "crossed_mean",
+    "epsilons",
+    "forgetting_quality",
     "is_unchanged",
     "jackknife_error",
     "keeps_accuracies",
+    "klom",
     "lira",
     "logit_scaled",
+    "memorisation",
     "mis",
     "offline_mean",
     "out_mean",
     "predict",
     "proxy",
     "reference_mean",
+    "rmia_scores",
     "roc",
     "score",
     "softmax",
     "summarize",
     "taylor_softmax",
+    "thirds",
     "tpr_at_fpr",
+    "tug_of_war",
+    "unlearning_score",
 ]

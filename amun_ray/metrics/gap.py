@@ -4,11 +4,12 @@ If retraining is too expensive, a search uses `proxy` instead.
 """
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, prod
 
 from amun_ray.base.errors import UserError
 
 GAP_TERMS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc")
+ACCURACIES = GAP_TERMS[:3]
 GAP_TERMS_MIS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "mis")
 
 
@@ -30,6 +31,14 @@ def average_gap(
         if bad:
             raise UserError(f"average gap: {name} lack a finite {', '.join(bad)}; they hold {', '.join(sorted(side))}")
     return sum(abs(scores[term] - retrained[term]) for term in terms) / len(terms)
+
+
+def tug_of_war(scores: Mapping[str, float], retrained: Mapping[str, float]) -> float:
+    """ToW in percent (Zhao et al. 2024): the product of 1 - |accuracy - retrained accuracy| over D_F, D_R and D_T.
+
+    100 is perfect unlearning. Arguments as in `average_gap`, which see for the errors raised.
+    """
+    return 100 * prod(1 - average_gap(scores, retrained, (term,)) / 100 for term in ACCURACIES)
 
 
 def proxy(scores: Mapping[str, float], original_test_accuracy: float) -> float:

@@ -1,5 +1,7 @@
 """From one set of predictions to the numbers of a table row."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 
@@ -19,6 +21,7 @@ from amun_ray.metrics.split import Split, check_split
 from amun_ray.metrics.svc import mis
 
 UNINFORMATIVE = 50.0  # percent: the AUC if all scores are equal, since each tie counts one half
+ATTACKS = ("rmia", "mis", "lira", "thresholds")  # of `audit`
 FEW_FALSE_ALARMS = {"0.1pct": 0.1, "1pct": 1.0}  # FPR in percent: the share of D_T called member
 
 
@@ -78,8 +81,9 @@ def audit(
     generator: torch.Generator,
     settings: RmiaSettings = DEFAULTS,
     normals: lira.Lira | None = None,
+    attacks: Collection[str] = ATTACKS,
 ) -> dict[str, float]:
-    """All other attacks on one model, in percent. For final models: seconds, where `score` takes milliseconds.
+    """All other `attacks` on one model, in percent. For final models: seconds, where `score` takes milliseconds.
 
     Arguments as in `score`; `generator` draws the samples of the SVC attack; `normals` come from `lira.fit`.
 
@@ -94,14 +98,19 @@ def audit(
     """
     logits, labels = check_logits(logits, labels)
     check_split(rows, len(labels))
-    signals = {name: signal(logits, labels) for name, signal in threshold.SIGNALS.items()}
-    confidence = settings.confidence(logits, labels)
-    strong = {"rmia": scores(confidence, reference_mean, np.concatenate(rows), gamma=settings.gamma)}
-    found = {"mis": mis(logits, labels, rows, generator=generator)}
-    if normals is not None:
+    found: dict[str, float] = {}
+    strong: dict[str, np.ndarray] = {}
+    if "rmia" in attacks:
+        confidence = settings.confidence(logits, labels)
+        strong["rmia"] = scores(confidence, reference_mean, np.concatenate(rows), gamma=settings.gamma)
+    if "mis" in attacks:
+        found["mis"] = mis(logits, labels, rows, generator=generator)
+    if "lira" in attacks and normals is not None:
         value = logit_scaled(logits, labels)
         strong["lira"] = lira.log_likelihood_ratio(value, normals)
         found["lira_forget_called_member"] = lira.forget_called_member(value, normals, rows)
+    chosen = threshold.SIGNALS if "thresholds" in attacks else {}
+    signals = {name: signal(logits, labels) for name, signal in chosen.items()}
     for name, values in {**strong, **signals}.items():
         found[f"{name}_forget_test_auc"] = auc(values[rows.forget], values[rows.unseen], constant=UNINFORMATIVE)
     for name, values in strong.items():

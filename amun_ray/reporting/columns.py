@@ -1,6 +1,7 @@
 """What the columns of a result are called, which value of each is a good one, and what it says."""
 
 from collections.abc import Collection
+from math import inf
 
 COLUMNS = {"unlearn_accuracy": "Unlearn", "retain_accuracy": "Retain", "test_accuracy": "Test",
            "forgotten_test_accuracy": "Class Test",  # only where whole classes are forgotten
@@ -17,6 +18,21 @@ ATTACKS = {
     "lira_forget_test_tpr_at_1pct_fpr": ("LiRA TPR@1%", "1", "forgotten samples found while 1 % of unseen are accused"),
     "lira_forget_test_tpr_at_0.1pct_fpr": ("LiRA TPR@0.1%", "0.1", "the same while 0.1 % of unseen are accused"),
     "lira_forget_called_member": ("U-LiRA", "as retrained", "forgotten samples likelier trained on than never seen"),
+    "tug_of_war": ("ToW", "100", "accuracies on D_F, D_R and D_T near the retrained ones: product of 1 - |difference|"),
+    "retain_test_auc_change": ("RT AUC change", "as retrained", "RT AUC less the original's: above 0, unlearning leaks "
+                               "more of D_R"),
+    "iam": ("IAM", "as retrained", "mean score of D_F, from about 0 (as the original) to 100 (as if never seen)"),
+    **{f"{term}_{group}": (f"{title}, {group} mem.", good, f"{meaning}, of the third of D_F of {group} memorisation")
+       for term, title, good, meaning in (("unlearn_accuracy", "Unlearn", "as retrained", "right"),
+                                          ("forget_test_auc", "FT AUC", "50", "told from unseen"))
+       for group in ("low", "medium", "high")},
+    **{f"klom_{part}": (f"KLOM {title} (nats)", "as retrained", "95th percentile over samples of the divergence from "
+                        "retrained models")
+       for part, title in {"forget": "D_F", "retain": "D_R", "test": "D_T"}.items()},
+    "forgetting_quality": ("Forgetting quality", "as retrained", "NeurIPS 2023: 100 if no forgotten sample tells "
+                           "unlearned from retrained models"),
+    "challenge_score": ("Challenge score", "as retrained", "forgetting quality times retain and test accuracy over "
+                        "the retrained ones"),
     **{f"{signal}_forget_{kind}": (f"{title} {suffix}", good, meaning)
        for signal, title in {"loss": "Loss", "confidence": "Confidence", "entropy": "Entropy",
                              "modified_entropy": "Modified entropy"}.items()
@@ -25,7 +41,10 @@ ATTACKS = {
            ("called_member", "threshold", "as retrained", "forgotten samples above their class's best threshold"))},
 }
 SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
-         "lira_forget_test_auc", "modified_entropy_forget_test_auc")  # of these, below the table of the command
+         "lira_forget_test_auc", "modified_entropy_forget_test_auc", "iam", "klom_forget",
+         "forgetting_quality")  # of these, below the table of the command
+RANGES = {"retain_test_auc_change": (-100.0, 100.0), **dict.fromkeys(  # of what is not a share in percent
+    ("klom_forget", "klom_retain", "klom_test", "challenge_score"), (0.0, inf))}
 ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}
 WHOLE_CLASS = ("whole classes are forgotten: Test is the accuracy on test images of the other classes, Class Test that "
                "on those of the forgotten ones, which retrained models have an output for and never learn. Near 0 is "

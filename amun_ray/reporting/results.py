@@ -26,6 +26,8 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Unlearned
 
+DRIVER = {"num_cpus": 1.0, "num_gpus": 0.0}  # where the attacks run
+
 
 @dataclass(frozen=True)
 class Results:
@@ -40,11 +42,14 @@ class Results:
     record: Record
 
     @cached_property
+    def attacks(self) -> Audit:
+        """The attacks on the final models."""
+        return Audit(self.models, {case.name: case.rows for case in self.plan.final})
+
+    @cached_property
     def rows(self) -> list[Row]:
         """The rows of the table; making them logs every final model in MLflow."""
-        attacks = Audit.open(self.models.evidence, self.models.references, self.models.halves,
-                             retrained=self.models.retrained, sets={case.name: case.rows for case in self.plan.final})
-        return compared([*self._baselines(attacks), *self._contenders(attacks)], self.plan.sweep.reference)
+        return compared([*self._baselines(), *self._contenders()], self.plan.sweep.reference)
 
     @property
     def text(self) -> str:
@@ -54,6 +59,8 @@ class Results:
     def files(self, costs: SweepCosts) -> dict[str, bytes]:
         """Everything to be kept, by its name: tables, page, config and figures."""
         drawn = dict(self._figures())
+        for attack, seconds in self.attacks.seconds.items():
+            costs.add(f"audit_{attack}", seconds, DRIVER, reused=False)
         html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment)
         markdown = markdown_table([row.as_json() for row in self.rows], notes(self.rows))
         return {"results.json": results_json(self.rows), "table.txt": self.text.encode(),
@@ -65,14 +72,16 @@ class Results:
         self.record.cost(costs)
         return self.record.results(self.rows, files, self.plan.warnings)
 
-    def _baselines(self, attacks: Audit) -> Iterator[Row]:
+    def _baselines(self) -> Iterator[Row]:
         """The retrained row, which is the target, and the original row, which shows what doing nothing scores."""
-        models, workspace = self.models, self.models.evidence.workspace
+        attacks, models, workspace = self.attacks, self.models, self.models.evidence.workspace
         cases = [ForgetCase(k, name, rows) for name, rows in attacks.sets.items() for k in range(len(models.originals))]
         logits = list(stream_logits(workspace, models.originals))
+        floor = attacks.retrained_together()
+        kept = attacks.together({name: [(one.unit, one.name) for one in models.originals] for name in attacks.sets})
         scored: dict[str, list[dict[str, float]]] = {
-            "retrain": [attacks.retrained_scores(case.name, case.original) for case in cases],
-            "original": [attacks.scores(logits[case.original], case.name) for case in cases]}
+            "retrain": [attacks.retrained_scores(case.name, case.original) | floor[case.name] for case in cases],
+            "original": [attacks.scores(logits[case.original], *case.key[::-1]) | kept[case.name] for case in cases]}
         for method, scores in scored.items():
             made = models.retrained if method == "retrain" else dict.fromkeys(models.retrained, models.originals)
             run_ids = [self.record.scratch_model(made[case.name][case.original], method, case, score)
@@ -84,14 +93,14 @@ class Results:
         return min((trial for trial in self.trials if trial.contender == contender and trial.finished
                     and trial.best == settings), key=lambda trial: trial.value)
 
-    def _contenders(self, attacks: Audit) -> Iterator[Row]:
+    def _contenders(self) -> Iterator[Row]:
         """One row for each (method, access): the scores of its runs, and where MLflow has them.
 
         The first sound run of a method is registered. The final scores choose nothing: whoever takes the best of
         several runs by them reports how lucky it was.
         """
         sound = [model for model in self.unlearned if "failed" not in model.result]
-        found = {model.run.unit.digest: scores for model, scores in zip(sound, attacks.every(sound), strict=True)}
+        found = {model.run.unit.digest: scores for model, scores in zip(sound, self.attacks.every(sound), strict=True)}
         groups: dict[Contender, list[Unlearned]] = {}
         for model in self.unlearned:
             groups.setdefault(model.run.contender, []).append(model)

@@ -21,7 +21,7 @@ from amun_ray.metrics import (
     keeps_accuracies,
     summarize,
 )
-from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, WHOLE_CLASS, title
+from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, RANGES, WHOLE_CLASS, title
 from amun_ray.work.trials import Errors, Trial
 from amun_ray.work.units import Hyperparameters
 
@@ -90,10 +90,12 @@ class Row:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """The interval of the mean of each score, within 0..100; runs of one case count as one. None for one case."""
+        """The interval of the mean of each score, in its range; runs of one case count as one. None for one case."""
         grids = {term: _grid(self.by_case(term)) for term in self.summary}
         found = {term: crossed_mean(grid).interval() for term, grid in grids.items() if grid.size > 1}
-        return {term: Interval(max(low, 0.0), min(high, 100.0), level) for term, (low, high, level) in found.items()}
+        ends = {term: RANGES.get(term, (0.0, 100.0)) for term in found}
+        return {term: Interval(max(low, ends[term][0]), min(high, ends[term][1]), level)
+                for term, (low, high, level) in found.items()}
 
     def by_case(self, term: str) -> dict[tuple[int, str], float]:
         """The mean of `term` over the runs of each case."""

@@ -44,7 +44,7 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def _cell(row: Row, term: str) -> str:
-    if row.failed is not None:
+    if row.failed is not None or term not in row.summary:
         return ""
     return mean_and_std(row.summary[term]._asdict()).replace("±", "+-")  # a terminal may know ASCII alone
 

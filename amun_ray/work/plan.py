@@ -163,6 +163,11 @@ class Plan:
                        f"{len(self.sets.final[0])}, and no others are nearer: settings that suit it may not suit the "
                        "request")
 
+    @property
+    def not_audited(self) -> dict[str, str]:
+        """The attacks of the report that lack what they need, with the reason."""
+        return self.sweep.audit.left_out(self.sweep.originals.count, min(len(rows) for rows in self.sets.final))
+
     def store(self, output: Path) -> Store:
         """Where finished work is stored: the config's storage, or a folder in `output`."""
         return Store(self.sweep.storage or str(output.absolute() / "store"))
@@ -245,7 +250,8 @@ class Plan:
             f"{'-'.join(map(str, dict.fromkeys([min(trials), max(trials)])))}), {sweep.search.epochs} epochs on "
             f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}; {each}",
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
-            f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}"])
+            f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
+            *(f"  audit       {name} is left out: it {reason}" for name, reason in self.not_audited.items())])
 
 
 def _rates(sweep: Sweep) -> str:

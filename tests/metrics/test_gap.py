@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from amun_ray.base.errors import UserError
-from amun_ray.metrics import GAP_TERMS, GAP_TERMS_MIS, accuracy, average_gap, is_unchanged, keeps_accuracies, proxy
+from amun_ray.metrics import (
+    GAP_TERMS,
+    GAP_TERMS_MIS,
+    accuracy,
+    average_gap,
+    is_unchanged,
+    keeps_accuracies,
+    proxy,
+    tug_of_war,
+)
 
 
 def row(*values):
@@ -89,3 +98,10 @@ def test_proxy_refuses_what_is_missing():
         proxy({"forget_test_auc": 50.0}, 90.0)
     with pytest.raises(UserError, match="proxy: the scores lack a finite forget_test_auc"):
         proxy(row(1, 1, 1, float("nan")), 90.0)
+
+
+def test_tug_of_war_is_a_product_over_the_three_accuracies():
+    scores = {**RETRAIN, **{term: RETRAIN[term] - 10 for term in ("unlearn_accuracy", "retain_accuracy")},
+              "forget_test_auc": 0.0}
+    assert tug_of_war(scores, RETRAIN) == pytest.approx(81)
+    assert tug_of_war(RETRAIN, RETRAIN) == 100

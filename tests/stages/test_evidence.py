@@ -1,6 +1,7 @@
 """What a report says beside its table: attacks by their definitions, costs by hand, where it ran, and damaged files."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,22 @@ import pytest
 
 from amun_ray.base.errors import Damaged, UserError
 from amun_ray.base.seeds import generator
-from amun_ray.metrics import GAP_TERMS_MIS, RmiaSettings, audit, lira, score
+from amun_ray.config.audit import Audit as AuditSettings
+from amun_ray.metrics import (
+    GAP_TERMS,
+    GAP_TERMS_MIS,
+    RmiaSettings,
+    accuracy,
+    audit,
+    forgetting_quality,
+    klom,
+    lira,
+    logit_scaled,
+    memorisation,
+    score,
+    thirds,
+    unlearning_score,
+)
 from amun_ray.reporting.columns import ATTACKS, COLUMNS
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.rows import Row
@@ -17,7 +33,7 @@ from amun_ray.runtime import environment
 from amun_ray.storage.store import Store, Unit
 from amun_ray.work.artifacts import read_logits, store_logits, stream_logits
 from amun_ray.work.audit import Audit
-from amun_ray.work.evidence import Evidence
+from amun_ray.work.evidence import Evidence, Models
 from amun_ray.work.units import LOGITS, Trained, Workspace
 
 TRAIN, SIZE, CLASSES, MODELS = 200, 400, 5, 8
@@ -27,8 +43,8 @@ FORGET = np.arange(40)
 @pytest.fixture
 def space(tmp_path):
     """What of a workspace is asked of predictions and of attacks."""
-    return Workspace(SimpleNamespace(seed=0, rmia=RmiaSettings()), Store(str(tmp_path / "store")), "", (1, 1, 1),
-                     CLASSES, SIZE, TRAIN, None, None)
+    sweep = SimpleNamespace(seed=0, rmia=RmiaSettings(), audit=AuditSettings(models=3))
+    return Workspace(sweep, Store(str(tmp_path / "store")), "", (1, 1, 1), CLASSES, SIZE, TRAIN, None, None)
 
 
 def logits_of(seen: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
@@ -40,7 +56,7 @@ def logits_of(seen: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.fixture
 def bank(space):
-    """Labels, halves, references and two retrained models, all of them stored."""
+    """Labels, and all models from scratch: references, six originals and six retrained models, stored."""
     labels = np.random.default_rng(1).integers(0, CLASSES, SIZE)
     halves = np.repeat(np.repeat([[True], [False]], MODELS // 2, axis=0), SIZE, axis=1)
     halves = np.random.default_rng(2).permuted(halves, axis=0)
@@ -52,55 +68,112 @@ def bank(space):
         space.store.finish(unit, {}, [LOGITS])
         return Trained(name, unit, None, 1.0)
     references = [stored(f"reference {k}", half, 10 + k) for k, half in enumerate(halves)]
-    retrained = [stored(f"retrained {k}", (rows >= len(FORGET)) & (rows < TRAIN), 30 + k) for k in range(2)]
-    return labels, halves, references, retrained
+    retrained = [stored(f"retrained {k}", (rows >= len(FORGET)) & (rows < TRAIN), 30 + k) for k in range(6)]
+    originals = [stored(f"original {k}", rows < TRAIN, 60 + k) for k in range(6)]
+    return labels, Models(originals, {"final 0": retrained}, references, halves,
+                          Evidence.of(space, labels, references, halves))
 
 
 @pytest.fixture
-def attacks(space, bank):
-    labels, halves, references, retrained = bank
-    return Audit.open(Evidence.of(space, labels, references, halves), references, halves, sets={"final 0": FORGET},
-                      retrained={"final 0": retrained})
+def attacks(bank):
+    return Audit(bank[1], {"final 0": FORGET})
 
 
 def test_an_audit_is_score_and_audit_with_the_distance_to_the_retrained_models(space, bank, attacks):
-    labels, halves, references, retrained = bank
+    labels, models = bank
     logits, parts = logits_of(np.arange(SIZE) < TRAIN, labels, 50), space.split(FORGET, labels)
-    stack = [read_logits(space, one.unit, one.name) for one in references]
+    stack = [read_logits(space, one.unit, one.name) for one in models.references]
+    normals, mean = lira.fit(stack, labels, members=models.halves), models.evidence.mean
+    groups = thirds(memorisation(stack, labels, members=models.halves), FORGET)
 
-    def every(one: np.ndarray) -> dict[str, float]:
-        return score(one, labels, parts, attacks.evidence.mean) | audit(
-            one, labels, parts, attacks.evidence.mean, generator=generator(0, "audit", "final 0"),
-            normals=lira.fit(stack, labels, members=halves))
-    targets = [every(read_logits(space, one.unit, one.name)) for one in retrained]
-    wanted = every(logits)
-    for name, terms in (("average_gap", ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc")),
-                        ("average_gap_mis", GAP_TERMS_MIS)):
-        wanted[name] = np.mean([abs(every(logits)[term] - np.mean([one[term] for one in targets])) for term in terms])
+    def every(one: np.ndarray, original: int) -> dict[str, float]:
+        first = read_logits(space, models.originals[original].unit, "")
+        found = score(one, labels, parts, mean) | audit(one, labels, parts, mean, normals=normals,
+                                                        generator=generator(0, "audit", "final 0"))
+        found["retain_test_auc_change"] = found["retain_test_auc"] - score(
+            first, labels, parts, mean)["retain_test_auc"]
+        known, now = (logit_scaled(each, labels)[FORGET] for each in (first, one))
+        found["iam"] = 100 * unlearning_score(known, now, normals.mean_out[FORGET], normals.std_out[FORGET]).mean()
+        for group, rows in groups.items():
+            part = score(one, labels, parts._replace(forget=rows, retain=np.setdiff1d(np.arange(TRAIN), rows)), mean)
+            found |= {f"{term}_{group}": part[term] for term in ("unlearn_accuracy", "forget_test_auc")}
+        return found
+    targets = [every(read_logits(space, one.unit, one.name), k) for k, one in
+               enumerate(models.retrained["final 0"])]
+    wanted = every(logits, 1)
+    target = {term: np.mean([one[term] for one in targets]) for term in wanted}
+    for name, terms in (("average_gap", GAP_TERMS), ("average_gap_mis", GAP_TERMS_MIS)):
+        wanted[name] = np.mean([abs(wanted[term] - target[term]) for term in terms])
+    wanted["tug_of_war"] = 100 * np.prod([1 - abs(wanted[term] - target[term]) / 100 for term in GAP_TERMS[:3]])
     del wanted["rmia_forget_test_auc"]
-    assert attacks.scores(logits, "final 0") == pytest.approx(wanted)
-    assert set(wanted) == (set(ATTACKS) | set(COLUMNS)) - {"forgotten_test_accuracy"}
+    assert attacks.scores(logits, "final 0", 1) == pytest.approx(wanted)
+    together = attacks.retrained_together()["final 0"]
+    assert set(wanted) | set(together) == (set(ATTACKS) | set(COLUMNS)) - {"forgotten_test_accuracy"}
+    assert set(attacks.seconds) == set(AuditSettings().chosen()) | {"rmia"}
 
 
-def test_the_noise_floor_is_the_distance_of_a_retrained_model_to_the_others(bank, attacks):
-    first, second = (attacks.retrained_scores("final 0", k) for k in (0, 1))
-    terms = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc")
-    between = np.mean([abs(first[term] - second[term]) for term in terms])
+def test_several_models_are_compared_with_as_many_retrained_ones(space, bank, attacks):
+    labels, models = bank
+    stored = {name: [(one.unit, one.name) for one in group]
+              for name, group in {"original": models.originals, **models.retrained}.items()}
+
+    def values(group: list[tuple[Unit, str]]) -> np.ndarray:
+        return np.stack([logit_scaled(read_logits(space, *one), labels) for one in group])
+    parts, target = space.split(FORGET, labels), stored["final 0"][:3]
+    kept = attacks.together({"final 0": stored["original"]})["final 0"]
+    floor = attacks.retrained_together()["final 0"]
+    for found, group in ((kept, stored["original"][:3]), (floor, stored["final 0"][3:])):
+        divergence = klom(values(group), values(target))
+        for part in ("forget", "retain", "test"):
+            assert found[f"klom_{part}"] == np.percentile(divergence[getattr(parts, part)], 95)
+        quality = forgetting_quality(values(group)[:, FORGET], values(target)[:, FORGET])
+        right = [[np.mean([accuracy(read_logits(space, *one)[rows], labels[rows]) for one in some])
+                  for rows in (parts.retain, parts.test)] for some in (group, target)]
+        assert found["forgetting_quality"] == quality
+        assert found["challenge_score"] == pytest.approx(quality * np.prod(right[0]) / np.prod(right[1]))
+    assert kept["forgetting_quality"] < floor["forgetting_quality"]
+    assert attacks.together({"final 0": target[:2]}) == {"final 0": {}}  # a run or two failed
+
+
+def test_what_is_switched_off_is_not_computed(space, bank):
+    space.sweep.audit = AuditSettings(**dict.fromkeys(AuditSettings().chosen(), False))
+    attacks = Audit(bank[1], {"final 0": FORGET})
+    found = attacks.retrained_scores("final 0", 0) | attacks.retrained_together()["final 0"]
+    assert set(found) == set(COLUMNS) - {"forgotten_test_accuracy"} | {
+        "forget_retain_auc", "retain_test_auc", "retain_test_auc_change", "tug_of_war",
+        "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr"}
+    assert set(attacks.seconds) == {"rmia"}
+
+
+def test_attacks_that_lack_what_they_need_are_named_and_left_out():
+    settings = AuditSettings(models=4, forgetting_quality=False)
+    assert settings.left_out(originals=8, forgotten=3) == {}
+    assert settings.left_out(originals=7, forgotten=2) == {
+        "klom": "needs 2 x 4 (audit.models) retrained models of each forget set, and originals.count is 7",
+        "memorisation": "needs a forget set of at least 3 samples, and one has 2"}
+
+
+def test_the_noise_floor_is_the_distance_of_a_retrained_model_to_the_others(bank):
+    models = replace(bank[1], retrained={"final 0": bank[1].retrained["final 0"][:2]})
+    first, second = (Audit(models, {"final 0": FORGET}).retrained_scores("final 0", k) for k in (0, 1))
+    between = np.mean([abs(first[term] - second[term]) for term in GAP_TERMS])
     assert first["average_gap"] == second["average_gap"] == pytest.approx(between)
     assert between > 0
-    alone = Audit(attacks.evidence, attacks.normals, attacks.sets, {"final 0": attacks.retrained["final 0"][:1]})
+    alone = Audit(replace(models, retrained={"final 0": models.retrained["final 0"][:1]}), {"final 0": FORGET})
     assert alone.retrained_scores("final 0", 0)["average_gap"] == 0
 
 
 def test_every_attack_tells_what_remembers_from_what_never_saw(bank, attacks):
     labels, rows = bank[0], np.arange(SIZE)
-    kept = attacks.scores(logits_of(rows < TRAIN, labels, 50), "final 0")
-    forgotten = attacks.scores(logits_of((rows < TRAIN) & (rows >= len(FORGET)), labels, 51), "final 0")
+    kept = attacks.scores(logits_of(rows < TRAIN, labels, 50), "final 0", 0)
+    forgotten = attacks.scores(logits_of((rows < TRAIN) & (rows >= len(FORGET)), labels, 51), "final 0", 0)
     for term, (_, good, _) in ATTACKS.items():
         if term.endswith("_auc") and good == "50":
             assert kept[term] > 85, term
             assert forgotten[term] == pytest.approx(50, abs=12), term
     assert kept["average_gap_mis"] > 3 * forgotten["average_gap_mis"]
+    assert kept["iam"] + 20 < forgotten["iam"]
+    assert kept["tug_of_war"] < forgotten["tug_of_war"]
 
 
 def damage(kind: str, path: Path) -> None:
@@ -124,7 +197,7 @@ def damage(kind: str, path: Path) -> None:
 ])
 def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, bank, kind, message):
     """A checksum says that they are what was written, not that they are predictions of these samples."""
-    _, _, references, _ = bank
+    references = bank[1].references
     damage(kind, Path(space.store.path(references[3].unit, LOGITS)))
     space.store.finish(references[3].unit, {}, [LOGITS])
     with pytest.raises(UserError, match=f"^reference 3: .*{LOGITS}.*{message}.*; delete its folder"):
@@ -133,10 +206,10 @@ def test_stored_predictions_that_do_not_fit_are_named_with_their_model(space, ba
 
 @pytest.mark.parametrize("kind", ["samples", "cut", "gone"])
 def test_predictions_that_are_not_those_that_were_written_are_not_read(space, bank, kind):
-    path = Path(space.store.path(bank[2][3].unit, LOGITS))
+    path = Path(space.store.path(bank[1].references[3].unit, LOGITS))
     damage(kind, path)
     with pytest.raises(Damaged, match=f"^{path}: .*; the same command makes it again"):
-        list(stream_logits(space, bank[2]))
+        list(stream_logits(space, bank[1].references))
 
 
 def test_costs_are_seconds_times_devices_and_know_what_was_made_before():

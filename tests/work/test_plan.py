@@ -151,6 +151,14 @@ def test_each_fold_is_a_case_of_each_original(plan):
     assert sorted(np.concatenate(list(rows.values()))) == list(range(30))
 
 
+def test_attacks_that_cannot_be_made_are_named_and_the_audit_changes_no_earlier_sweep(plan):
+    made = plan("forget={folds: 5}")
+    assert "\n  audit       klom is left out: it needs 2 x 4 (audit.models) retrained models of each" in str(made)
+    assert "left out" not in str(plan("forget={folds: 5}", "originals={count: 8}"))
+    assert plan("forget={folds: 5}", "audit={klom: true, models: 4}").identity == made.identity
+    assert plan("forget={folds: 5}", "audit={klom: false}").identity != made.identity
+
+
 def test_a_list_of_a_whole_class_is_the_same_request(plan, tmp_path):
     made = plan("forget={classes: [1]}")
     (tmp_path / "request.csv").write_text("index\n" + "".join(f"{row}\n" for row in made.sets.final[0]))

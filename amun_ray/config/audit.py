@@ -1,0 +1,51 @@
+"""The section `audit` of a config: by what the final models are judged, beside accuracies and RMIA."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from amun_ray.config.fields import Strict
+
+
+class Audit(Strict):
+    """The attacks and metrics of the report; they judge final models, and change none. One that lacks what it needs is
+    named in the plan and left out."""
+
+    mis: bool = True
+    """MIS, a support vector machine on confidences, and Avg. Gap with it."""
+    lira: bool = True
+    """LiRA with the reference models."""
+    lira_variance: lira.Variance = "auto"
+    """Whose variance LiRA's normals have: `per_sample`, `pooled` or `fixed` as in the published code."""
+    thresholds: bool = True
+    """Thresholds of loss, confidence, entropy and modified entropy."""
+    iam: bool = True
+    """IAM: how far D_F is on the way from models that never saw it back to the original."""
+    memorisation: bool = True
+    """Accuracy and FT AUC of the least, medium and most memorised thirds of D_F."""
+    klom: bool = True
+    """KLOM of `models` unlearned against as many retrained models of each forget set."""
+    forgetting_quality: bool = True
+    """Forgetting quality of the NeurIPS 2023 challenge, of as many models."""
+    models: Annotated[int, Field(ge=3, le=5000)] = 4
+    """Models a side for `klom` and `forgetting_quality`; both need an `originals.count` of twice as many."""
+
+    def chosen(self) -> list[str]:
+        """The attacks that are switched on."""
+        return [name for name, value in self.model_dump().items() if value is True]
+
+    def left_out(self, originals: int, forgotten: int) -> dict[str, str]:
+        """The chosen attacks that lack what they need, with the reason.
+
+        Args:
+            originals: how many there are, and so many models are retrained without each final forget set.
+            forgotten: the samples in the smallest of these.
+        """
+        lack: dict[str, str] = {}
+        if originals < 2 * self.models:
+            lack |= dict.fromkeys(("klom", "forgetting_quality"), (
+                f"needs 2 x {self.models} (audit.models) retrained models of each forget set, and originals.count is "
+                f"{originals}"))
+        if forgotten < 3:
+            lack["memorisation"] = f"needs a forget set of at least 3 samples, and one has {forgotten}"
+        return {name: lack[name] for name in self.chosen() if name in lack}
