@@ -197,7 +197,7 @@ class Record:
         of its part, the sums on that of the sweep."""
         for part in self.parts:
             mine = {name: value for name, value in costs.metrics().items()
-                    if PART_OF.get(work := name.partition(".")[2], work) == part}
+                    if _part_of(name.partition(".")[2]) == part}
             self.tracker.log(Event(key=f"{self.key}:{part}", metrics=_at(0, mine)))
         self._add(metrics=_at(0, costs.sums))
 
@@ -247,6 +247,11 @@ def _datasets(workspace: Workspace, of: str, parts: Mapping[str, np.ndarray]) ->
     """The `parts` of the data, context -> rows, as an event has them; `of` is added to each name."""
     return [(f"{workspace.sweep.data.name} {part}{of}", digest([workspace.data_digest, rows_digest(rows)]), len(rows),
              part) for part, rows in parts.items()]
+
+
+def _part_of(work: str) -> str:
+    """The part on whose page the costs of a kind of work stand; the attacks of the report are on final models."""
+    return "final" if work.startswith("audit_") else PART_OF.get(work, work)
 
 
 def _origin(environment: Mapping[str, str]) -> dict[str, str]:
