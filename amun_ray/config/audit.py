@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from amun_ray.config.fields import Strict
+from amun_ray.metrics.lira import Variance
 
 
 class Audit(Strict):
@@ -15,7 +16,7 @@ class Audit(Strict):
     """MIS, a support vector machine on confidences, and Avg. Gap with it."""
     lira: bool = True
     """LiRA with the reference models."""
-    lira_variance: lira.Variance = "auto"
+    lira_variance: Variance = "auto"
     """Whose variance LiRA's normals have: `per_sample`, `pooled` or `fixed` as in the published code."""
     thresholds: bool = True
     """Thresholds of loss, confidence, entropy and modified entropy."""
