@@ -17,6 +17,7 @@ class SweepCosts:
     stages: dict[str, float] = field(default_factory=dict)  # wall seconds, of this start alone
     made: dict[str, float] = field(default_factory=_zeros)    # kind of work -> device-seconds of this start
     reused: dict[str, float] = field(default_factory=_zeros)  # the same of earlier starts
+    attacks: Mapping[str, float] = field(default_factory=dict)  # seconds of the driver's cores in each of the report
 
     def add(self, work: str, seconds: float, worker: Mapping[str, float], *, reused: bool) -> None:
         """Count a finished piece of work; `worker`: `num_cpus` and `num_gpus` of the one that does such work."""
@@ -37,4 +38,5 @@ class SweepCosts:
         """Each by its name."""
         return ({f"seconds.{stage}": value for stage, value in self.stages.items()}
                 | {f"device_seconds.{work}": self.made[work] + self.reused[work] for work in self.works}
-                | {f"device_seconds_reused.{work}": self.reused[work] for work in self.works})
+                | {f"device_seconds_reused.{work}": self.reused[work] for work in self.works}
+                | {f"core_seconds.{attack}": value for attack, value in self.attacks.items()})

@@ -196,8 +196,7 @@ class Record:
         """Wall time of each stage of this start of the sweep, and the device time of all work in it: each on the page
         of its part, the sums on that of the sweep."""
         for part in self.parts:
-            mine = {name: value for name, value in costs.metrics().items()
-                    if _part_of(name.partition(".")[2]) == part}
+            mine = {name: value for name, value in costs.metrics().items() if _part_of(name) == part}
             self.tracker.log(Event(key=f"{self.key}:{part}", metrics=_at(0, mine)))
         self._add(metrics=_at(0, costs.sums))
 
@@ -249,9 +248,10 @@ def _datasets(workspace: Workspace, of: str, parts: Mapping[str, np.ndarray]) ->
              part) for part, rows in parts.items()]
 
 
-def _part_of(work: str) -> str:
-    """The part on whose page the costs of a kind of work stand; the attacks of the report are on final models."""
-    return "final" if work.startswith("audit_") else PART_OF.get(work, work)
+def _part_of(cost: str) -> str:
+    """The part on whose page a metric of the costs stands; the attacks of the report are on final models."""
+    what, _, work = cost.partition(".")
+    return "final" if what == "core_seconds" else PART_OF.get(work, work)
 
 
 def _origin(environment: Mapping[str, str]) -> dict[str, str]:

@@ -26,8 +26,6 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Unlearned
 
-DRIVER = {"num_cpus": 1.0, "num_gpus": 0.0}  # where the attacks run
-
 
 @dataclass(frozen=True)
 class Results:
@@ -59,8 +57,7 @@ class Results:
     def files(self, costs: SweepCosts) -> dict[str, bytes]:
         """Everything to be kept, by its name: tables, page, config and figures."""
         drawn = dict(self._figures())
-        for attack, seconds in self.attacks.seconds.items():
-            costs.add(f"audit_{attack}", seconds, DRIVER, reused=False)
+        costs.attacks = self.attacks.seconds
         html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment)
         markdown = markdown_table([row.as_json() for row in self.rows], notes(self.rows))
         return {"results.json": results_json(self.rows), "table.txt": self.text.encode(),

@@ -254,7 +254,7 @@ def test_a_driver_that_is_not_installed_is_named_with_its_package(tmp_path, monk
     monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(UserError) as error:
         Ledger(f"postgresql+{driver}://somebody:secret@host/name", tmp_path / "anchor")
-    assert str(error.value) == (f"ledger postgresql+{driver}://somebody:***@host/name: its driver {driver} is not "
+    assert str(error.value) == (f"ledger postgresql+{driver}://***@host/name: its driver {driver} is not "
                                 f"installed; pip install '{package}'")
 
 
