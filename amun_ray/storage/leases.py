@@ -159,6 +159,12 @@ def _holder(store: Files, name: str) -> str | None:
     return None if found is None else found.decode(errors="replace")
 
 
+def host_and_process(owner: str) -> tuple[str, str]:
+    """Where a sweep runs, for messages."""
+    machine, process, _ = owner.rsplit(":", 2)
+    return machine.partition(":")[0], process
+
+
 def _may_run(owner: str) -> bool:
     """False if `owner` is a process of this machine that no longer exists."""
     machine, process, _ = owner.rsplit(":", 2)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from amun_ray.base.log import say
-from amun_ray.storage.leases import claim, release, taken_by
+from amun_ray.storage.leases import claim, host_and_process, release, taken_by
 from amun_ray.storage.store import Store, Unit
 
 LOOK_SECONDS = 1  # interval of checks on the work of other sweeps
@@ -81,7 +81,7 @@ def hold(store: Store, name: str, what: str) -> None:
     while not claim(store, name):
         owner = taken_by(store, name)
         if owner is not None:
-            host, _, process, _ = owner.split(":")
+            host, process = host_and_process(owner)
             waits.wait(f"{what} belongs to a sweep that is still running (host {host}, process {process}); waiting "
                        "for it to end. To run both at once, give another --output; both can use the same storage")
 

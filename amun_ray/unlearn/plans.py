@@ -30,7 +30,7 @@ def joint(sees: Callable[[Sets], tuple[Part | None, ...]]) -> Callable[[Task], E
 
     def plan(task: Task) -> EpochPlan:
         parts = tuple(part for part in sees(task.sets) if part is not None)
-        every_epoch = (Pass(parts, statistics=task.sets.retain is not None or forget_updates(task)),)
+        every_epoch = (Pass(parts, statistics=joint_updates(task)),)
         return lambda epoch: every_epoch
 
     return plan
@@ -64,7 +64,7 @@ def random_label(task: Task) -> EpochPlan:
     def epoch_passes(epoch: int) -> tuple[Pass, ...]:
         relabelled = sets.forget._replace(labels=wrong_labels(sets.forget.labels, classes, task.generator))
         parts = (relabelled,) if sets.retain is None else (sets.retain, relabelled)
-        return (Pass(parts, statistics=sets.retain is not None or forget_updates(task)),)
+        return (Pass(parts, statistics=joint_updates(task)),)
 
     return epoch_passes
 
@@ -92,6 +92,11 @@ def _retain_pass(sets: Sets) -> tuple[Pass, ...]:
 
 def _forget_pass(task: Task, forget: Part, objective: Objective = cross_entropy) -> Pass:
     return Pass((forget,), objective, statistics=forget_updates(task))
+
+
+def joint_updates(task: Task) -> bool:
+    """Whether a pass over D_F, joined with D_R where it is at hand, updates batch norm statistics."""
+    return task.sets.retain is not None or forget_updates(task)
 
 
 def forget_updates(task: Task) -> bool:

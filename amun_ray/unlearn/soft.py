@@ -8,7 +8,7 @@ from amun_ray.base.tensors import evaluating
 from amun_ray.training.batches import in_order
 from amun_ray.training.loop import EpochPlan, Forward, Objective, Pass
 from amun_ray.unlearn.method import Setting, Task
-from amun_ray.unlearn.plans import JOINT_STATISTICS, forget_updates
+from amun_ray.unlearn.plans import JOINT_STATISTICS, joint_updates
 
 SOFT = JOINT_STATISTICS | {
     "step": Setting(default=0.7, low=0.4, high=1.2, at_least=0),
@@ -28,7 +28,7 @@ def amun_soft(task: Task) -> EpochPlan:
     rows = forget._replace(labels=classes + torch.arange(len(forget.labels), device=forget.labels.device))
     parts = [part for part in (sets.retain, rows, adversarial if task.settings["adversarial"] else None)
              if part is not None]
-    every_epoch = (Pass(tuple(parts), towards(targets), statistics=sets.retain is not None or forget_updates(task)),)
+    every_epoch = (Pass(tuple(parts), towards(targets), statistics=joint_updates(task)),)
     return lambda epoch: every_epoch
 
 

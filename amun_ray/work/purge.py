@@ -22,7 +22,7 @@ import numpy as np
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
 from amun_ray.data.dataset import Dataset
-from amun_ray.storage.leases import is_alive
+from amun_ray.storage.leases import host_and_process, is_alive
 from amun_ray.storage.pixels import copies_of_node
 from amun_ray.storage.store import PIXELS, Store
 from amun_ray.storage.versions import kept_versions
@@ -163,7 +163,7 @@ class Purge:
         for store in self.stores:
             for owner in store.times("sweeps"):
                 if owner != store.owner and is_alive(store, owner):
-                    host, _, process, _ = owner.split(":")
+                    host, process = host_and_process(owner)
                     raise UserError(f"storage {store.uri!r}: a sweep is at work there (host {host}, process {process}"
                                     "); purge when it has ended")
 

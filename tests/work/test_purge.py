@@ -250,7 +250,7 @@ def test_an_interrupted_purge_is_finished_by_the_next_and_comes_to_the_same(make
 
 def test_a_sweep_at_work_in_the_store_is_not_disturbed(make, output):
     other = Store(str(output / "store"), owner=f"{'elsewhere'}:12345678:1:abcdef01")
-    with announced(other), pytest.raises(UserError, match="a sweep is at work there"):
+    with announced(other), pytest.raises(UserError, match="a sweep is at work there .host elsewhere, process 1"):
         make().run()
 
 
