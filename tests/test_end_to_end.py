@@ -94,6 +94,8 @@ def test_the_command_says_where_it_is_and_ends_with_the_table(run, output):
     assert f"mlflow ui --backend-store-uri '{uri(output)}'" in run.text
     assert re.search(r"^ +http://127.0.0.1:5000/#/compare-runs\?runs=\S+  \(the best model of each method side by "
                      r"side\)$", run.text, re.MULTILINE)
+    assert "klom is left out: it needs 2 x 4 (audit.models) retrained" in (output / "report.html").read_text()
+    assert "left out" not in run.text  # nobody asked for it
     assert "Traceback" not in run.text
     assert "Warning" not in run.text
 

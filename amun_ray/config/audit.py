@@ -10,7 +10,7 @@ from amun_ray.metrics.lira import Variance
 
 class Audit(Strict):
     """The attacks and metrics of the report; they judge final models, and change none. One that lacks what it needs is
-    named in the plan and left out."""
+    left out and named in the report; in the plan, too, where the config asks for it."""
 
     mis: bool = True
     """MIS, a support vector machine on confidences, and Avg. Gap with it."""

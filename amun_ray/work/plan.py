@@ -251,7 +251,8 @@ class Plan:
             f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}; {each}",
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
-            *(f"  audit       {name} is left out: it {reason}" for name, reason in self.not_audited.items())])
+            *(f"  audit       {name} is left out: it {reason}" for name, reason in self.not_audited.items()
+              if name in sweep.audit.model_fields_set)])
 
 
 def _rates(sweep: Sweep) -> str:

@@ -152,10 +152,13 @@ def test_each_fold_is_a_case_of_each_original(plan):
 
 
 def test_attacks_that_cannot_be_made_are_named_and_the_audit_changes_no_earlier_sweep(plan):
-    made = plan("forget={folds: 5}")
-    assert "\n  audit       klom is left out: it needs 2 x 4 (audit.models) retrained models of each" in str(made)
-    assert "left out" not in str(plan("forget={folds: 5}", "originals={count: 8}"))
-    assert plan("forget={folds: 5}", "audit={klom: true, models: 4}").identity == made.identity
+    made, asked = plan("forget={folds: 5}"), plan("forget={folds: 5}", "audit={klom: true, models: 4}")
+    assert "\n  audit       klom is left out: it needs 2 x 4 (audit.models) retrained models of each" in str(asked)
+    assert "forgetting_quality is left out" not in str(asked)
+    assert "left out" not in str(made)  # nobody asked
+    assert set(made.not_audited) == {"klom", "forgetting_quality"}
+    assert "left out" not in str(plan("forget={folds: 5}", "audit.klom=true", "originals={count: 8}"))
+    assert asked.identity == made.identity
     assert plan("forget={folds: 5}", "audit={klom: false}").identity != made.identity
 
 
