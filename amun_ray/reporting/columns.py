@@ -17,7 +17,7 @@ ATTACKS = {
     "lira_forget_test_auc": ("LiRA AUC", "50", "LiRA: forgotten told from unseen"),
     "lira_forget_test_tpr_at_1pct_fpr": ("LiRA TPR@1%", "1", "forgotten samples found while 1 % of unseen are accused"),
     "lira_forget_test_tpr_at_0.1pct_fpr": ("LiRA TPR@0.1%", "0.1", "the same while 0.1 % of unseen are accused"),
-    "lira_forget_called_member": ("LiRA members", "as retrained", "forgotten samples likelier trained on than never seen"),
+    "lira_forget_called_member": ("LiRA members", "as retrained", "forgotten samples likelier trained on than unseen"),
     "tug_of_war": ("ToW", "100", "accuracies on D_F, D_R and D_T near the retrained ones: product of 1 - |difference|"),
     "retain_test_auc_change": ("RT AUC change", "as retrained", "RT AUC less the original's: above 0, unlearning leaks "
                                "more of D_R"),
