@@ -18,7 +18,8 @@ def local_ray():
     import ray
     mine = not ray.is_initialized()
     if mine:
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        from amun_ray.runtime.cluster import start_here
+        start_here(num_cpus=2, log_to_driver=False, logging_level="error")
     yield ray
     if mine:
         ray.shutdown()

@@ -142,7 +142,7 @@ def programs_ray(tmp_path_factory):
     folder = tmp_path_factory.mktemp("program")
     (folder / "theirs").mkdir()
     path = os.pathsep.join([str(folder / "theirs"), str(REPOSITORY)])
-    cluster._start(num_cpus=1, log_to_driver=False, logging_level="error",  # twice, where the machine is busy
+    cluster.start_here(num_cpus=1, log_to_driver=False, logging_level="error",  # twice, where the machine is busy
                    runtime_env={"env_vars": {"PYTHONPATH": path}})
 
     @ray.remote(num_cpus=0)

@@ -17,9 +17,10 @@ from ray.job_config import JobConfig
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.config.sections import Resources
 from amun_ray.runtime.nodes import await_nodes, live_nodes
-from amun_ray.runtime.own_machine import keep_token_private, recorded_address
+from amun_ray.runtime.own_machine import keep_token_private, on_loopback, recorded_address
 
 STARTS = 2  # attempts to start a local Ray
+NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the machine nearly stops the workers
 SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
 CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
 
@@ -55,8 +56,8 @@ def connect() -> Cluster:
     named = os.environ.get("RAY_ADDRESS") or "local"
     address = named if named != "local" else recorded
     if named == "local" and (address is None or not _listens(address)):  # a killed head leaves its file behind
-        _start(**quiet)
-        return Cluster(_nodes(), "Ray: started on this machine")
+        start_here(**quiet)
+        return Cluster(_nodes(), f"Ray: started on this machine, workers at nice {os.environ[NICENESS]}")
     source = "RAY_ADDRESS" if named != "local" else str(started)
     if address is None or not _listens(address):
         raise UserError(f"{source}: no cluster answers at {address}; is it up, and does the firewall let this host in?")
@@ -68,17 +69,19 @@ def connect() -> Cluster:
     return Cluster(_nodes(), f"Ray: joined the cluster at {address}")
 
 
-def _start(**options: Any) -> None:
-    """Start Ray on this machine, with a retry, because a busy machine may exceed Ray's own time limit.
+def start_here(**options: Any) -> None:
+    """Start Ray on this machine, on the loopback address, with a retry: a busy machine may exceed Ray's own time limit.
 
     Raises:
         UserError: Ray did not start at any attempt.
     """
     os.environ.setdefault("RAY_agent_register_timeout_ms", "30000")  # Ray's default: half of it, also too short
+    os.environ.setdefault(NICENESS, "0")
     keep_token_private()
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(address="local", include_dashboard=False, **options)
+            with on_loopback():
+                ray.init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:  # Ray raises any kind: a bare Exception for a slow raylet
             ray.shutdown()

@@ -1,13 +1,15 @@
-"""A Ray on this machine beside strangers: whose cluster may be joined, and who can read the token."""
+"""A Ray on this machine beside strangers: whose cluster may be joined, who can read the token, who can call."""
 
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from ray._common.utils import get_ray_address_file
+from ray._private import ray_constants
 
 from amun_ray.base.files import make_private
 from amun_ray.base.log import say
@@ -59,3 +61,15 @@ def _asks_for_token() -> bool:
         return mode == "token"
     from ray._private.authentication import authentication_token_setup
     return hasattr(authentication_token_setup, "enable_token_auth_by_default")
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """A Ray that starts in this context listens on 127.0.0.1 alone. Ray has no option for it on Linux: it replaces a
+    loopback address by one that other machines reach, unless it believes that there are no clusters here."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before

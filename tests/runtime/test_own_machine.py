@@ -2,10 +2,11 @@
 
 import os
 
+import psutil
 import pytest
 
 from amun_ray.base.errors import UserError
-from amun_ray.runtime import mapped, own_machine
+from amun_ray.runtime import cluster, mapped, own_machine
 from amun_ray.runtime.mapped import Mapped
 
 
@@ -65,6 +66,15 @@ def test_no_token_is_made_where_none_is_asked_for_or_another_is_named(token, mon
     assert not token.parent.exists()
 
 
+def test_a_local_ray_listens_on_the_loopback_address_alone(local_ray):
+    processes = [process for process in psutil.Process().children(recursive=True)
+                 if any(name in process.name() for name in ("gcs_server", "raylet"))]
+    listening = {one.laddr.ip.removeprefix("::ffff:") for process in processes
+                 for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
+    assert len(processes) >= 2
+    assert listening == {"127.0.0.1"}
+
+
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o700])
 def test_copies_of_pixels_lie_in_a_folder_that_only_this_user_can_enter(tmp_path, monkeypatch, mode):
     folder = tmp_path / "copies"
@@ -89,3 +99,14 @@ def test_nor_in_one_that_a_stranger_has_put_there(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="only this user can enter"):
         Mapped(str(tmp_path / "gone"), (1, 3, 2, 2), "digest", "node").array()
     assert not any(victim.iterdir())
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "0"), ("7", "7")])
+def test_its_workers_are_as_nice_as_told_or_not_at_all(tmp_path, monkeypatch, given, used):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(cluster.NICENESS, "")
+    monkeypatch.delenv(cluster.NICENESS) if given is None else monkeypatch.setenv(cluster.NICENESS, given)
+    started = []
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: started.append(os.environ[cluster.NICENESS]))
+    cluster.start_here()
+    assert started == [used]
