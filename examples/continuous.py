@@ -11,7 +11,6 @@ judged on all rows forgotten so far, beside a model that is retrained without th
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,11 @@ from amun_ray.plots import png
 from amun_ray.plots.style import panels
 from amun_ray.reporting.grid import grid
 from amun_ray.stages.experiment import Experiment
+from amun_ray.stages.originals import train_models
 from amun_ray.stages.steps import Step, Steps
 from amun_ray.work.plan import Plan
 from amun_ray.work.production import Chosen, choose, table
+from amun_ray.work.trainings import retrained_trainings
 from amun_ray.work.units import Trained
 
 SHOWN = {"difference": "FR AUC - FT AUC", "average_gap": "Avg. Gap", "test_accuracy": "Test"}
@@ -60,9 +61,7 @@ def main() -> None:
     with speaking(), Experiment.open(plan, output) as experiment:
         study = Study(Steps(experiment), requests(plan, options.requests, options.share))
         found = {"retrain": study.retrained, "original": study.original}
-        for name in names:
-            found |= study.chains(choose(rows, name))
-            say(name)
+        found |= study.chains([choose(rows, name) for name in names])
     for term, title in SHOWN.items():
         head = [title, *(str(number) for number in range(1, options.requests + 1))]
         print(grid(head, [[name, *(f"{one[term]:.2f}" for one in line)] for name, line in found.items()]), end="\n\n")
@@ -81,34 +80,54 @@ def requests(plan: Plan, count: int, share: float) -> list[np.ndarray]:
     return [np.sort(mixed[start:start + size]) for start in range(0, len(mixed), size)]
 
 
+class Chain:
+    """The models that one method makes, one from another, and their scores; it ends early where a run diverges."""
+
+    def __init__(self, chosen: Chosen, first: Trained, *, adaptive: bool) -> None:
+        self.chosen, self.first, self.adaptive = chosen, first, adaptive
+        self.current, self.failed = first, False
+        self.scores: list[dict[str, float]] = []
+
+    def step(self, number: int, rows: np.ndarray, gone: np.ndarray) -> Step:
+        return Step(f"request {number}", self.current, self.current if self.adaptive else self.first, rows, gone)
+
+
 class Study:
-    """The same requests, one after another, by one method after another."""
+    """The same requests, one after another, by every method."""
 
     def __init__(self, steps: Steps, asked: list[np.ndarray]) -> None:
         self.steps, self.asked = steps, asked
         self.first = steps.trained(steps.wanted.originals[0])
-        self.retrained = [self._scores(steps.retrained(f"{number} requests", rows), rows)
-                          for number, rows in enumerate(self._so_far(), 1)]
+        experiment = steps.experiment
+        trainings = [retrained_trainings(experiment.workspace, f"{number} requests", rows, 1)[0]
+                     for number, rows in enumerate(self._so_far(), 1)]
+        models = train_models(experiment.workspace, trainings, experiment.options, lambda _: None)
+        self.retrained = [self._scores(model, rows) for model, rows in zip(models, self._so_far(), strict=True)]
         self.original = [self._judged(self.first, rows, number) for number, rows in enumerate(self._so_far())]
 
-    def chains(self, chosen: Chosen) -> dict[str, list[dict[str, float]]]:
+    def chains(self, methods: list[Chosen]) -> dict[str, list[dict[str, float]]]:
         """The scores after each request; twice, adaptive and not, where the method uses adversarial images."""
-        name = str(chosen.contender)
-        if not chosen.contender.method.startswith("amun"):
-            return {name: list(self._chain(chosen, adaptive=True))}
-        return {f"{name}{' adaptive' * adaptive}": list(self._chain(chosen, adaptive=adaptive))
-                for adaptive in (True, False)}
-
-    def _chain(self, chosen: Chosen, *, adaptive: bool) -> Iterator[dict[str, float]]:
-        current, gone = self.first, np.empty(0, np.int64)
+        chains = {}
+        for chosen in methods:
+            name, attacks = str(chosen.contender), chosen.contender.method.startswith("amun")
+            if attacks:
+                chains[f"{name} adaptive"] = Chain(chosen, self.first, adaptive=True)
+            chains[name] = Chain(chosen, self.first, adaptive=False)
+        gone = np.empty(0, np.int64)
         for number, rows in enumerate(self.asked):
-            step = Step(f"request {number}", current, current if adaptive else self.first, rows, gone)
-            _, made = self.steps.take(step, chosen.contender, chosen.settings)
-            if "failed" in made.result:
-                return
-            current = Trained(step.name, made.run.unit, made.result["weights"], 0.0)
+            self._take(number, rows, gone, [chain for chain in chains.values() if not chain.failed])
             gone = np.union1d(gone, rows)
-            yield self._judged(current, gone, number)
+        return {name: chain.scores for name, chain in chains.items()}
+
+    def _take(self, number: int, rows: np.ndarray, gone: np.ndarray, chains: list[Chain]) -> None:
+        """Every chain by one request; all of them at the same time."""
+        taken = [(chain.step(number, rows, gone), chain.chosen.contender, chain.chosen.settings) for chain in chains]
+        for chain, (step, *_), (_, made) in zip(chains, taken, self.steps.take_together(taken), strict=True):
+            chain.failed = "failed" in made.result
+            if not chain.failed:
+                chain.current = Trained(step.name, made.run.unit, made.result["weights"], 0.0)
+                chain.scores.append(self._judged(chain.current, np.union1d(gone, rows), number))
+        say(f"request {number + 1} of {len(self.asked)}")
 
     def _so_far(self) -> list[np.ndarray]:
         return [np.sort(np.concatenate(self.asked[:count])) for count in range(1, len(self.asked) + 1)]

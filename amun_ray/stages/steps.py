@@ -49,13 +49,22 @@ class Steps:
 
     def take(self, step: Step, contender: Contender, settings: Hyperparameters) -> tuple[Models, Unlearned]:
         """The new model of a step, or `failed` in its result; and the models it is judged by."""
-        workspace, options = self.workspace(step.gone), self.experiment.options
-        models = self._models(workspace, step)
-        targets = [Target(step.base, step.name, step.rows)]
-        (made,) = adversarial_sets(workspace, targets, options, self.experiment.workers)
-        (case,) = open_cases(models, {(0, step.name): made}, [ForgetCase(0, step.name, step.rows)])
-        (unlearned,) = unlearned_models(workspace, [Run.of(workspace, contender, settings, case, 0)], options)
+        ((models, unlearned),) = self.take_together([(step, contender, settings)])
         return models, unlearned
+
+    def take_together(self, taken: Sequence[tuple[Step, Contender, Hyperparameters]]) -> list[tuple[Models, Unlearned]]:
+        """Several steps at once, as by `take`; the rows that are gone must be the same in all."""
+        steps, options = [step for step, *_ in taken], self.experiment.options
+        workspace = self.workspace(steps[0].gone)
+        assert all(np.array_equal(step.gone, steps[0].gone) for step in steps), "one workspace, one D_R"
+        models = [self._models(workspace, step) for step in steps]
+        targets = [Target(step.base, step.name, step.rows) for step in steps]
+        runs = []
+        for (step, *how), judges, made in zip(
+                taken, models, adversarial_sets(workspace, targets, options, self.experiment.workers), strict=True):
+            (case,) = open_cases(judges, {(0, step.name): made}, [ForgetCase(0, step.name, step.rows)])
+            runs.append(Run.of(workspace, *how, case, 0))
+        return list(zip(models, unlearned_models(workspace, runs, options), strict=True))
 
     def scores(self, model: Trained, rows: np.ndarray, gone: np.ndarray) -> dict[str, float]:
         """All scores of a model, in percent, for the forget set `rows`; D_R excludes `gone`."""
