@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from amun_ray.base.errors import UserError, first_line
 from amun_ray.base.files import pretender
 from amun_ray.models.foreign import State, fit
+from amun_ray.models.sharded import is_index, shards
 
 DIGEST = "digest"  # metadata key of a file that this package writes: the `digest` of its tensors
 SAFETENSORS, TORCH = ".safetensors", (".pt", ".pth", ".bin", ".ckpt")
@@ -71,15 +72,17 @@ def find(folder: Path, source: str) -> Path:
     """The file of weights in `folder`, at any depth; `source` is what messages call the folder.
 
     Safetensors files come before torch files, then `weights.safetensors` before other names, then the file that lies
-    least deep.
+    least deep. Of weights in several files it is their index.
 
     Raises:
         UserError: there is none, or there are several and none is the first choice.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    held = sorted(path for path in folder.rglob("*") if path.is_file())
+    indexed = {part for path in held if is_index(path) for part in shards(path, f"{source}: {path.name}")}
+    files = [path for path in held if path not in indexed]
     for candidates in ([path for path in files if path.name == f"weights{SAFETENSORS}"],
-                       [path for path in files if path.suffix == SAFETENSORS],
-                       [path for path in files if path.suffix in TORCH]):
+                       [path for path in files if _stem(path).suffix == SAFETENSORS],
+                       [path for path in files if _stem(path).suffix in TORCH]):
         least = min((len(path.parts) for path in candidates), default=0)
         candidates = [path for path in candidates if len(path.parts) == least]
         if len(candidates) == 1:
@@ -87,9 +90,19 @@ def find(folder: Path, source: str) -> Path:
         if candidates:
             raise UserError(f"{source}: holds several files of weights, name one of them: "
                             f"{', '.join(str(path.relative_to(folder)) for path in candidates[:5])}")
-    held = ", ".join(str(path.relative_to(folder)) for path in files[:5]) or "nothing"
-    raise UserError(f"{source}: holds no weights, but {held}; programs (.pt2) and pickled models are not opened, put "
+    others = ", ".join(str(path.relative_to(folder)) for path in files[:5]) or "nothing"
+    raise UserError(f"{source}: holds no weights, but {others}; programs (.pt2) and pickled models are not opened, put "
                     "`model.state_dict()` beside them as a safetensors file")
+
+
+def _stem(path: Path) -> Path:
+    """Without the ending of an index: what kind of file it names."""
+    return path.with_name(path.name.removesuffix(".index.json")) if is_index(path) else path
+
+
+def files(path: Path, source: str) -> list[Path]:
+    """All files that `read` reads for `path`."""
+    return sorted(shards(path, source)) if is_index(path) else [path]
 
 
 def read(path: str | os.PathLike[str], source: str | None = None) -> dict[str, State]:
@@ -98,12 +111,14 @@ def read(path: str | os.PathLike[str], source: str | None = None) -> dict[str, S
 
     Torch files are read with `weights_only=True`: nothing in them is executed. `source` is what messages call the file:
     its path by default. The tensors of a safetensors file whose metadata has their digest are checked against it, a
-    pass over all bytes.
+    pass over all bytes. The index of weights in several files stands for all of them, which must hold what it says.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
     path, source = Path(path), source or str(path)
+    if is_index(path):
+        return {"": _joined(path, source)}
     if (other := pretender(path)) is not None:
         raise UserError(f"{source}: {other}")
     found = _read_safetensors(path, source) if path.suffix == SAFETENSORS else _read_torch(path, source)
@@ -112,6 +127,19 @@ def read(path: str | os.PathLike[str], source: str | None = None) -> dict[str, S
         raise UserError(f"{source}: expected a state dict (name -> tensor), plain or under a key such as 'state_dict', "
                         f"found {_describe(found)}; save `model.state_dict()`")
     return states
+
+
+def _joined(path: Path, source: str) -> State:
+    """The tensors of all files of an index."""
+    whole: dict[str, Tensor] = {}
+    for file, names in sorted(shards(path, source).items()):
+        state = read(file, f"{source}: {file.name}").get("", {})
+        for wrong, what in ((names - state.keys(), "lacks"), (state.keys() - names, "also holds")):
+            if wrong:
+                raise UserError(f"{source}: {file.name} {what} {min(wrong)!r}, and the index says otherwise; the "
+                                "folder mixes two models, or was copied in part")
+        whole |= state
+    return whole
 
 
 def _state_dicts(found: object, key: str, depth: int) -> Iterator[tuple[str, State]]:

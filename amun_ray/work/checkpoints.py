@@ -74,7 +74,8 @@ def _read(source: str, path: Path, key: str | None, model: nn.Module,
         file = checkpoint.find(path, source)
         path, name = file, f"{source}: {file.relative_to(path)}"
     fitted = _fitted(model, checkpoint.read(path, name), name, key, head)
-    content = digest(path.read_bytes())
+    first, *more = [digest(file.read_bytes()) for file in checkpoint.files(path, name)]
+    content = digest([first, *more]) if more else first
     return Checkpoint(name if key is None else f"{name}#{key}",
                       content if key is None else digest({"file": content, "key": key}),
                       {name: tensor for name, tensor in fitted.state.items() if name not in fitted.fresh},

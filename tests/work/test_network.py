@@ -11,6 +11,8 @@ from amun_ray import models
 from amun_ray.base.errors import UserError
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
+from amun_ray.models import checkpoint
+from amun_ray.models.checkpoint import read
 from amun_ray.storage.store import Store, digest
 from amun_ray.work.plan import Plan
 
@@ -56,6 +58,64 @@ def test_a_folder_of_save_pretrained_is_an_original_with_its_own_normalisation(t
             assert f"as {tmp_path}/vit says" in str(given)
         mean, std = (torch.tensor(one).view(3, 1, 1) for one in (OTHER, HALF))
         torch.testing.assert_close(model.eval()(images), theirs((images - mean) / std).logits)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_folder_with_its_weights_in_several_files_is_read_as_one(tmp_path, kind):
+    theirs = save(tmp_path / "vit", 5)
+    shutil.copytree(tmp_path / "vit", tmp_path / "parts")
+    if kind == "safetensors":
+        (tmp_path / "parts" / "model.safetensors").unlink()
+        theirs.save_pretrained(tmp_path / "parts", max_shard_size="8KB")
+        index = tmp_path / "parts" / "model.safetensors.index.json"
+    else:  # as earlier versions of the library wrote it
+        index = split(tmp_path / "parts")
+    placed = json.loads(index.read_text())["weight_map"]
+    assert len(set(placed.values())) > 1
+    given = plan(f"huggingface:{tmp_path}/parts", checkpoints=[f"{tmp_path}/parts"])
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(given.checkpoints[0].state[f"net.{name}"], tensor), name
+    assert given.checkpoints[0].source.endswith(index.name)
+
+    other = tmp_path / "parts" / placed["classifier.bias"]  # the digest is of every file
+    states = read(other)[""]
+    write(other, states | {"classifier.bias": states["classifier.bias"] + 1})
+    changed = plan(f"huggingface:{tmp_path}/parts", checkpoints=[f"{tmp_path}/parts"])
+    assert changed.checkpoints[0].digest != given.checkpoints[0].digest
+    write(other, states | {"extra": torch.ones(2)})
+    refused(tmp_path, f"{other.name} also holds 'extra', and the index says otherwise")
+    write(other, {"another": torch.ones(2)})
+    refused(tmp_path, f"{other.name} lacks '.*', and the index says otherwise")
+    other.unlink()
+    refused(tmp_path, f"says that .* is in '{other.name}', which is not a file beside it; copy the whole folder")
+    for away in ("../vit/model.safetensors", f"{tmp_path}/vit/model.safetensors"):
+        index.write_text(json.dumps({"weight_map": {"a": away}}))
+        refused(tmp_path, f"says that 'a' is in '{away}', which is not a file beside it")
+    for content in ("{", "[]", '{"weight_map": {"a": 1}}'):
+        index.write_text(content)
+        refused(tmp_path, f"{index.name}: (cannot be read as an|no) index of weights")
+
+
+def refused(tmp_path, message):
+    with pytest.raises(UserError, match=message):
+        _ = plan(f"huggingface:{tmp_path}/parts", checkpoints=[f"{tmp_path}/parts"]).checkpoints
+
+
+def write(path, state):
+    path.write_bytes(checkpoint.save(state, {})) if path.suffix == ".safetensors" else torch.save(state, path)
+
+
+def split(folder):
+    """The weights of `folder` in two torch files and their index."""
+    state = read(folder / "model.safetensors")[""]
+    (folder / "model.safetensors").unlink()
+    names = sorted(state)
+    placed = {name: f"pytorch_model-{1 + number % 2:05}-of-00002.bin" for number, name in enumerate(names)}
+    for file in set(placed.values()):
+        write(folder / file, {name: state[name] for name in names if placed[name] == file})
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    return index
 
 
 def test_a_folder_of_other_classes_is_where_trainings_begin_but_for_its_head(tmp_path):
