@@ -28,6 +28,10 @@ class Audit(Strict):
     """KLOM of `models` unlearned against as many retrained models of each forget set."""
     forgetting_quality: bool = True
     """Forgetting quality of the NeurIPS 2023 challenge, of as many models."""
+    boundary: bool = True
+    """The attack on AMUN itself: whether the decision boundary has moved round D_F."""
+    samples: Annotated[int, Field(ge=10, le=1_000_000)] = 500
+    """Samples a side, at most, for `boundary`."""
     models: Annotated[int, Field(ge=3, le=5000)] = 4
     """Models a side for `klom` and `forgetting_quality`; both need an `originals.count` of twice as many."""
 

@@ -4,6 +4,7 @@ from amun_ray.metrics import lira
 from amun_ray.metrics.accuracy import accuracy
 from amun_ray.metrics.auc import auc, auc_interval, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
+from amun_ray.metrics.boundary import adversarial_label, moved_boundary
 from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
 from amun_ray.metrics.distributions import epsilons, forgetting_quality, klom
 from amun_ray.metrics.gap import (
@@ -45,6 +46,7 @@ __all__ = [
     "Split",
     "Summary",
     "accuracy",
+    "adversarial_label",
     "auc",
     "auc_interval",
     "audit",
@@ -64,6 +66,7 @@ __all__ = [
     "logit_scaled",
     "memorisation",
     "mis",
+    "moved_boundary",
     "offline_mean",
     "out_mean",
     "predict",

@@ -29,6 +29,15 @@ ATTACKS = {
     **{f"klom_{part}": (f"KLOM {title} (nats)", "as retrained", "95th percentile over samples of the divergence from "
                         "retrained models")
        for part, title in {"forget": "D_F", "retain": "D_R", "test": "D_T"}.items()},
+    "boundary_auc": ("Boundary AUC", "50", "forgotten told from unseen by the distance to another decision, less that "
+                     "of retrained models; below 50: it was pulled near"),
+    "boundary_two_sided_auc": ("Boundary AUC, two-sided", "as retrained", "the same by how unusual this is"),
+    "boundary_tpr_at_1pct_fpr": ("Boundary TPR@1%", "as retrained", "the same while 1 % of unseen are accused"),
+    "adversarial_label_kept": ("Adv. label kept", "as retrained", "forgotten samples at whose adversarial image the "
+                               "model says what the original did"),
+    "adversarial_label_auc": ("Adv. label AUC", "50", "unlearned told from retrained models by how far this label "
+                              "leads there"),
+    "adversarial_label_tpr_at_1pct_fpr": ("Adv. label TPR@1%", "1", "the same while 1 % are accused wrongly"),
     "forgetting_quality": ("Forgetting quality", "as retrained", "NeurIPS 2023: 100 if no forgotten sample tells "
                            "unlearned from retrained models"),
     "challenge_score": ("Challenge score", "as retrained", "forgetting quality times retain and test accuracy over "
@@ -41,8 +50,8 @@ ATTACKS = {
            ("called_member", "threshold", "as retrained", "forgotten samples above their class's best threshold"))},
 }
 SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
-         "lira_forget_test_auc", "modified_entropy_forget_test_auc", "iam", "klom_forget",
-         "forgetting_quality")  # of these, below the table of the command
+         "lira_forget_test_auc", "modified_entropy_forget_test_auc", "iam", "boundary_auc",
+         "adversarial_label_auc", "klom_forget", "forgetting_quality")  # of these, below the table of the command
 RANGES = {"retain_test_auc_change": (-100.0, 100.0), **dict.fromkeys(  # of what is not a share in percent
     ("klom_forget", "klom_retain", "klom_test", "challenge_score"), (0.0, inf))}
 ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}

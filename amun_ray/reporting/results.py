@@ -4,7 +4,7 @@ Cost, on the driver: every attack on every final model, from predictions that ar
 figures, whatever the number of devices.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,8 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Unlearned
 
+Probe = Callable[[str | None, str, int], dict[str, float]]  # weights, forget set, original -> scores of `boundary`
+
 
 @dataclass(frozen=True)
 class Results:
@@ -38,6 +40,7 @@ class Results:
     unlearned: Sequence[Unlearned]
     lost: Mapping[Contender, str]  # for which no setting worked, with the reason
     record: Record
+    probe: Probe | None = None
 
     @cached_property
     def attacks(self) -> Audit:
@@ -81,9 +84,15 @@ class Results:
             "original": [attacks.scores(logits[case.original], *case.key[::-1]) | kept[case.name] for case in cases]}
         for method, scores in scored.items():
             made = models.retrained if method == "retrain" else dict.fromkeys(models.retrained, models.originals)
+            scores = [score | self._probed(made[case.name][case.original].weights, case)
+                      for case, score in zip(cases, scores, strict=True)]
             run_ids = [self.record.scratch_model(made[case.name][case.original], method, case, score)
                        for case, score in zip(cases, scores, strict=True)]
             yield Row(method, None, None, scores, [case.key for case in cases], _known(run_ids))
+
+    def _probed(self, weights: str | None, case: ForgetCase) -> dict[str, float]:
+        """What the probe says of a model, if there is one."""
+        return self.probe(weights, case.name, case.original) if self.probe else {}
 
     def _trial(self, contender: Contender, settings: Hyperparameters) -> Trial:
         """The trial by which the search came to the settings of a contender."""
@@ -97,7 +106,8 @@ class Results:
         several runs by them reports how lucky it was.
         """
         sound = [model for model in self.unlearned if "failed" not in model.result]
-        found = {model.run.unit.digest: scores for model, scores in zip(sound, self.attacks.every(sound), strict=True)}
+        found = {model.run.unit.digest: scores | self._probed(model.result["weights"], model.run.case)
+                 for model, scores in zip(sound, self.attacks.every(sound), strict=True)}
         groups: dict[Contender, list[Unlearned]] = {}
         for model in self.unlearned:
             groups.setdefault(model.run.contender, []).append(model)

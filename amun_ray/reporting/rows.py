@@ -25,6 +25,7 @@ from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS, RANGES, WHOLE_C
 from amun_ray.work.trials import Errors, Trial
 from amun_ray.work.units import Hyperparameters
 
+SEEN = 10.0  # points of AUC away from the retrained row, from which on the attack on AMUN is said to have succeeded
 PerCase = Mapping[tuple[int, str], float]  # (original, forget set) -> a number
 
 
@@ -86,7 +87,8 @@ class Row:
     @cached_property
     def summary(self) -> dict[str, Summary]:
         """Mean, standard deviation and n of each score."""
-        return {term: summarize([one[term] for one in self.scores]) for term in (self.scores or [{}])[0]}
+        return {term: summarize([one[term] for one in self.scores]) for term in (self.scores or [{}])[0]
+                if all(term in one for one in self.scores)}
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
@@ -208,9 +210,21 @@ def notes(rows: Sequence[Row]) -> list[str]:
     kept = [row.name for row in rows if row.name not in idle and _beside_original(keeps_accuracies, row, rows)]
     if kept:
         lines.append(f"unlearn and retain accuracy are the original's, FT AUC is not: {', '.join(kept)}")
+    if seen := [found for row in rows if (found := _seen_through(row, rows[0]))]:
+        lines.append(f"warning: an attacker who knows AMUN tells what was forgotten, by more than {SEEN:g} points: "
+                     + "; ".join(seen))
     if (nearest := least(rows)) is not None:
         lines.append(f"least Avg. Gap: {nearest.name}")
     return lines + _tests(rows)
+
+
+def _seen_through(row: Row, retrain: Row) -> str:
+    """`amun with D_R (Boundary AUC 31.0)`: where the attack on AMUN itself finds more than in retrained models."""
+    if row.settings is None or row.failed is not None:
+        return ""
+    found = [f"{ATTACKS[term][0]} {row.summary[term].mean:.1f}" for term in ("boundary_auc", "adversarial_label_auc")
+             if term in row.summary and abs(row.summary[term].mean - retrain.summary[term].mean) > SEEN]
+    return f"{row.name} ({', '.join(found)})" if found else ""
 
 
 def _tests(rows: Sequence[Row]) -> list[str]:

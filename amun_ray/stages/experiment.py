@@ -23,13 +23,14 @@ from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.figures import front_files
 from amun_ray.reporting.paper import keep_rows
 from amun_ray.reporting.record import Record
-from amun_ray.reporting.results import Results
+from amun_ray.reporting.results import Probe, Results
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import Cluster, check_concurrent, connect, slots, worker_options
 from amun_ray.runtime.environment import environment
 from amun_ray.runtime.key import share_key
 from amun_ray.runtime.nodes import check_nodes, own_modules
 from amun_ray.stages.adversaries import adversarial_sets
+from amun_ray.stages.boundaries import Boundaries, read_boundaries
 from amun_ray.stages.cases import open_cases
 from amun_ray.stages.final import final_models
 from amun_ray.stages.originals import train_models
@@ -190,8 +191,9 @@ class Experiment:
 
         Returns the rows as in results.json; the store keeps them too, so that a finished sweep can be shown again.
         """
-        results = Results(self.plan, models, sets, self.trials, unlearned, self.lost, self.record)
         with self._stage("5/5 report"):
+            results = Results(self.plan, models, sets, self.trials, unlearned, self.lost, self.record,
+                              self._probed(models, unlearned))
             files = results.files(self.costs)
             rows = [row.as_json() for row in results.rows]
             for name in WRITTEN:
@@ -202,6 +204,15 @@ class Experiment:
             f"MLflow:  {self.record.tracker.how_to_open}\n"
             + "\n".join(f"         {address}  ({text})" for text, address in pages.items()))
         return rows
+
+    def _probed(self, models: Models, unlearned: Sequence[Unlearned]) -> Probe | None:
+        """The attack that has to run the models again, if it is chosen."""
+        if not self.plan.sweep.audit.boundary:
+            return None
+        boundaries = Boundaries(self.workspace, models, [one for one in unlearned if "failed" not in one.result])
+        for seconds, reused in read_boundaries(boundaries, self.options):
+            self.costs.add("boundaries", seconds, self.options, reused=reused)
+        return boundaries.scores
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

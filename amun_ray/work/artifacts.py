@@ -40,11 +40,21 @@ def numpy_state(store: Store, unit: Unit, name: str) -> dict[str, np.ndarray]:
         raise UserError(f"{store.path(unit, name)}: cannot be read as weights ({error}); {AGAIN}") from error
 
 
+def store_array(store: Store, unit: Unit, name: str, array: np.ndarray) -> None:
+    """Write an array of numbers as a file `name` of a unit."""
+    buffer = pa.BufferOutputStream()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    store.write(unit, name, buffer.getvalue().to_pybytes())
+
+
+def read_array(store: Store, unit: Unit, name: str) -> np.ndarray:
+    """What `store_array` wrote."""
+    return np.lib.format.read_array(pa.BufferReader(store.read(unit, name)), allow_pickle=False)
+
+
 def store_logits(store: Store, unit: Unit, logits: np.ndarray) -> None:
     """Write logits (N, classes) float32."""
-    buffer = pa.BufferOutputStream()
-    np.lib.format.write_array(buffer, logits, allow_pickle=False)
-    store.write(unit, LOGITS, buffer.getvalue().to_pybytes())
+    store_array(store, unit, LOGITS, logits)
 
 
 def read_logits(workspace: Workspace, unit: Unit, name: str) -> np.ndarray:

@@ -165,3 +165,18 @@ def test_a_setting_at_an_end_of_its_range_is_marked(lr, epochs, ratio, ends):
         f"{', '.join(ends)}"] * bool(ends)
     assert json.loads(results_json(rows))[1]["search"] == {
         "value": 2.0, "standard_error": {"cases": None, "bank": None}, "at_an_end": ends}
+
+
+def test_the_table_says_where_the_attack_on_amun_succeeds():
+    def probed(method, access, boundary, label):
+        made = row(method, [1.0, 3.0], access=access)
+        return replace(made, scores=[one | {"boundary_auc": boundary, "adversarial_label_auc": label}
+                                     for one in made.scores])
+    rows = [probed("retrain", None, 52.0, 49.0), probed("original", None, 90.0, 10.0),
+            probed("amun", "retain", 41.9, 93.24), probed("finetune", "retain", 62.0, 59.0)]
+    (line,) = [line for line in notes(rows) if "knows AMUN" in line]
+    assert line == ("warning: an attacker who knows AMUN tells what was forgotten, by more than 10 points: "
+                    "amun with D_R (Boundary AUC 41.9, Adv. label AUC 93.2)")
+    assert not [line for line in notes(rows[:2] + rows[3:]) if "knows AMUN" in line]
+    lacking = replace(rows[2], scores=[rows[2].scores[0], row("amun", [1.0]).scores[0]])
+    assert "boundary_auc" not in lacking.summary  # some runs have no such score
