@@ -82,7 +82,7 @@ def open_team(network: hosts.Network) -> Team:
     """Hosts, firewall, token, MLflow server with its user; then `ray up`, while the worker's cable is out."""
     team = Team(network)
     with team.timed("hosts"):
-        _fetch_build_tools(network)
+        fetch_build_tools(network)
         for name, address in {"laptop": LAPTOP, "head": HEAD, "worker": WORKER}.items():
             host = network.add(name, address)
             if name != "laptop":
@@ -161,7 +161,7 @@ def _close(host: hosts.Host) -> None:
     host.run("nft -f ~/firewall.nft")
 
 
-def _fetch_build_tools(network: hosts.Network) -> None:
+def fetch_build_tools(network: hosts.Network) -> None:
     """What building the package's wheel asks for, while there still is a network."""
     needed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
     fetched = subprocess.run([str(network.template / "bin" / "python"), "-m", "pip", "download", "--quiet", *needed,

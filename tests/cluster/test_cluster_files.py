@@ -1,6 +1,7 @@
 """The shipped cluster files, as far as they can be checked without a cloud: schemas, shells, how they fit."""
 
 import gzip
+import json
 import re
 import shutil
 import subprocess
@@ -187,13 +188,30 @@ def test_the_tracking_server_shows_one_port_and_takes_its_secrets_from_the_envir
     offered = set(re.findall(r"^([A-Z_]+)=", (CLUSTER / "mlflow" / "example.env").read_text(), re.MULTILINE))
     assert asked == offered
     for service in services.values():
-        for key, value in service["environment"].items():
+        for key, value in service.get("environment", {}).items():
             if key.endswith(("PASSWORD", "KEY")):
                 assert value.startswith("${"), f"{key} stands in the file"
         assert "$" not in str(service.get("command", ""))
     for name, service in services.items():
         for other in service.get("depends_on", {}):
             assert other in services, f"{name} waits for {other}"
+
+
+def test_the_store_lets_in_who_knows_the_password_and_hides_its_other_doors():
+    config = yaml.safe_load((CLUSTER / "mlflow" / "compose.yaml").read_text())
+    store = config["services"]["store"]
+    (identity,) = json.loads(config["configs"]["s3"]["content"])["identities"]
+    assert identity["credentials"] == [{"accessKey": "mlflow", "secretKey": "${STORE_PASSWORD:?set it in .env}"}]
+    assert store["configs"] == [{"source": "s3", "target": "/s3.json"}]
+    wanted = {"-s3.config=/s3.json", "-ip.bind=127.0.0.1", "-s3.ip.bind=0.0.0.0", "-s3.port=9000"}
+    assert wanted <= set(store["command"])
+
+
+def test_tls_stands_in_front_of_the_server():
+    config = yaml.safe_load((CLUSTER / "mlflow" / "compose.tls.yaml").read_text())
+    assert list(config["services"]) == ["tls"]
+    assert config["services"]["tls"]["depends_on"] == {"server": {"condition": "service_healthy"}}
+    assert "reverse_proxy server:5000" in config["configs"]["caddy"]["content"]
 
 
 def test_the_commands_of_the_files_name_configs_that_exist():
