@@ -54,9 +54,8 @@ def empty_database(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[Callable[[], str]]:
-    """Makes a new bucket on an S3 server of this machine at each call; returns its URI. Credentials: in os.environ."""
-    import pyarrow.fs
+def aws_server() -> Iterator[str]:
+    """A simulated AWS on this machine: its `host:port`. Credentials: in os.environ."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     host, port = address.split(":")
@@ -70,16 +69,23 @@ def bucket() -> Iterator[Callable[[], str]]:
             with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
                 break
             time.sleep(0.1)
-        files = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme="http", allow_bucket_creation=True)
-
-        def make() -> str:
-            name = f"bucket-{uuid.uuid4().hex}"
-            files.create_dir(name)
-            return f"s3://{name}?scheme=http&endpoint_override={address}"
-
-        yield make
+        yield address
     server.kill()
     server.wait()
+
+
+@pytest.fixture(scope="session")
+def bucket(aws_server) -> Callable[[], str]:
+    """Makes a new bucket at each call; returns its URI."""
+    import pyarrow.fs
+    files = pyarrow.fs.S3FileSystem(endpoint_override=aws_server, scheme="http", allow_bucket_creation=True)
+
+    def make() -> str:
+        name = f"bucket-{uuid.uuid4().hex}"
+        files.create_dir(name)
+        return f"s3://{name}?scheme=http&endpoint_override={aws_server}"
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,72 @@
+"""What `ray up cluster/aws.yaml` asks of a simulated EC2 and IAM, up to the point where ssh would begin."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def asked(aws_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The head that `ray up` has launched, as EC2 describes it, with its volumes and security groups."""
+    folder, endpoint = tmp_path_factory.mktemp("aws"), f"http://{aws_server}"
+    (folder / ".ray").mkdir()
+    (folder / ".ray" / "auth_token").write_text("0" * 64)
+    iam, ec2 = (boto3.client(name, endpoint_url=endpoint, region_name="us-west-2") for name in ("iam", "ec2"))
+    iam.create_instance_profile(InstanceProfileName="amun-node")
+    log = folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", "--no-config-cache", "cluster/aws.yaml"],
+            env=os.environ | {"AWS_ENDPOINT_URL": endpoint, "HOME": str(folder)}, cwd=REPOSITORY, stdout=file,
+            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait()
+    (head,) = found
+    return {"head": head, "groups": ec2.describe_security_groups(
+               GroupIds=[group["GroupId"] for group in head["SecurityGroups"]])["SecurityGroups"],
+           "volumes": ec2.describe_volumes()["Volumes"], "folder": folder}
+
+
+def test_the_head_is_the_instance_that_the_file_names(asked):
+    head = asked["head"]
+    assert head["InstanceType"] == "m6i.2xlarge"
+    assert head["IamInstanceProfile"]["Arn"].endswith("/amun-node")
+    assert head["Placement"]["AvailabilityZone"].startswith("us-west-2")
+    assert head["ImageId"].startswith("ami-")
+    tags = {tag["Key"]: tag["Value"] for tag in head["Tags"]}
+    assert tags["ray-cluster-name"] == "amun"
+    assert tags["ray-node-type"] == "head"
+
+
+def test_its_disk_is_encrypted_and_its_metadata_ask_for_a_token(asked):
+    assert [volume["Encrypted"] for volume in asked["volumes"] if volume["Size"] == 200] == [True]
+    assert asked["head"]["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def test_only_ssh_is_open_to_the_outside(asked):
+    (group,) = asked["groups"]
+    outside = [(rule["FromPort"], rule["ToPort"]) for rule in group["IpPermissions"] if rule["IpRanges"]]
+    inside = [pair["GroupId"] for rule in group["IpPermissions"] for pair in rule["UserIdGroupPairs"]]
+    assert outside == [(22, 22)]
+    assert inside == [group["GroupId"]]
+
+
+def test_the_key_that_ray_makes_is_the_owner_s_alone(asked):
+    (key,) = (asked["folder"] / ".ssh").glob("*.pem")
+    assert key.stat().st_mode & 0o077 == 0
+    assert asked["head"]["KeyName"] in key.name
