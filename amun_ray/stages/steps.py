@@ -60,10 +60,10 @@ class Steps:
         models = [self._models(workspace, step) for step in steps]
         targets = [Target(step.base, step.name, step.rows) for step in steps]
         runs = []
-        for (step, *how), judges, made in zip(
+        for (step, contender, settings), judges, made in zip(
                 taken, models, adversarial_sets(workspace, targets, options, self.experiment.workers), strict=True):
             (case,) = open_cases(judges, {(0, step.name): made}, [ForgetCase(0, step.name, step.rows)])
-            runs.append(Run.of(workspace, *how, case, 0))
+            runs.append(Run.of(workspace, contender, settings, case, 0))
         return list(zip(models, unlearned_models(workspace, runs, options), strict=True))
 
     def scores(self, model: Trained, rows: np.ndarray, gone: np.ndarray) -> dict[str, float]:
