@@ -142,15 +142,22 @@ class Study:
 
 
 def picture(found: dict[str, list[dict[str, Any]]]) -> bytes:
-    """A panel for each measure, a line for each method over the requests."""
-    figure, axes = panels(len(SHOWN), width=4.2, height=4.6)
-    for axis, (term, title) in zip(axes, SHOWN.items(), strict=True):
+    """A panel for each measure, a line for each method over the requests: colour is the method, dashed is without D_R,
+    a circle is AMUN-A."""
+    figure, axes = panels(len(SHOWN) + 1, width=4.2, height=4.6)
+    methods = list(dict.fromkeys(name.split(" ")[0] for name in found))
+    for axis, (term, title) in zip(axes, SHOWN.items(), strict=False):
         for name, line in found.items():
-            style = {"color": "black", "linestyle": "--"} if name == "retrain" else {}
-            axis.plot(range(1, len(line) + 1), [one[term] for one in line], label=name, marker=".", **style)
+            method = name.split(" ")[0]
+            colour = "black" if method == "retrain" else f"C{methods.index(method)}"
+            axis.plot(range(1, len(line) + 1), [one[term] for one in line], label=name, color=colour,
+                      linestyle=":" if method == "original" else "--" if "forget_only" in name else "-",
+                      marker="o" if "adaptive" in name else ".", fillstyle="none" if "adaptive" in name else "full")
         axis.set_title(title)
         axis.set_xlabel("request")
-    axes[-1].legend(fontsize=7, loc="best")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].axis("off")
+    axes[-1].legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="center left")
     return png(figure)
 
 
