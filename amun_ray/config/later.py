@@ -11,7 +11,7 @@ from amun_ray.config.audit import Audit
 SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value that changes nothing
     "data": dict.fromkeys(("normalize", "path", "test_share", "resize", "center_crop", "interpolation", "on_error",
                            "random_resized_crop")),
-    "model": {"weights": None},
+    "model": {"weights": None, "spectral_clip": None},
     "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0,
                  "loss": "cross_entropy", "beta": 6.0, "norm": "linf", "epsilon": 0.031, "inner_steps": 10,
                  "inner_step": 0.0},

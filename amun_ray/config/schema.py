@@ -54,6 +54,8 @@ class Model(Strict):
     """Keyword arguments of its constructor, e.g. `{width: 8}`."""
     weights: Source | None = None
     """Every training starts from these, which must not have seen the data: a file, a folder or an MLflow address."""
+    spectral_clip: Annotated[float, Field(gt=0)] | None = None
+    """Bound on the largest singular value of every convolution and dense layer, of all models; without batch norm."""
 
     @field_validator("name")
     @classmethod

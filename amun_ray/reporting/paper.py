@@ -19,6 +19,7 @@ HERE: dict[str, Callable[[Plan], Any]] = {  # of what a table's protocol says, w
     "pixels a side": lambda plan: plan.dataset.size,
     "training images": lambda plan: plan.dataset.train_size,
     "network": lambda plan: plan.sweep.model.name,
+    "bound on singular values": lambda plan: plan.sweep.model.spectral_clip,
     "epochs of training": lambda plan: plan.sweep.training.epochs,
     "loss of training": lambda plan: plan.sweep.training.loss,
     "batch of training": lambda plan: plan.sweep.training.batch_size,

@@ -25,6 +25,7 @@ from amun_ray.tracking import (
     saved_model,
 )
 from amun_ray.unlearn import Contender
+from amun_ray.work.bounded import KEY
 from amun_ray.work.changes import flat
 from amun_ray.work.trials import TERMS, Trial
 from amun_ray.work.units import (
@@ -97,7 +98,7 @@ class Record:
             tags={"stage": "originals", "method": method, "forget_set": case.name, "original": case.original,
                   "weights": model.weights},
             params={"seed": model.unit.inputs.get("seed", "")},
-            metrics=[*_at(0, scores), ("seconds", model.seconds, 0)],
+            metrics=[*_at(0, scores), *_layers(self.workspace.store.made(model.unit)), ("seconds", model.seconds, 0)],
             files=model_files(self._description, self._weights(model.unit, [WEIGHTS])))
 
     def adversarial(self, target: Target, made: AdversarialSet) -> None:
@@ -147,7 +148,7 @@ class Record:
             curve = made.result["curve"]
             metrics = [entry for epoch, row in enumerate(curve, 1) for entry in _at(epoch, row)]
             metrics += _at(len(curve), {term: value for term, value in scores.items() if term not in curve[-1]})
-            metrics += [("seconds", made.result["seconds"], 0), *_cost(made.result["cost"])]
+            metrics += [("seconds", made.result["seconds"], 0), *_cost(made.result["cost"]), *_layers(made.result)]
             (weights,) = self._weights(run.unit, [WEIGHTS]).values()
             model = saved_model(self._description, weights, self.workspace.shape)
         tags = _tags("final", run.contender, run.case.name, str(run.case.original))
@@ -262,6 +263,11 @@ def _origin(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _at(step: int, values: Mapping[str, float]) -> list[tuple[str, float, int]]:
     return [(name, value, step) for name, value in values.items()]
+
+
+def _layers(result: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """The largest singular value of each layer, of a model that has a bound on them."""
+    return _at(0, {f"{KEY}.{layer}": value for layer, value in result.get(KEY, {}).items()})
 
 
 def _tags(stage: str, contender: Contender, forget_set: str, original: str) -> dict[str, Any]:

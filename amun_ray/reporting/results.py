@@ -4,6 +4,7 @@ Cost, on the driver: every attack on every final model, from predictions that ar
 figures, whatever the number of devices.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from amun_ray.reporting.record import Record
 from amun_ray.reporting.rows import Row, Searched, compared, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.unlearn import Contender
+from amun_ray.work import bounded
 from amun_ray.work.artifacts import numbers, stream_logits
 from amun_ray.work.audit import Audit
 from amun_ray.work.evidence import Models
@@ -61,11 +63,13 @@ class Results:
         """Everything to be kept, by its name: tables, page, config and figures."""
         drawn = dict(self._figures())
         costs.attacks = self.attacks.seconds
-        html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment)
+        layers = bounded.by_layer(self.models.evidence.workspace.store, self.models, self.unlearned)
+        html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment, layers=layers)
         markdown = markdown_table([row.as_json() for row in self.rows], notes(self.rows))
         return {"results.json": results_json(self.rows), "table.txt": self.text.encode(),
                 "table.md": markdown.encode(), "report.html": html,
-                "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode()} | drawn
+                "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode(),
+                **({"singular_values.json": json.dumps(layers, indent=1).encode()} if layers else {})} | drawn
 
     def log(self, files: Mapping[str, bytes], costs: SweepCosts) -> dict[str, str]:
         """Tell MLflow of the table, the files and the costs; returns text -> address of the pages to look at."""

@@ -12,11 +12,12 @@ from typing import Any
 import ray
 
 from amun_ray.base.errors import Diverged, UserError
-from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.runtime.bench import SharedWorkspace, bench
 from amun_ray.runtime.queue import make_missing
 from amun_ray.stages.cases import OpenCase, run_case
 from amun_ray.storage.sharing import make_once, overtaken
 from amun_ray.unlearn import Contender
+from amun_ray.work import bounded
 from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
 from amun_ray.work.units import LOGITS, WEIGHTS, Hyperparameters, Run, Unlearned
 
@@ -65,4 +66,5 @@ def make_unlearned(workspace: SharedWorkspace, run: Run) -> None:
     store_logits(store, run.unit, epoch.logits)
     weights = store_weights(store, run.unit, cpu_state(epoch.model))
     store.finish(run.unit, {"scores": curve[-1], "curve": curve, "weights": weights, "seconds": seconds,
-                            "cost": asdict(epoch.report)}, [LOGITS, WEIGHTS])
+                            "cost": asdict(epoch.report)} | bounded.measured(epoch.model, bench(workspace).pixels),
+                 [LOGITS, WEIGHTS])

@@ -18,6 +18,7 @@ from amun_ray.runtime.queue import make_missing
 from amun_ray.storage.sharing import make_once, overtaken
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.loop import fit
+from amun_ray.work import bounded
 from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
 from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
@@ -53,12 +54,13 @@ def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> No
     try:
         if loaded is not None:
             model.load_state_dict(loaded.state)
+            bounded.check(model, here.pixels, training.name)
         else:
             for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
                          augmentation=workspace.sweep.data.augmentation,
                          generator=generator(training.seed, "order")):
                 pass
-        seconds, logits = time.monotonic() - started, here.logits(model)
+        seconds, logits, layers = time.monotonic() - started, here.logits(model), bounded.measured(model, here.pixels)
     except Diverged as error:
         raise UserError(f"{training.name}: {error}. Lower training.lr, or fix the checkpoint") from error
     if overtaken(workspace.store, unit):
@@ -66,7 +68,8 @@ def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> No
     store_logits(workspace.store, unit, logits)
     weights = store_weights(workspace.store, unit, cpu_state(model)) if training.keep_weights else None
     workspace.store.finish(unit, {"name": training.name, "weights": weights, "seconds": seconds,
-                                  "samples": len(training.rows)}, [LOGITS] if weights is None else [LOGITS, WEIGHTS])
+                                  "samples": len(training.rows)} | layers,
+                           [LOGITS] if weights is None else [LOGITS, WEIGHTS])
 
 
 def _trained(store: Store, name: str, unit: Unit, *, reused: bool) -> Trained:

@@ -19,6 +19,7 @@ from amun_ray.training.cost import Cost
 from amun_ray.training.modes import frozen_statistics, has_batch_norm
 from amun_ray.training.parts import Part, count
 from amun_ray.training.recipe import Recipe
+from amun_ray.training.spectral import Clipping
 from amun_ray.training.trades import trades
 
 Forward = Callable[[Tensor], Tensor]  # the model, possibly compiled
@@ -71,7 +72,8 @@ def train(model: nn.Module, plan: EpochPlan, *, recipe: Recipe, augmentation: Au
 
     The passes of an epoch share one optimiser, momentum included. A weight outside `mask` keeps its value bit for bit:
     neither gradient nor momentum nor weight decay moves it. Buffers (batch norm statistics) are not weights; a mask
-    does not hold them still.
+    does not hold them still. The bound of a model that `spectral.clipped` has marked holds at each yield; to keep it,
+    weights outside `mask` move, too.
 
     The host waits for the device once per epoch, to check that the numbers are finite. Afterwards the weights are in
     channels_last memory order, with unchanged shapes. Raises as `fit` does.
@@ -82,6 +84,8 @@ def train(model: nn.Module, plan: EpochPlan, *, recipe: Recipe, augmentation: Au
         passes = plan(epoch)
         losses = [run.one_pass(each, begin=epoch - 1 + number / len(passes), length=1 / len(passes))
                   for number, each in enumerate(passes)]
+        if run.clipping is not None:
+            run.clipping.settle()
         run.optimizer.zero_grad()  # the caller gets a model without gradients
         _check_finite(model, losses, f"epoch {epoch} of {recipe.epochs}, lr {recipe.lr_at(epoch - 1):.3g}")
         yield epoch
@@ -107,6 +111,7 @@ class _Run:
         self.masks = None if self.mask is None else [self.mask[name].to(weight) for name, weight in self.named]
         self.optimizer = self._optimizer()
         self.passes = 0
+        self.clipping: Clipping | None = None
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """The recipe's optimiser. With a mask the loop applies weight decay, since the optimiser would decay all."""
@@ -121,6 +126,8 @@ class _Run:
         total = count(sweep.parts)
         if total == 1 and sweep.statistics and has_batch_norm(self.model):
             raise UserError("a pass over one sample has no batch statistics; give at least two samples")
+        if self.passes == 0:
+            self.clipping = Clipping.of(self.model, sweep.parts[0].images)
         self.model.train()
         loss_sum = torch.zeros((), device=self.device)
         done = 0
@@ -157,6 +164,8 @@ class _Run:
         if clip := sweep.clip or self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.weights, clip)
         self.optimizer.step()
+        if self.clipping is not None:
+            self.clipping.step()
         return loss.detach()
 
     def _mask_gradients(self, masks: list[Tensor]) -> None:

@@ -25,6 +25,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
 from amun_ray.training.parts import Part, place
 from amun_ray.training.recipe import Recipe
+from amun_ray.training.spectral import Clipping
 from amun_ray.unlearn import broken, plans, sfr_on, soft
 from amun_ray.unlearn.certified import CERTIFIED, certified
 from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Method, RunReport, Sets, Setting, Task
@@ -158,7 +159,10 @@ def _run(method: Method, task: Task) -> Iterator[int]:
         yield from train(task.model, method.plan(task), recipe=task.recipe, augmentation=task.augmentation,
                          generator=task.generator, mask=mask, cost=task.report)
     elif method.run is not None:
-        yield from method.run(task)
+        for epoch in method.run(task):
+            if (clipping := Clipping.of(task.model, task.sets.forget.images)) is not None:
+                clipping.settle()
+            yield epoch
 
 
 def _timed(epochs: Iterator[int], report: RunReport) -> Iterator[int]:

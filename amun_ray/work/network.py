@@ -13,6 +13,7 @@ from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.models import library
 from amun_ray.models.normalize import statistics
+from amun_ray.training.spectral import clipped
 
 
 class Network(NamedTuple):
@@ -28,25 +29,27 @@ class Network(NamedTuple):
     normalize: Any  # as digests include it; None: from the training images
     why: str
     class_names: tuple[str, ...] = ()  # what the user calls the classes, in the order of their numbers
+    spectral_clip: float | None = None  # the bound on the singular values of its layers
 
     @classmethod
     def of(cls, sweep: Sweep, dataset: Dataset) -> "Network":
         """UserError if the weights' folders name different pixel statistics, or ones that do not fit the images."""
         name, options = library.portable(sweep.model.name, sweep.model.options)
         return cls(name, options, dataset.channels, dataset.classes, dataset.size, *_normalization(sweep, dataset),
-                   dataset.class_names)
+                   dataset.class_names, sweep.model.spectral_clip)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What everything made with the network depends on."""
-        chosen = {"model": {"name": self.name, "options": self.options}}
+        clip = {} if self.spectral_clip is None else {"spectral_clip": self.spectral_clip}
+        chosen = {"model": {"name": self.name, "options": self.options} | clip}
         return chosen if self.normalize is None else chosen | {"normalize": self.normalize}
 
     @property
     def description(self) -> dict[str, Any]:
         """The arguments of `models.build` but for the seed."""
         return {key: value for key, value in self._asdict().items()
-                if key not in ("normalize", "why", "class_names")}
+                if key not in ("normalize", "why", "class_names", "spectral_clip")}
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -54,8 +57,13 @@ class Network(NamedTuple):
         return self.description | {"class_names": list(self.class_names)}
 
     def build(self, seed: int) -> nn.Module:
-        """The network on the CPU, initialised from `seed`, normalisation in front."""
-        return models.build(seed=seed, **self.description)
+        """The network on the CPU, initialised from `seed`, normalisation in front, with the bound on its layers.
+
+        Raises:
+            UserError: as `models.build`, or `training.spectral.clipped` where there is a bound.
+        """
+        made = models.build(seed=seed, **self.description)
+        return made if self.spectral_clip is None else clipped(made, self.spectral_clip)
 
     def head(self) -> frozenset[str]:
         """The names of the tensors that depend on the number of classes."""
