@@ -15,6 +15,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "training": {"optimizer": "sgd", "warm_up": 0.0, "clip": 0.0, "label_smoothing": 0.0,
                  "loss": "cross_entropy", "beta": 6.0, "norm": "linf", "epsilon": 0.031, "inner_steps": 10,
                  "inner_step": 0.0},
+    "references": {"epochs": None},
     "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")),
     "search": {"select": "least"},
     "final": {"reference": None},

@@ -70,6 +70,8 @@ class References(Strict):
 
     count: Annotated[int, Field(ge=4, le=MOST, multiple_of=2)] = 8
     """Number of RMIA reference models; more make the attack stronger."""
+    epochs: Count | None = None
+    """Epochs for which each is trained; those of `training` if not given."""
 
 
 class Attack(Strict):

@@ -56,7 +56,7 @@ def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> No
             model.load_state_dict(loaded.state)
             bounded.check(model, here.pixels, training.name)
         else:
-            for _ in fit(model, [here.part(training.rows)], recipe=workspace.sweep.training,
+            for _ in fit(model, [here.part(training.rows)], recipe=training.recipe(workspace),
                          augmentation=workspace.sweep.data.augmentation,
                          generator=generator(training.seed, "order")):
                 pass

@@ -54,7 +54,7 @@ class Work(NamedTuple):
 class Pieces:
     """The pieces of work of a plan, or those still to do."""
 
-    trainings: tuple[int, ...]  # rows of each model; 0 for a loaded one
+    trainings: tuple[int, ...]  # of each model, its rows times its epochs; 0 for a loaded one
     attacked: int  # images
     trials: Mapping[Contender, int]
     final: Mapping[Contender, int]  # unlearned models
@@ -71,9 +71,11 @@ def pieces(plan: Plan) -> Pieces:
     """Everything that a plan asks for."""
     sweep, train_size = plan.sweep, plan.dataset.train_size
     sets = {case.name: len(case.rows) for case in plan.cases}
-    originals = [0 if sweep.originals.checkpoints else train_size] * sweep.originals.count
-    retrained = [train_size - sets[name] for name, count in plan.retrained.items() for _ in range(count)]
-    halves = [len(plan.dataset) // 2, len(plan.dataset) - len(plan.dataset) // 2] * (sweep.references.count // 2)
+    epochs = sweep.training.epochs
+    originals = [0 if sweep.originals.checkpoints else epochs * train_size] * sweep.originals.count
+    retrained = [epochs * (train_size - sets[name]) for name, count in plan.retrained.items() for _ in range(count)]
+    halves = [(sweep.references.epochs or epochs) * half for half in (
+        len(plan.dataset) // 2, len(plan.dataset) - len(plan.dataset) // 2)] * (sweep.references.count // 2)
     return Pieces((*originals, *retrained, *halves), sum(len(case.rows) for case in plan.cases),
                   {contender: trial_count(sweep, contender) for contender in sweep.contenders},
                   dict.fromkeys(sweep.contenders, len(plan.final) * sweep.final.runs))
@@ -87,7 +89,7 @@ def works(plan: Plan, todo: Pieces, runs: Mapping[Contender, Work]) -> dict[str,
     for contender, run in runs.items():
         search = search.plus(run, todo.trials[contender] * cases)
         final = final.plus(run, todo.final[contender])
-    return {"models": Work(trained=plan.sweep.training.epochs * sum(todo.trainings),
+    return {"models": Work(trained=sum(todo.trainings),
                            predicted=samples * len(todo.trainings)),
             "adversaries": Work(attacked=todo.attacked), "search": search, "final": final}
 

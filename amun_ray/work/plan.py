@@ -243,7 +243,7 @@ class Plan:
             *(f"  {warning}" for warning in self.warnings),
             f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
             f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "
-            f"{sweep.training.epochs} epochs; {each}",
+            f"{sweep.training.epochs} epochs{_others(sweep)}; {each}",
             f"  adversaries {sum(len(case.rows) for case in cases)} images in {shards} shards "
             f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
             f"  search      {sum(trials)} trials ({contenders} methods and accesses x "
@@ -253,6 +253,11 @@ class Plan:
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
             *(f"  audit       {name} is left out: it {reason}" for name, reason in self.not_audited.items()
               if name in sweep.audit.model_fields_set)])
+
+
+def _others(sweep: Sweep) -> str:
+    """The epochs of the reference models, where they have their own number."""
+    return "" if sweep.references.epochs is None else f" ({sweep.references.epochs} of the reference models)"
 
 
 def _rates(sweep: Sweep) -> str:

@@ -31,7 +31,7 @@ def retrained_trainings(workspace: Workspace, name: str, forget: np.ndarray, cou
 def reference_trainings(workspace: Workspace, halves: np.ndarray) -> list[Training]:
     """One model per row of `halves` (models, N), on the samples marked there: the RMIA reference bank."""
     return [Training(f"reference {k}", np.flatnonzero(half), derive(workspace.sweep.seed, "reference", k),
-                     keep_weights=False) for k, half in enumerate(halves)]
+                     keep_weights=False, epochs=workspace.sweep.references.epochs) for k, half in enumerate(halves)]
 
 
 class Wanted(NamedTuple):

@@ -5,7 +5,7 @@ attack; a trial or an unlearned model by its settings and the lineage of its cas
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import Split
 from amun_ray.storage.store import Store, Unit, digest
+from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, find
 from amun_ray.work.checkpoints import Checkpoint
 from amun_ray.work.network import Network
@@ -100,12 +101,20 @@ class Training:
     seed: int
     keep_weights: bool = True
     checkpoint: Checkpoint | None = None
+    epochs: int | None = None  # None: those of the config's `training`
+
+    def recipe(self, workspace: Workspace) -> Recipe:
+        """How it is trained."""
+        recipe = workspace.sweep.training
+        return recipe if self.epochs is None else replace(recipe, epochs=self.epochs)
 
     def unit(self, workspace: Workspace) -> Unit:
         if self.checkpoint is not None:
             return Unit("imported", workspace.network_inputs | {"file": self.checkpoint.digest})
-        return Unit("models", workspace.model_inputs | {"rows": rows_digest(self.rows), "seed": self.seed,
-                                                        "weights": self.keep_weights})
+        inputs = workspace.model_inputs
+        return Unit("models", inputs | {
+            "recipe": inputs["recipe"] | {"epochs": self.recipe(workspace).epochs}, "rows": rows_digest(self.rows),
+            "seed": self.seed, "weights": self.keep_weights})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Which rows each model is trained on, against sets worked out here."""
 
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from searching import FORGET, RANKS, ranked, sweep
@@ -9,6 +11,7 @@ from amun_ray.config.schema import Sweep
 from amun_ray.data.splits import random_forget_sets, reference_halves
 from amun_ray.storage.store import Store
 from amun_ray.work.checkpoints import Checkpoint
+from amun_ray.work.estimate import pieces
 from amun_ray.work.plan import Plan
 from amun_ray.work.trainings import original_trainings, wanted_trainings
 
@@ -29,6 +32,24 @@ def workspace(plan):
 @pytest.fixture
 def wanted(workspace, plan):
     return wanted_trainings(workspace, plan)
+
+
+def test_references_may_have_epochs_of_their_own(plan, workspace, wanted):
+    settings = plan.sweep.model_dump()
+    other = Plan(Sweep.model_validate(settings | {"references": {"count": 6, "epochs": 3}}), plan.dataset)
+    room = other.workspace(Store("nowhere"))
+    again = wanted_trainings(room, other)
+    assert {one.recipe(room) for one in again.references} == {replace(plan.sweep.training, epochs=3)}
+    assert {one.recipe(room) for one in [*again.originals, *again.others[:-6]]} == {plan.sweep.training}
+    for mine, theirs, same in [(again.originals, wanted.originals, True), (again.references, wanted.references, False)]:
+        assert {a.unit(room).digest == b.unit(workspace).digest for a, b in zip(mine, theirs, strict=True)} == {same}
+    less = pieces(plan).trainings[-1] // plan.sweep.training.epochs
+    assert pieces(other).trainings == (*pieces(plan).trainings[:-6], *[3 * less] * 6)
+    assert "(3 of the reference models)" in str(other)
+    equal = Plan(Sweep.model_validate(settings | {"references": {"count": 6, "epochs": plan.sweep.training.epochs}}),
+                 plan.dataset)
+    assert [one.unit(workspace).digest for one in wanted.references] == [
+        one.unit(room).digest for one in wanted_trainings(equal.workspace(Store("nowhere")), equal).references]
 
 
 def test_originals_are_trained_on_d(wanted):
