@@ -229,7 +229,7 @@ class Ledger:
         try:
             return Entry(row.number, row.kind, tuple(json.loads(row.requests)), row.time, json.loads(row.content),
                          row.before, row.digest)
-        except (TypeError, ValueError):  # what is no JSON any more is no longer what was written, either
+        except (TypeError, ValueError):  # text that is not JSON was changed, too
             return Entry(row.number, str(row.kind), (), str(row.time), {}, str(row.before), "")
 
     def _now(self, last: Entry | None) -> str:

@@ -1,4 +1,4 @@
-"""What a ledger's entries come to: the state of every request, which rows are forgotten, what is due.
+"""What the entries of a ledger add up to: the state of every request, which rows are forgotten, what is due.
 
 Nothing of this is stored. It follows from the chain, so that it cannot disagree with it.
 """
@@ -27,7 +27,7 @@ class Asked:
 
     @property
     def state(self) -> str:
-        """The furthest of STATES that it has come to."""
+        """The furthest of STATES that it has reached."""
         if self.purged is not None and self.promoted is not None:
             return "purged"
         if self.promoted is not None:
@@ -70,7 +70,7 @@ class History:
         found: dict[str, dict[str, Entry]] = {}
         for entry in self.entries:
             for request in entry.requests:
-                if entry.kind == "begun":  # another try: what an earlier one came to counts no more
+                if entry.kind == "begun":  # another try: the result of the earlier one no longer counts
                     found[request].pop("finished", None)
                 found.setdefault(request, {})[entry.kind] = entry
         return {request: Asked(request, **kinds) for request, kinds in found.items()}
@@ -133,7 +133,7 @@ class History:
 
 
 def is_due(waiting: Sequence[Asked], rows: int, days: float | None, now: datetime | None = None) -> bool:
-    """Whether the requests that wait have `rows` rows together, or the oldest has waited for `days`."""
+    """Whether the waiting requests have `rows` rows together, or the oldest has waited for `days`."""
     if not waiting:
         return False
     oldest = min(datetime.fromisoformat(asked.received.time) for asked in waiting)

@@ -1,4 +1,4 @@
-"""What the columns of a result are called, which value of each is a good one, and what it says."""
+"""The columns of a result: names, good values, and what each one says."""
 
 from collections.abc import Collection
 from math import inf

@@ -1,4 +1,4 @@
-"""What a ledger comes to, as lines for a person: every request, the model in production, what waits and what is due."""
+"""A ledger as lines of text: every request, the model in production, what waits and what is due."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +30,7 @@ def standing(history: History, batch: Batch, address: str) -> Iterator[str]:
 
 
 def outcome(finished: Entry) -> Iterator[str]:
-    """Lines about what a step came to."""
+    """Lines about the result of a step."""
     content = finished.content
     for term, value in content["evidence"].items():
         before = f" (before {content['before'][term]:.2f})" if term in content["before"] else ""
