@@ -67,10 +67,13 @@ srun --kill-on-bad-exit=1 ray symmetric-run --address "$head:$port" --min-nodes 
 step=$!
 
 # The sweep alone is told: `ray symmetric-run` would kill it at once, and end as if all had gone well.
-trap 'kill -INT "$(cat "$driver")" || true' INT
+told=""
+trap 'told=yes; kill -INT "$(cat "$driver")" || true' INT
 status=0
 while kill -0 "$step" 2> /dev/null; do
   status=0
   wait "$step" || status=$?
 done
+# The exit code of the step is that of the last node to end, and the other nodes are terminated.
+[ "$status" = 0 ] || [ -z "$told" ] || status=130
 exit "$status"

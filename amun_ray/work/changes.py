@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from amun_ray.base.files import write_whole
+from amun_ray.config.later import without_later
 from amun_ray.config.schema import Sweep
 from amun_ray.work.plan import ELSEWHERE
 
@@ -14,10 +15,11 @@ CONFIG = "config.yaml"
 
 
 def changes(sweep: Sweep, output: Path) -> list[str]:
-    """One line for each setting that differs from the last start in `output`, and the consequence. Writes the complete
-    config of this start there for the next comparison, as a file that `--config` accepts."""
+    """One line for each setting that differs from the last start in `output`, and the consequence. A setting that an
+    earlier version did not know, and that is as it was then, is none. Writes the complete config of this start there for
+    the next comparison, as a file that `--config` accepts."""
     path, now = output / CONFIG, sweep.model_dump(mode="json")
-    before, after = _last(path), flat(now)
+    before, after = _last(path), flat(without_later(now))
     absent = "not there"
     differing = [key for key in dict.fromkeys([*before, *after]) if before.get(key, absent) != after.get(key, absent)]
     write_whole(path, yaml.safe_dump(now, sort_keys=False).encode())
@@ -42,6 +44,6 @@ def _last(path: Path) -> dict[str, Any]:
     """The flat config of the last start; empty if there was none or its file is damaged."""
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return flat(without_later(content)) if isinstance(content, dict) else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):  # the last: a section that is none
         return {}
-    return flat(content) if isinstance(content, dict) else {}

@@ -1,5 +1,6 @@
 """A start in a folder that was used before says what is different."""
 
+import yaml
 from searching import sweep
 
 from amun_ray.config import file as config_file
@@ -29,6 +30,17 @@ def test_a_method_that_came_or_went_is_named(tmp_path):
     changes(sweep({}, {"amun": None, "finetune": None}), tmp_path)
     assert changes(sweep({}, {"amun": None, "salun": None}), tmp_path)[1:3] == [
         "  methods.finetune: None -> not there", "  methods.salun: not there -> None"]
+
+
+def test_a_setting_that_an_earlier_version_did_not_know_is_no_change(tmp_path):
+    changes(sweep({}), tmp_path)
+    path = tmp_path / "config.yaml"
+    earlier = yaml.safe_load(path.read_text())
+    del earlier["training"]["beta"], earlier["audit"], earlier["data"]["normalize"]
+    path.write_text(yaml.safe_dump(earlier))
+    assert changes(sweep({}), tmp_path) == []
+    path.write_text("training: none\n")
+    assert changes(sweep({}), tmp_path) == []
 
 
 def test_the_file_that_is_left_is_a_config(tmp_path):
