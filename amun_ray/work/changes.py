@@ -15,9 +15,11 @@ CONFIG = "config.yaml"
 
 
 def changes(sweep: Sweep, output: Path) -> list[str]:
-    """One line for each setting that differs from the last start in `output`, and the consequence. A setting that an
-    earlier version did not know, and that is as it was then, is none. Writes the complete config of this start there for
-    the next comparison, as a file that `--config` accepts."""
+    """One line for each setting that differs from the last start in `output`, and the consequence.
+
+    A setting that an earlier version did not know is no difference while it keeps the earlier behaviour. Writes the
+    complete config of this start there for the next comparison, as a file that `--config` accepts.
+    """
     path, now = output / CONFIG, sweep.model_dump(mode="json")
     before, after = _last(path), flat(without_later(now))
     absent = "not there"
