@@ -1,7 +1,7 @@
 """One request after another, with the settings of a finished sweep and no new search (Figure 2 of the AMUN paper).
 
     python amun_ray/sweep.py --config continuous
-    python examples/continuous.py --config continuous [--requests 25 --share 0.004] [--json FILE] [--picture FILE]
+    python examples/continuous.py --config continuous [--requests 25 --share 0.004 --every 5] [--json FILE] [--picture FILE]
 
 Every method and access of the sweep goes through the same requests, each on the model that it made before. Methods that
 use adversarial images do so twice: found on the current model (AMUN-A), and on the first original (AMUN). A model is
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--requests", type=int, default=5)
     parser.add_argument("--share", type=float, default=0.02, help="of the training set, in each request")
+    parser.add_argument("--every", type=int, default=1, help="judge, and retrain, after each EVERYth request")
     parser.add_argument("--methods", nargs="*", help="METHOD:ACCESS; every row of the sweep's table if not given")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
@@ -59,11 +60,11 @@ def main() -> None:
     names = options.methods or [f"{row['method']}:{row['access']}" for row in rows
                                 if row["access"] and "failed" not in row]
     with speaking(), Experiment.open(plan, output) as experiment:
-        study = Study(Steps(experiment), requests(plan, options.requests, options.share))
+        study = Study(Steps(experiment), requests(plan, options.requests, options.share), options.every)
         found = {"retrain": study.retrained, "original": study.original}
         found |= study.chains([choose(rows, name) for name in names])
     for term, title in SHOWN.items():
-        head = [title, *(str(number) for number in range(1, options.requests + 1))]
+        head = [title, *(f"{one['request']:g}" for one in study.retrained)]
         print(grid(head, [[name, *(f"{one[term]:.2f}" for one in line)] for name, line in found.items()]), end="\n\n")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
@@ -95,15 +96,16 @@ class Chain:
 class Study:
     """The same requests, one after another, by every method."""
 
-    def __init__(self, steps: Steps, asked: list[np.ndarray]) -> None:
-        self.steps, self.asked = steps, asked
+    def __init__(self, steps: Steps, asked: list[np.ndarray], every: int) -> None:
+        self.steps, self.asked, self.every = steps, asked, every
         self.first = steps.trained(steps.wanted.originals[0])
         experiment = steps.experiment
         trainings = [retrained_trainings(experiment.workspace, f"{number} requests", rows, 1)[0]
-                     for number, rows in enumerate(self._so_far(), 1)]
+                     for number, rows in self._so_far()]
         models = train_models(experiment.workspace, trainings, experiment.options, lambda _: None)
-        self.retrained = [self._scores(model, rows) for model, rows in zip(models, self._so_far(), strict=True)]
-        self.original = [self._judged(self.first, rows, number) for number, rows in enumerate(self._so_far())]
+        self.retrained = [self._scores(model, rows) | {"request": number}
+                          for model, (number, rows) in zip(models, self._so_far(), strict=True)]
+        self.original = [self._judged(self.first, rows, number) for number, rows in self._so_far()]
 
     def chains(self, methods: list[Chosen]) -> dict[str, list[dict[str, float]]]:
         """The scores after each request; twice, adaptive and not, where the method uses adversarial images."""
@@ -114,7 +116,7 @@ class Study:
                 chains[f"{name} adaptive"] = Chain(chosen, self.first, adaptive=True)
             chains[name] = Chain(chosen, self.first, adaptive=False)
         gone = np.empty(0, np.int64)
-        for number, rows in enumerate(self.asked):
+        for number, rows in enumerate(self.asked, 1):
             self._take(number, rows, gone, [chain for chain in chains.values() if not chain.failed])
             gone = np.union1d(gone, rows)
         return {name: chain.scores for name, chain in chains.items()}
@@ -126,15 +128,19 @@ class Study:
             chain.failed = "failed" in made.result
             if not chain.failed:
                 chain.current = Trained(step.name, made.run.unit, made.result["weights"], 0.0)
+            if not chain.failed and number % self.every == 0:
                 chain.scores.append(self._judged(chain.current, np.union1d(gone, rows), number))
-        say(f"request {number + 1} of {len(self.asked)}")
+        say(f"request {number} of {len(self.asked)}")
 
-    def _so_far(self) -> list[np.ndarray]:
-        return [np.sort(np.concatenate(self.asked[:count])) for count in range(1, len(self.asked) + 1)]
+    def _so_far(self) -> list[tuple[int, np.ndarray]]:
+        """The numbers of the requests after which models are judged, with all rows asked for by then."""
+        return [(number, np.sort(np.concatenate(self.asked[:number])))
+                for number in range(self.every, len(self.asked) + 1, self.every)]
 
     def _judged(self, model: Trained, rows: np.ndarray, number: int) -> dict[str, float]:
         scores = self._scores(model, rows)
-        return scores | {"average_gap": average_gap(scores, self.retrained[number])}
+        (wanted,) = (one for one in self.retrained if one["request"] == number)
+        return scores | {"average_gap": average_gap(scores, wanted), "request": number}
 
     def _scores(self, model: Trained, rows: np.ndarray) -> dict[str, float]:
         scores = self.steps.scores(model, rows, np.empty(0, np.int64))
@@ -150,7 +156,7 @@ def picture(found: dict[str, list[dict[str, Any]]]) -> bytes:
         for name, line in found.items():
             method = name.split(" ")[0]
             colour = "black" if method == "retrain" else f"C{methods.index(method)}"
-            axis.plot(range(1, len(line) + 1), [one[term] for one in line], label=name, color=colour,
+            axis.plot([one["request"] for one in line], [one[term] for one in line], label=name, color=colour,
                       linestyle=":" if method == "original" else "--" if "forget_only" in name else "-",
                       marker="o" if "adaptive" in name else ".", fillstyle="none" if "adaptive" in name else "full")
         axis.set_title(title)
