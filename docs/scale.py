@@ -20,6 +20,9 @@ GPUS = (1, 8, 64, 512)
 SHARD = 256  # images, `attack.shard_size`
 PER_IMAGE = 500  # forward passes' worth of FLOPs for one adversarial example: 50 steps of 2F at some 5 radii
 TOGETHER = 4  # trials of a study that are suggested at once, `search.together`
+DECODE = 0.010  # assumed: seconds to decode, scale and cut one photograph on one core
+NVLINK, NETWORK = 3e11, 1.25e10  # assumed: bytes/s between the GPUs of a node, and of a node's 100 Gbit/s network
+BATCH = 256  # images of a training step
 RATES = (2352, 1172)  # shards/s to 256 workers, benchmarks/scaling.py: an AMD EPYC, a slower Intel machine
 
 
@@ -146,6 +149,26 @@ def driver() -> Iterator[str]:
         yield f"| {experiment.title} | {seconds:.1f} s | {' | '.join(served)} |"
 
 
+def photographs() -> Iterator[str]:
+    """ImageNet-1k at 224 x 224 with a ResNet-50: what is read and held, and one training on several GPUs."""
+    images, train, classes, pixels = 1_331_167, 1_281_167, 1000, 3 * 224**2
+    flops, weights = network(torchvision.models.resnet50, 224, classes)
+    rate = FLOPS_PER_SECOND / (3 * flops)
+    cores = ", ".join(f"{duration(images * DECODE / count)} on {count}" for count in (1, 16, 64))
+    yield f"| decode once, cores | {cores} |"
+    yield f"| the file of pixels, in the storage and mapped by a node | {amount(images * pixels)} |"
+    yield f"| a GPU trains, and reads | {rate:,.0f} images/s, {amount(rate * pixels)} a second |"
+    yield f"| a node with 8 GPUs reads | {amount(8 * rate * pixels)} a second |"
+    ahead, logits = 3 * 2 * BATCH * pixels, 4 * images * classes  # two batches ahead and one in use; each pinned, too
+    yield f"| memory of a worker: batches of {BATCH} read ahead; logits | {amount(ahead)}; {amount(logits)} |"
+    yield f"| memory of a node with 8 workers, beyond the page cache | {amount(8 * (ahead + logits))} |"
+    for gpus, speed, where in ((1, NVLINK, ""), (8, NVLINK, ", one node"), (64, NETWORK, ", eight nodes")):
+        compute, exchange = BATCH / gpus / rate, 2 * weights * (gpus - 1) / gpus / speed
+        step = max(compute, exchange)  # torch exchanges gradients while it computes earlier ones
+        yield (f"| one training, {gpus} GPU{'s' * (gpus > 1)}{where} | {duration(90 * train / BATCH * step)}; "
+               f"a step computes {1e3 * compute:.3g} ms and exchanges {1e3 * exchange:.2g} ms |")
+
+
 def lines() -> Iterator[str]:
     """Every derived line of the page."""
     yield from networks()
@@ -153,6 +176,7 @@ def lines() -> Iterator[str]:
     for experiment in EXPERIMENTS:
         yield from experiment.rows()
         yield f"{experiment.title}: {experiment.space()}."
+    yield from photographs()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One request after another, with the settings of a finished sweep and no new search (Figure 2 of the AMUN paper).
 
     python amun_ray/sweep.py --config continuous
-    python examples/continuous.py --config continuous [--requests 25 --share 0.004 --every 5] [--json FILE] [--picture FILE]
+    python examples/continuous.py --config continuous [--requests 25 --share 0.004 --every 5] [--json FILE]
 
 Every method and access of the sweep goes through the same requests, each on the model that it made before. Methods that
 use adversarial images do so twice: found on the current model (AMUN-A), and on the first original (AMUN). A model is

@@ -377,3 +377,11 @@ def test_a_gpu_that_was_asked_for_is_missed_and_the_default_one_is_not():
     with pytest.raises(UserError, match="1 GPUs, and no node has that. The nodes: 2 CPUs, 0 GPUs; 4 CPUs, 0 GPUs; "
                                         "without resources.gpus, workers compute on CPUs"):
         resources.worker_options(Resources(gpus=1), cluster)
+
+
+def test_gpus_that_train_together_are_workers_of_one_each_and_must_all_be_there():
+    cluster = resources.Cluster(((8.0, 2.0), (8.0, 1.0)), "test")
+    assert resources.worker_options(Resources(gpus=3), cluster) == {"num_cpus": 1, "num_gpus": 1}
+    assert [Resources(gpus=gpus).together for gpus in ("auto", 0, 0.5, 1, 3)] == [1, 1, 1, 1, 3]
+    with pytest.raises(UserError, match="resources.gpus: 4 GPUs train one model together, and the cluster has 3"):
+        resources.worker_options(Resources(gpus=4), cluster)

@@ -62,8 +62,11 @@ def share(value: Any) -> float | str:
     """A number of GPUs, a share of one, or `auto`; a union of types would report each type as a separate mistake."""
     if value == "auto":
         return "auto"
-    if isinstance(value, int | float) and not isinstance(value, bool) and (value == 0 or value >= LEAST_SHARE):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value > 1 and value % 1:
+            raise ValueError(f"must be a whole number if it is above 1, but got {value!r}")
+        if value == 0 or value >= LEAST_SHARE:
+            return float(value)
     raise ValueError(f"must be 0, a number of at least {LEAST_SHARE:g}, or auto, but got {value!r}")
 
 

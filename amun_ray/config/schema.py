@@ -219,6 +219,13 @@ class Sweep(Strict):
         return self
 
     @model_validator(mode="after")
+    def _trained_together(self) -> "Sweep":
+        if self.resources.together > 1 and self.training.loss == "trades":
+            raise ValueError("resources.gpus: must be at most 1 with training.loss trades, whose attack one worker "
+                             f"computes, but got {self.resources.gpus:g}")
+        return self
+
+    @model_validator(mode="after")
     def _rates_of_the_optimizer(self) -> "Sweep":
         errors: list[Any] = []
         for name, lr in [(name, method.lr) for name, method in self.methods.items() if method and method.lr]:

@@ -112,10 +112,10 @@ class Final(Strict):
 class Resources(Strict):
     """The resources of one worker. Without a GPU in the cluster, `gpus` is ignored unless the user wrote a number. With
     `auto` a trial of the search gets the share of a GPU that the first one needed, and every other worker a whole
-    GPU."""
+    GPU. Above 1, so many workers with a GPU each train one model together; all other work takes one GPU."""
 
     gpus: Share = 1.0
-    """GPUs, or a share of one, for a worker; `auto` measures what a trial needs."""
+    """GPUs, or a share of one, for a worker; `auto` measures what a trial needs; 2 or more train a model together."""
     cpus: Annotated[float, Field(ge=LEAST_SHARE)] = 1.0
     """CPU cores for a worker."""
     threads: Annotated[int, Field(gt=0, le=1024)] = 1
@@ -124,7 +124,12 @@ class Resources(Strict):
     @property
     def whole_gpus(self) -> float:
         """The GPUs of a worker before any measurement."""
-        return 1.0 if self.gpus == "auto" else self.gpus
+        return 1.0 if self.gpus == "auto" else min(self.gpus, 1.0)
+
+    @property
+    def together(self) -> int:
+        """How many workers train one model."""
+        return 1 if self.gpus == "auto" else max(1, int(self.gpus))
 
     @property
     def needs_gpu(self) -> bool:

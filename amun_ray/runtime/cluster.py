@@ -151,6 +151,9 @@ def worker_options(resources: Resources, cluster: Cluster) -> dict[str, float]:
         hint = "; without resources.gpus, workers compute on CPUs" if resources.needs_gpu and not has_gpu else ""
         raise UserError(f"resources: one worker asks for {options['num_cpus']:g} CPUs and {options['num_gpus']:g} "
                         f"GPUs, and no node has that. The nodes: {listed}{hint}")
+    if options["num_gpus"] and (there := int(sum(gpus for _, gpus in cluster.nodes))) < resources.together:
+        raise UserError(f"resources.gpus: {resources.together} GPUs train one model together, and the cluster has "
+                        f"{there}")
     return options
 
 

@@ -61,12 +61,13 @@ def run_tasks(submit: Callable[[Any], "ray.ObjectRef[Any]"], items: Iterable[Any
 
 def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
                  submit: Callable[[T], "ray.ObjectRef[Any]"], *,
-                 shown: tuple[str, str], over: Callable[[T], None] = lambda item: None) -> set[str]:
+                 shown: tuple[str, str], over: Callable[[T], None] = lambda item: None,
+                 limit: int = IN_FLIGHT) -> set[str]:
     """Make the units that `store` lacks, one task each; returns the digests of those made here.
 
     Units in the store are checked first (see `Store.result`). `submit` starts the task of an item, which returns
     whether it made the unit (see `sharing.make_once`). `over` is called with each item as soon as its unit exists.
-    `shown`: the label and unit of the progress bar.
+    `shown`: the label and unit of the progress bar. `limit`: see `run_tasks`.
     """
     label, noun = shown
     pending = {unit(item).digest: item for item in items if store.result(unit(item)) is None}
@@ -75,7 +76,8 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
             over(item)
     new: set[str] = set()
     with bar(label, len(pending), noun) as progress:
-        for item, made in make_all(store, list(pending.values()), unit, lambda some: run_tasks(submit, some)):
+        for item, made in make_all(store, list(pending.values()), unit,
+                                   lambda some: run_tasks(submit, some, limit=limit)):
             new |= {unit(item).digest} if made else set()
             progress.stored += not made
             progress.advance()

@@ -1,12 +1,14 @@
 """Stage 1: every model trained from scratch (originals, retrained models, RMIA references) or loaded.
 
 Cost: `originals x (1 + forget sets) + references` training runs, all independent, so time falls with the number of
-workers until each has one run. Storage: one weights file per original and retrained model, and for every model,
-references included, its logits on all samples: `N x classes` float32.
+workers until each has one run. With `resources.gpus` above 1 a run takes so many workers, which exchange all gradients
+in each step. Storage: one weights file per original and retrained model, and for every model, references included, its
+logits on all samples: `N x classes` float32.
 """
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -14,9 +16,11 @@ import ray
 from amun_ray.base.errors import Diverged, UserError
 from amun_ray.base.seeds import generator
 from amun_ray.runtime.bench import SharedWorkspace, bench
-from amun_ray.runtime.queue import make_missing
+from amun_ray.runtime.queue import IN_FLIGHT, make_missing
+from amun_ray.stages.together import limit, run_together
 from amun_ray.storage.sharing import make_once, overtaken
 from amun_ray.storage.store import Store, Unit
+from amun_ray.training.group import ALONE, Group
 from amun_ray.training.loop import fit
 from amun_ray.work import bounded
 from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
@@ -33,10 +37,17 @@ def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], opti
         UserError: a checkpoint that does not fit the model, or a training that diverged, with its name.
     """
     jobs = [(training, training.unit(workspace)) for training in trainings]
-    shared, task = ray.put(workspace), _train.options(max_retries=3, **options)
+    shared, alone = ray.put(workspace), _train.options(max_retries=3, **options)
+    workers = workspace.sweep.resources.together
+
+    def submit(job: tuple[Training, Unit]) -> "ray.ObjectRef[Any]":
+        if workers == 1 or job[0].checkpoint is not None:
+            return alone.remote(shared, *job)
+        return _train_together.remote(shared, *job, workers, options)
+
     verb = "loading" if all(training.checkpoint for training in trainings) else "training"
-    new = make_missing(workspace.store, jobs, lambda job: job[1], lambda job: task.remote(shared, *job),
-                       shown=(verb, "models"), over=lambda job: over(job[0]))
+    new = make_missing(workspace.store, jobs, lambda job: job[1], submit, shown=(verb, "models"),
+                       over=lambda job: over(job[0]), limit=IN_FLIGHT if workers == 1 else limit(workers))
     return [_trained(workspace.store, training.name, unit, reused=unit.digest not in new) for training, unit in jobs]
 
 
@@ -45,8 +56,15 @@ def _train(workspace: SharedWorkspace, training: Training, unit: Unit) -> bool:
     return make_once(workspace.store, unit, lambda: make_model(workspace, training, unit))
 
 
-def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> None:
-    """Train or load one model, predict every sample with it, and store both."""
+@ray.remote(num_cpus=0, max_retries=3)
+def _train_together(workspace: SharedWorkspace, training: Training, unit: Unit, workers: int,
+                    options: dict[str, Any]) -> bool:
+    return make_once(workspace.store, unit, lambda: run_together(
+        workspace.store, partial(make_model, workspace, training, unit), workers, options))
+
+
+def make_model(workspace: SharedWorkspace, training: Training, unit: Unit, group: Group = ALONE) -> None:
+    """Train or load one model, predict every sample with it, and store both; the last two in one process of `group`."""
     here, started = bench(workspace), time.monotonic()
     loaded = training.checkpoint
     model = workspace.beginner(training.seed) if loaded is None else workspace.new_model(training.seed)
@@ -58,9 +76,12 @@ def make_model(workspace: SharedWorkspace, training: Training, unit: Unit) -> No
         else:
             for _ in fit(model, [here.part(training.rows)], recipe=training.recipe(workspace),
                          augmentation=workspace.sweep.data.augmentation,
-                         generator=generator(training.seed, "order")):
+                         generator=generator(training.seed, "order"), group=group):
                 pass
-        seconds, logits, layers = time.monotonic() - started, here.logits(model), bounded.measured(model, here.pixels)
+        if group.rank:
+            return
+        seconds, logits = group.size * (time.monotonic() - started), here.logits(model)
+        layers = bounded.measured(model, here.pixels)
     except Diverged as error:
         raise UserError(f"{training.name}: {error}. Lower training.lr, or fix the checkpoint") from error
     if overtaken(workspace.store, unit):

@@ -12,6 +12,7 @@ from torch import Tensor
 from amun_ray.base.errors import UserError
 from amun_ray.base.tensors import to_unit
 from amun_ray.training.augment import Augmentation, augmented, draw
+from amun_ray.training.group import ALONE, Group
 from amun_ray.training.parts import Part, count
 
 T = TypeVar("T")
@@ -37,8 +38,8 @@ def batch_sizes(total: int, batch_size: int) -> list[int]:
 
 
 def batches(parts: Sequence[Part], *, batch_size: int, augmentation: Augmentation,
-            generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch over the union of `parts`, shuffled together.
+            generator: torch.Generator, group: Group = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch over the union of `parts`, shuffled together; of each batch, this process's share.
 
     Yields images (B, C, H, W) float32 in [0, 1], channels_last, and labels (B,) int64. All draws (from `generator`) and
     all sizes are computed on the host: nothing waits for the device.
@@ -47,6 +48,9 @@ def batches(parts: Sequence[Part], *, batch_size: int, augmentation: Augmentatio
     sizes = batch_sizes(total, batch_size)
     order = torch.randperm(total, generator=generator)
     draws = draw(total, augmentation, generator, (parts[0].images.shape[2], parts[0].images.shape[3]))
+    if group.size > 1:
+        mine, sizes = group.share(sizes)
+        order, draws = order[mine], draws[mine]
     chunks = list(_chunks(sizes, parts[0]))
     spans = [slice(stop - sum(chunk), stop) for chunk, stop in
              zip(chunks, accumulate(map(sum, chunks)), strict=True)]
@@ -96,7 +100,7 @@ def _chunks(sizes: list[int], part: Part) -> Iterator[list[int]]:
     """Groups of batches to assemble together: one batch on a CPU (to fit its cache), up to CHUNK_BYTES on a GPU."""
     per_chunk = 1
     if part.labels.device.type != "cpu":
-        per_chunk = max(1, CHUNK_BYTES // (4 * part.images[:1].numel() * sizes[0]))
+        per_chunk = max(1, CHUNK_BYTES // (4 * part.images[:1].numel() * max(1, sizes[0])))
     for start in range(0, len(sizes), per_chunk):
         yield sizes[start:start + per_chunk]
 

@@ -14,8 +14,9 @@ from amun_ray.base.device import uses_bfloat16
 from amun_ray.base.errors import Diverged, UserError
 from amun_ray.base.seeds import derive
 from amun_ray.training.augment import Augmentation
-from amun_ray.training.batches import batches
+from amun_ray.training.batches import batch_sizes, batches
 from amun_ray.training.cost import Cost
+from amun_ray.training.group import ALONE, Group
 from amun_ray.training.modes import frozen_statistics, has_batch_norm
 from amun_ray.training.parts import Part, count
 from amun_ray.training.recipe import Recipe
@@ -46,7 +47,8 @@ EpochPlan = Callable[[int], Sequence[Pass]]  # epoch, from 1 -> its passes, chos
 
 
 def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation: Augmentation,
-        generator: torch.Generator, loss: Objective | None = None, cost: Cost | None = None) -> Iterator[int]:
+        generator: torch.Generator, loss: Objective | None = None, cost: Cost | None = None,
+        group: Group = ALONE) -> Iterator[int]:
     """Train `model` in place on the union of `parts`; yields the epoch, from 1, after each epoch.
 
     It minimises `loss`, by default the recipe's: the cross-entropy with its label smoothing, or TRADES.
@@ -63,11 +65,11 @@ def fit(model: nn.Module, parts: Sequence[Part], *, recipe: Recipe, augmentation
         loss = trades(model, recipe, generator=generator, cost=cost) if recipe.loss == "trades" else smoothed
     every_epoch = (Pass(tuple(parts), loss),)
     return train(model, lambda epoch: every_epoch, recipe=recipe, augmentation=augmentation, generator=generator,
-                 cost=cost)
+                 cost=cost, group=group)
 
 
 def train(model: nn.Module, plan: EpochPlan, *, recipe: Recipe, augmentation: Augmentation, generator: torch.Generator,
-          mask: Mask | None = None, cost: Cost | None = None) -> Iterator[int]:
+          mask: Mask | None = None, cost: Cost | None = None, group: Group = ALONE) -> Iterator[int]:
     """Train `model` in place by the passes of each epoch; yields the epoch, from 1, after each epoch.
 
     The passes of an epoch share one optimiser, momentum included. A weight outside `mask` keeps its value bit for bit:
@@ -79,7 +81,7 @@ def train(model: nn.Module, plan: EpochPlan, *, recipe: Recipe, augmentation: Au
     channels_last memory order, with unchanged shapes. Raises as `fit` does.
     """
     run = _Run(model=model, recipe=recipe, augmentation=augmentation, generator=generator, cost=cost or Cost(),
-               mask=mask)
+               mask=mask, group=group)
     for epoch in range(1, recipe.epochs + 1):
         passes = plan(epoch)
         losses = [run.one_pass(each, begin=epoch - 1 + number / len(passes), length=1 / len(passes))
@@ -101,10 +103,12 @@ class _Run:
     generator: torch.Generator
     cost: Cost
     mask: Mask | None
+    group: Group
 
     def __post_init__(self) -> None:
         self.model.to(memory_format=torch.channels_last)
-        self.forward = torch.compile(self.model) if self.recipe.compile else self.model
+        joined = self.group.joined(self.model)
+        self.forward = torch.compile(joined) if self.recipe.compile else joined
         self.named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
         self.weights = [weight for _, weight in self.named]
         self.device = self.weights[0].device
@@ -132,29 +136,32 @@ class _Run:
         loss_sum = torch.zeros((), device=self.device)
         done = 0
         with self._layers_draw(), nullcontext() if sweep.statistics else frozen_statistics(self.model):
-            for images, labels in batches(sweep.parts, batch_size=self.recipe.batch_size,
-                                          augmentation=self.augmentation, generator=self.generator):
+            for size, (images, labels) in zip(
+                    batch_sizes(total, self.recipe.batch_size),
+                    batches(sweep.parts, batch_size=self.recipe.batch_size, augmentation=self.augmentation,
+                            generator=self.generator, group=self.group), strict=True):
                 self._set_lr(self.recipe.lr_at(begin + length * done / total))
-                loss_sum += self._step(sweep, images, labels)
-                done += len(labels)
+                loss_sum += self._step(sweep, images, labels, size)
+                done += size
         self.cost.add(total, backward=True)
-        return loss_sum
+        return self.group.summed(loss_sum)
 
     @contextmanager
     def _layers_draw(self) -> Iterator[None]:
         """Make dropout and stochastic depth in a pass depend only on the training's own seed."""
         self.passes += 1
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive(self.generator.initial_seed(), "layers", self.passes))
+            others = [self.group.rank] if self.group.rank else []  # each process draws for samples of its own
+            torch.manual_seed(derive(self.generator.initial_seed(), "layers", self.passes, *others))
             yield
 
-    def _step(self, sweep: Pass, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimiser step of `sweep` on one batch; returns its loss, detached."""
+    def _step(self, sweep: Pass, images: Tensor, labels: Tensor, size: int) -> Tensor:
+        """One optimiser step of `sweep` on a batch of `size` samples, or this process's share; returns its loss."""
         with torch.autocast(self.device.type, torch.bfloat16,
                             enabled=uses_bfloat16(self.recipe.precision, self.device, on_cpu=False)):
-            loss = sweep.objective(self.forward, images, labels)
+            loss = sweep.objective(self.forward, images, labels) if len(labels) else 0 * self.forward(images).sum()
         self.optimizer.zero_grad()
-        loss.backward()
+        self.group.scaled(loss, len(labels), size).backward()
         if self.masks is not None:
             self._mask_gradients(self.masks)
         if sweep.moves is not None:

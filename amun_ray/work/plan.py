@@ -226,6 +226,7 @@ class Plan:
         contenders, trials = len(sweep.contenders), [trial_count(sweep, contender) for contender in sweep.contenders]
         where = "" if sweep.resources.needs_gpu else ", where the cluster has any,"
         each = f"{sweep.resources.cpus:g} CPU and{where} {sweep.resources.whole_gpus:g} GPU each"
+        many = sweep.resources.together
         return "\n".join([
             f"sweep {sweep.name}: {self.dataset.name}, {self.dataset.train_size} training and "
             f"{len(self.dataset) - self.dataset.train_size} test images of {self.dataset.classes} classes; "
@@ -243,7 +244,8 @@ class Plan:
             *(f"  {warning}" for warning in self.warnings),
             f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
             f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "
-            f"{sweep.training.epochs} epochs{_others(sweep)}; {each}",
+            f"{sweep.training.epochs} epochs{_others(sweep)}; "
+            f"{f'{many} workers each, of ' if many > 1 else ''}{each}",
             f"  adversaries {sum(len(case.rows) for case in cases)} images in {shards} shards "
             f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
             f"  search      {sum(trials)} trials ({contenders} methods and accesses x "

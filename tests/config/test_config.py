@@ -301,6 +301,7 @@ WRONG_POINTS = [
     ("search.sampler=tpee", "search.sampler: must be 'tpe', 'random' or 'grid', but got 'tpee'"),
     ("search.objective=gap", "search.objective: must be 'average_gap', 'proxy' or 'both', but got 'gap'"),
     ("search.grid.lr=0", "search.grid.lr: must be greater than 0, but got 0"),
+    ("resources.gpus=2.5", "resources.gpus: must be a whole number if it is above 1, but got 2.5"),
     ("resources.gpus=half", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got 'half'"),
     ("resources.gpus=true", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got True"),
     ("resources.gpus=-1", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got -1"),
@@ -316,6 +317,11 @@ def test_a_mistake_is_named_with_its_rule_and_what_came(mine, override, line):
 @pytest.mark.parametrize(("overrides", "line"), TOO_MANY)
 def test_a_number_that_no_machine_can_serve_is_refused_before_it_is_counted_up(mine, overrides, line):
     assert mistakes(mine, *overrides.split("\n"))[0] == line
+
+
+def test_trades_is_not_trained_by_several_gpus(mine):
+    assert mistakes(mine, "training.loss=trades", "resources.gpus=2") == [
+        "resources.gpus: must be at most 1 with training.loss trades, whose attack one worker computes, but got 2"]
 
 
 def test_the_most_that_may_be_asked_for_is_taken(mine):

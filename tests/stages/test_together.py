@@ -1,0 +1,51 @@
+"""One training by two workers that Ray Train starts, on CPUs: the model that one worker makes, and a worker's mistake.
+
+Ray Train starts eight processes, so it runs where it is asked for: AMUN_ENDURANCE=1. tests/training/test_group.py has
+the training itself.
+"""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from amun_ray import data
+from amun_ray.base.errors import UserError
+from amun_ray.config.schema import Sweep
+from amun_ray.models import checkpoint
+from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.stages.originals import train_models
+from amun_ray.storage.store import Store
+from amun_ray.work.artifacts import read_logits
+from amun_ray.work.units import WEIGHTS, Training
+
+pytestmark = pytest.mark.skipif("AMUN_ENDURANCE" not in os.environ, reason="starts Ray Train: AMUN_ENDURANCE=1")
+SETTINGS = {
+    "name": "together", "data": {"name": "digits", "train_size": 200, "crop": 1}, "forget": {"fraction": 0.1},
+    "model": {"name": "vit", "options": {"patch": 4, "width": 12, "depth": 1}}, "methods": {"finetune": None}}
+RECIPE = {"epochs": 3, "lr": 0.05, "clip": 1.0, "batch_size": 15}
+ROWS = np.arange(10, 47)  # batches of 15, 15 and 7: the shares are unequal
+
+
+def trained(folder, gpus, **model):
+    """The weights and logits of a training, by so many workers."""
+    sweep = Sweep.model_validate(SETTINGS | {"training": RECIPE, "resources": {"gpus": gpus}} | model)
+    workspace = SharedWorkspace.open(sweep, Store(str(folder)), data.load("digits", train_size=200))
+    (made,) = train_models(workspace, [Training("original 0", ROWS, 3)], {"num_cpus": 1, "num_gpus": 0}, print)
+    (state,) = checkpoint.read(next(folder.rglob(WEIGHTS))).values()
+    return state, read_logits(workspace, made.unit, "original 0"), made
+
+
+def test_two_workers_make_the_model_that_one_makes(local_ray, tmp_path):
+    alone, logits, one = trained(tmp_path / "alone", 1)
+    both, others, two = trained(tmp_path / "both", 2)
+    assert one.unit.digest == two.unit.digest  # where a model was trained is no part of what it is
+    for name, tensor in alone.items():
+        torch.testing.assert_close(both[name], tensor, atol=2e-6, rtol=1e-5)
+    np.testing.assert_allclose(others, logits, atol=2e-5)
+
+
+def test_a_mistake_in_a_worker_is_the_sweeps_error_and_is_not_tried_again(local_ray, tmp_path):
+    with pytest.raises(UserError, match="batch norm can be trained on several GPUs, but not on several CPUs"):
+        trained(tmp_path / "norm", 2, model={"name": "small_cnn"})
