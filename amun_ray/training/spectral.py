@@ -22,7 +22,7 @@ TINY = 1e-30  # avoids division by a norm of 0
 EVERY = 100  # steps from one clipping to the next; another one ends every epoch
 ITERATIONS = 10  # of power iteration, from where the last clipping ended
 FRESH = 3  # random starts of it, beside that one: what a clipping leaves on top may be orthogonal to it
-ROUNDS = 20  # at the end of an epoch, at most; whatever is above the bound then is scaled
+ROUNDS = 5  # at the end of an epoch, at most; whatever is above the bound then is scaled
 AT_FIRST = 100  # iterations before weights that no clipping has seen are scaled
 TOLERANCE = 1e-3  # of the bound
 

@@ -58,8 +58,8 @@ def test_the_bound_of_a_sweep_is_in_its_networks_and_in_the_addresses_of_its_mod
     images = data.load(sweep.data.name, **sweep.data.settings)
     plan = Plan(sweep, images)
     plan.check()
-    assert bound_of(plan.new_model()) == 1.0
-    assert plan.network.identity["model"]["spectral_clip"] == 1.0
+    assert bound_of(plan.new_model()) == 2.0
+    assert plan.network.identity["model"]["spectral_clip"] == 2.0
     other = Plan(config_file.load("lipschitz_small", ["model.spectral_clip=null"]), images)
     assert bound_of(other.new_model()) is None
     assert "spectral_clip" not in other.network.identity["model"]
