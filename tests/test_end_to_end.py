@@ -22,7 +22,8 @@ from amun_ray.tracking import load_model
 METRICS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
 FIGURES = {"confidence.png", "adversaries_eps.png", "adversaries_l2.png", "search_lr.png", "search_epochs.png",
            "search_trade_off.png", "final_table.png", "final_comparison.png", "rmia_roc.png"}
-OF_MANY_MODELS = {"klom_forget", "klom_retain", "klom_test", "forgetting_quality", "challenge_score"}  # left out here
+OF_MANY_MODELS = {"klom_forget", "klom_retain", "klom_test", "forgetting_quality", "challenge_score",
+                  *(term for term in ATTACKS if term.startswith(("ulira_", "ruli_")))}  # left out here
 WORKS = ("originals", "retrained", "references", "adversarial_sets", "search", "final",
          "boundaries")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -7,6 +7,8 @@ from pydantic import Field
 from amun_ray.config.fields import Strict
 from amun_ray.metrics.lira import Variance
 
+LEAST_REFERENCES = 8  # of U-LiRA: four a side of each target, of which three judge
+
 
 class Audit(Strict):
     """The attacks and metrics of the report; they judge final models, and change none. One that lacks what it needs is
@@ -32,19 +34,22 @@ class Audit(Strict):
     """The attack on AMUN itself: whether the decision boundary has moved round D_F."""
     samples: Annotated[int, Field(ge=10, le=1_000_000)] = 500
     """Samples a side, at most, for `boundary`."""
+    ulira: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Targets of U-LiRA and RULI, 1000 for instance: every reference model unlearns those it saw, by every method."""
     models: Annotated[int, Field(ge=3, le=5000)] = 4
     """Models a side for `klom` and `forgetting_quality`; both need an `originals.count` of twice as many."""
 
     def chosen(self) -> list[str]:
         """The attacks that are switched on."""
-        return [name for name, value in self.model_dump().items() if value is True]
+        return [name for name, value in self.model_dump().items() if value is True or (name == "ulira" and value)]
 
-    def left_out(self, originals: int, forgotten: int) -> dict[str, str]:
+    def left_out(self, originals: int, forgotten: int, references: int) -> dict[str, str]:
         """The chosen attacks that lack what they need, with the reason.
 
         Args:
             originals: how many there are, and so many models are retrained without each final forget set.
             forgotten: the samples in the smallest of these.
+            references: how many reference models there are.
         """
         lack: dict[str, str] = {}
         if originals < 2 * self.models:
@@ -53,4 +58,9 @@ class Audit(Strict):
                 f"{originals}"))
         if forgotten < 3:
             lack["memorisation"] = f"needs a forget set of at least 3 samples, and one has {forgotten}"
+        if references < LEAST_REFERENCES:
+            lack["ulira"] = f"needs {LEAST_REFERENCES} reference models, and references.count is {references}"
+        elif self.ulira > 2 * forgotten:
+            lack["ulira"] = (f"can have at most {2 * forgotten} targets, twice the forget set: a reference model "
+                             "unlearns half of them, and settings are searched for that many")
         return {name: lack[name] for name in self.chosen() if name in lack}

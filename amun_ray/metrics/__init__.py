@@ -35,6 +35,7 @@ from amun_ray.metrics.statistics import (
 )
 from amun_ray.metrics.svc import mis
 from amun_ray.metrics.threshold import SIGNALS
+from amun_ray.metrics.unlearned import unlearned_or_never
 
 __all__ = [
     "GAP_TERMS",
@@ -81,5 +82,6 @@ __all__ = [
     "thirds",
     "tpr_at_fpr",
     "tug_of_war",
+    "unlearned_or_never",
     "unlearning_score",
 ]

@@ -54,11 +54,17 @@ def fit(
             step = weight * (value - mean[side])
             mean[side] += step / np.maximum(count[side], 1)
             squares[side] += step * (value - mean[side])
+    return of_moments(count, mean, squares, variance)
+
+
+def of_moments(count: np.ndarray, mean: np.ndarray, squares: np.ndarray, variance: Variance) -> Lira:
+    """The normals from the moments of the models in and out, each (2, N): their number, the mean of their values, and
+    the sum of squares about it. `variance` as in `fit`."""
     if variance == "auto":
         variance = "pooled" if count.min() < FEW_MODELS else "per_sample"
-    spread = squares / (count - 1)
+    spread = squares / (count - 1) if variance == "per_sample" else np.empty_like(squares)
     if variance == "pooled":
-        spread[:] = spread.mean(axis=1, keepdims=True)
+        spread[:] = (squares / (count - 1)).mean(axis=1, keepdims=True)
     elif variance == "fixed":
         total = count.sum(axis=1, keepdims=True)
         common = (count * mean).sum(axis=1, keepdims=True) / total

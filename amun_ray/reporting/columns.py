@@ -38,6 +38,12 @@ ATTACKS = {
     "adversarial_label_auc": ("Adv. label AUC", "50", "unlearned told from retrained models by how far this label "
                               "leads there"),
     "adversarial_label_tpr_at_1pct_fpr": ("Adv. label TPR@1%", "1", "the same while 1 % are accused wrongly"),
+    **{f"{name}_{kind}": (f"{title} {suffix}", good, f"{meaning}; over reference models")
+       for name, title in {"ulira": "U-LiRA", "ruli": "RULI"}.items()
+       for kind, suffix, good, meaning in (
+           ("auc", "AUC", "50", "unlearned targets told from never seen ones"),
+           ("tpr_at_1pct_fpr", "TPR@1%", "1", "the same while 1 % are accused wrongly"),
+           ("tpr_at_0.1pct_fpr", "TPR@0.1%", "0.1", "the same while 0.1 % are accused wrongly"))},
     "forgetting_quality": ("Forgetting quality", "as retrained", "NeurIPS 2023: 100 if no forgotten sample tells "
                            "unlearned from retrained models"),
     "challenge_score": ("Challenge score", "as retrained", "forgetting quality times retain and test accuracy over "
@@ -51,7 +57,8 @@ ATTACKS = {
 }
 SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
          "lira_forget_test_auc", "modified_entropy_forget_test_auc", "iam", "boundary_auc",
-         "adversarial_label_auc", "klom_forget", "forgetting_quality")  # of these, below the table of the command
+         "adversarial_label_auc", "ulira_auc", "ruli_auc",
+         "klom_forget", "forgetting_quality")  # of these, below the table of the command
 RANGES = {"retain_test_auc_change": (-100.0, 100.0), **dict.fromkeys(  # of what is not a share in percent
     ("klom_forget", "klom_retain", "klom_test", "challenge_score"), (0.0, inf))}
 ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}

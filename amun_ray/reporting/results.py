@@ -6,13 +6,14 @@ figures, whatever the number of devices.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import yaml
 
+from amun_ray.metrics import Summary
 from amun_ray.reporting import figures
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.page import page
@@ -43,6 +44,7 @@ class Results:
     lost: Mapping[Contender, str]  # for which no setting worked, with the reason
     record: Record
     probe: Probe | None = None
+    shadows: Mapping[Contender, Mapping[str, Summary]] = field(default_factory=dict)  # U-LiRA of each contender
 
     @cached_property
     def attacks(self) -> Audit:
@@ -92,7 +94,8 @@ class Results:
                       for case, score in zip(cases, scores, strict=True)]
             run_ids = [self.record.scratch_model(made[case.name][case.original], method, case, score)
                        for case, score in zip(cases, scores, strict=True)]
-            yield Row(method, None, None, scores, [case.key for case in cases], _known(run_ids))
+            yield Row(method, None, None, scores, [case.key for case in cases], _known(run_ids),
+                      shadows=self.shadows.get(Contender(method, ""), {}))
 
     def _probed(self, weights: str | None, case: ForgetCase) -> dict[str, float]:
         """What the probe says of a model, if there is one."""
@@ -124,7 +127,7 @@ class Results:
                        for model in runs]
             yield Row(*contender, runs[0].run.settings, list(scores.values()),
                       [model.run.case.key for model in runs if model.run.unit.digest in scores], _known(run_ids),
-                      failed=None if scores else runs[0].result["failed"],
+                      failed=None if scores else runs[0].result["failed"], shadows=self.shadows.get(contender, {}),
                       searched=Searched.of(trial, self.plan.sweep.space(contender), self.plan.sweep.search.epochs))
         for contender, reason in self.lost.items():
             yield Row(*contender, None, [], [], [], failed=reason)

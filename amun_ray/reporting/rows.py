@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -67,6 +67,7 @@ class Row:
     failed: str | None = None  # why there are no scores
     against: Against | None = None  # see `compared`
     searched: Searched | None = None
+    shadows: Mapping[str, Summary] = field(default_factory=dict)  # U-LiRA, over unlearned reference models
 
     @property
     def name(self) -> str:
@@ -87,13 +88,17 @@ class Row:
     @cached_property
     def summary(self) -> dict[str, Summary]:
         """Mean, standard deviation and n of each score."""
-        return {term: summarize([one[term] for one in self.scores]) for term in (self.scores or [{}])[0]
-                if all(term in one for one in self.scores)}
+        return {term: summarize([one[term] for one in self.scores]) for term in self._terms} | dict(self.shadows)
+
+    @property
+    def _terms(self) -> list[str]:
+        """The scores that all runs have."""
+        return [term for term in (self.scores or [{}])[0] if all(term in one for one in self.scores)]
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """The interval of the mean of each score, in its range; runs of one case count as one. None for one case."""
-        grids = {term: _grid(self.by_case(term)) for term in self.summary}
+        grids = {term: _grid(self.by_case(term)) for term in self._terms}
         found = {term: crossed_mean(grid).interval() for term, grid in grids.items() if grid.size > 1}
         ends = {term: RANGES.get(term, (0.0, 100.0)) for term in found}
         return {term: Interval(max(low, ends[term][0]), min(high, ends[term][1]), level)
@@ -181,7 +186,7 @@ def _beside_original(judge: Callable[[Mapping[str, float], Mapping[str, float]],
 def data_frame(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """The whole table, every column in percent as mean, std and n: `{"columns": names, "data": rows}`."""
     titles = COLUMNS | {term: title for term, (title, _, _) in ATTACKS.items()}
-    terms = [term for term in titles if term in rows[0].summary]
+    terms = [term for term in titles if any(term in row.summary for row in rows)]
     columns = ["method", "access", "note", *(f"{titles[term]}{kind}" for term in terms for kind in ("", " std")), "n"]
     said = marks(rows)
     data = [[row.method, ACCESS[row.access], said.get(row.name, ""),

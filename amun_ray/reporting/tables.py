@@ -35,7 +35,7 @@ def text_table(rows: Sequence[Row]) -> str:
     text = _aligned([["method", "access", *columns.values(), "lr, schedule, epochs", ""]] + [
         [row.method, ACCESS[row.access], *(_cell(row, term) for term in columns), settings(row),
          notes_by_row.get(row.name, "")] for row in rows])
-    shown = [term for term in SHOWN if term in rows[0].summary]
+    shown = [term for term in SHOWN if any(term in row.summary for row in rows)]
     if shown:
         text += ["", *_aligned([["other attacks", "", *(ATTACKS[term][0] for term in shown)],
                                 ["a good value", "", *(ATTACKS[term][1] for term in shown)]] + [

@@ -11,7 +11,7 @@ from torch import nn
 from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import shared_tensor
 from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, score
-from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
+from amun_ray.runtime.bench import Bench, SharedWorkspace, bench, load_state
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
@@ -124,6 +124,12 @@ def recipe(workspace: SharedWorkspace, settings: Hyperparameters) -> Recipe:
 def _sets(workspace: SharedWorkspace, case: OpenCase, access: str) -> Sets:
     here = bench(workspace)
     retained = np.setdiff1d(np.arange(workspace.train_size, dtype=np.int64), case.rows)
-    images, labels, sources = (shared_tensor(array).to(here.device) for array in ray.get(list(case.adversarial)))
-    return Sets(retain=here.part(retained) if access == "retain" else None, forget=here.part(case.rows),
+    return forget_sets(here, case.rows, retained if access == "retain" else None, ray.get(list(case.adversarial)))
+
+
+def forget_sets(here: Bench, forget: np.ndarray, retained: np.ndarray | None,
+                adversarial: Sequence[np.ndarray]) -> Sets:
+    """D_F and D_R by their rows, D_R None for a method without access; `adversarial` as in `read_adversaries`."""
+    images, labels, sources = (shared_tensor(array).to(here.device) for array in adversarial)
+    return Sets(retain=None if retained is None else here.part(retained), forget=here.part(forget),
                 adversarial=Part(images, labels, augment=False), sources=sources)

@@ -18,6 +18,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.files import make_private, write_whole
 from amun_ray.base.log import Unread, say
 from amun_ray.base.progress import watched
+from amun_ray.metrics import Summary
 from amun_ray.reporting.columns import SCORES
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.figures import front_files
@@ -35,6 +36,7 @@ from amun_ray.stages.cases import open_cases
 from amun_ray.stages.final import final_models
 from amun_ray.stages.originals import train_models
 from amun_ray.stages.search import best_settings, packed
+from amun_ray.stages.shadows import Shadows
 from amun_ray.storage.leases import announced, claim
 from amun_ray.storage.sharing import hold
 from amun_ray.storage.store import Store, digest
@@ -193,7 +195,7 @@ class Experiment:
         """
         with self._stage("5/5 report"):
             results = Results(self.plan, models, sets, self.trials, unlearned, self.lost, self.record,
-                              self._probed(models, unlearned))
+                              self._probed(models, unlearned), self._shadowed(models, unlearned))
             files = results.files(self.costs)
             rows = [row.as_json() for row in results.rows]
             for name in WRITTEN:
@@ -213,6 +215,16 @@ class Experiment:
         for seconds, reused in read_boundaries(boundaries, self.options):
             self.costs.add("boundaries", seconds, self.options, reused=reused)
         return boundaries.scores
+
+    def _shadowed(self, models: Models, unlearned: Sequence[Unlearned]) -> Mapping[Contender, Mapping[str, Summary]]:
+        """U-LiRA by reference models that unlearn, if it is chosen."""
+        if "ulira" not in set(self.plan.sweep.audit.chosen()).difference(self.plan.not_audited):
+            return {}
+        settings = {one.run.contender: one.run.settings for one in unlearned if "failed" not in one.result}
+        shadows = Shadows(self.workspace, models, settings, min(len(rows) for rows in self.plan.sets.final))
+        for seconds, reused in shadows.make(self.options, self.workers):
+            self.costs.add("ulira", seconds, self.options, reused=reused)
+        return shadows.summaries()
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

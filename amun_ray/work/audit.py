@@ -74,7 +74,7 @@ class Audit:
         """The attacks of the config that have what they need."""
         settings, originals = self.models.evidence.workspace.sweep.audit, len(self.models.originals)
         return frozenset(settings.chosen()).difference(
-            settings.left_out(originals, min(map(len, self.sets.values()))))
+            settings.left_out(originals, min(map(len, self.sets.values())), len(self.models.references)))
 
     @cached_property
     def normals(self) -> lira.Lira | None:

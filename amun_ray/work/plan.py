@@ -166,7 +166,8 @@ class Plan:
     @property
     def not_audited(self) -> dict[str, str]:
         """The attacks of the report that lack what they need, with the reason."""
-        return self.sweep.audit.left_out(self.sweep.originals.count, min(len(rows) for rows in self.sets.final))
+        return self.sweep.audit.left_out(self.sweep.originals.count, min(len(rows) for rows in self.sets.final),
+                                         self.sweep.references.count)
 
     def store(self, output: Path) -> Store:
         """Where finished work is stored: the config's storage, or a folder in `output`."""
@@ -253,6 +254,9 @@ class Plan:
             f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}; {each}",
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
+            *([f"  U-LiRA      {sweep.references.count} adversarial sets and {contenders * sweep.references.count} "
+               f"unlearned reference models ({sweep.audit.ulira} targets); no part of the estimate; {each}"]
+              if sweep.audit.ulira and "ulira" not in self.not_audited else []),
             *(f"  audit       {name} is left out: it {reason}" for name, reason in self.not_audited.items()
               if name in sweep.audit.model_fields_set)])
 

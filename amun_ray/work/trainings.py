@@ -29,9 +29,11 @@ def retrained_trainings(workspace: Workspace, name: str, forget: np.ndarray, cou
 
 
 def reference_trainings(workspace: Workspace, halves: np.ndarray) -> list[Training]:
-    """One model per row of `halves` (models, N), on the samples marked there: the RMIA reference bank."""
+    """One model per row of `halves` (models, N), on the samples marked there: the RMIA reference bank.
+    Their weights are kept where they are to unlearn."""
     return [Training(f"reference {k}", np.flatnonzero(half), derive(workspace.sweep.seed, "reference", k),
-                     keep_weights=False, epochs=workspace.sweep.references.epochs) for k, half in enumerate(halves)]
+                     keep_weights=workspace.sweep.audit.ulira > 0, epochs=workspace.sweep.references.epochs)
+            for k, half in enumerate(halves)]
 
 
 class Wanted(NamedTuple):

@@ -38,7 +38,8 @@ from amun_ray.work.units import LOGITS, Trained, Workspace
 
 TRAIN, SIZE, CLASSES, MODELS = 200, 400, 5, 8
 FORGET = np.arange(40)
-FROM_PREDICTIONS = {term for term in ATTACKS if not term.startswith(("boundary_", "adversarial_label_"))}
+FROM_PREDICTIONS = {term for term in ATTACKS if not term.startswith(
+    ("boundary_", "adversarial_label_", "ulira_", "ruli_"))}
 
 
 @pytest.fixture
@@ -148,8 +149,8 @@ def test_what_is_switched_off_is_not_computed(space, bank):
 
 def test_attacks_that_lack_what_they_need_are_named_and_left_out():
     settings = AuditSettings(models=4, forgetting_quality=False)
-    assert settings.left_out(originals=8, forgotten=3) == {}
-    assert settings.left_out(originals=7, forgotten=2) == {
+    assert settings.left_out(originals=8, forgotten=3, references=4) == {}
+    assert settings.left_out(originals=7, forgotten=2, references=4) == {
         "klom": "needs 2 x 4 (audit.models) retrained models of each forget set, and originals.count is 7",
         "memorisation": "needs a forget set of at least 3 samples, and one has 2"}
 
