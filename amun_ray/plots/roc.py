@@ -7,11 +7,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from amun_ray.plots.style import COLOURS, TARGET, numbers, panels
+from amun_ray.plots.style import COLOURS, TARGET, line_style, numbers, panels
 
 
-def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str) -> Figure:
+def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str,
+               rows: Mapping[str, Mapping[str, Any]] | None = None) -> Figure:
     """The `curves`, name -> `(fpr, tpr)` in percent as returned by `metrics.roc`, and the random guess.
+
+    `rows`: the method and access of a name, whose colour its curve has; other names have colours of their own.
 
     The title names the two sets, such as "RMIA: forgotten against unseen samples".
     """
@@ -20,9 +23,11 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: st
     positive = np.concatenate([rates[rates > 0] for pair in points.values() for rates in pair])
     floor = float(np.clip(positive.min(), 0.01, 10.0))
     figure, (axis,) = panels(1, width=5.6, height=5.2)
+    known = rows or {}
     for i, (name, (fpr, tpr)) in enumerate(points.items()):
         area = float((np.diff(fpr) * (tpr[1:] + tpr[:-1])).sum()) / 200  # trapezoids, in percent
-        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "-.")[i // len(COLOURS) % 2]}
+        style = line_style(known[name]) if name in known else {
+            "color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "-.")[i // len(COLOURS) % 2]}
         shown = np.maximum(fpr, floor), np.maximum(tpr, floor)
         axis.plot(*shown, drawstyle="steps-post", label=f"{name}: AUC {area:.1f} %", **style)
     axis.plot([floor, 100], [floor, 100], label="random guess: AUC 50 %, the ideal for FT", **TARGET)

@@ -82,6 +82,13 @@ def method_colour(method: str) -> str:
     return COLOURS[_place(method) % len(COLOURS)]
 
 
+def line_style(row: Mapping[str, Any]) -> dict[str, Any]:
+    """How a row's curve looks: the method's colour, dash-dotted with only D_F; the baselines are grey and black."""
+    if row["method"] in BASELINES:
+        return {"color": {"original": "0.55", "retrain": "black"}[row["method"]]}
+    return {"color": method_colour(row["method"]), "linestyle": "-." if row.get("access") == "forget_only" else "-"}
+
+
 def _marker(row: Mapping[str, Any]) -> str:
     """One marker for each access, from a pair that depends on how often the colours have been cycled through."""
     pair = 2 * (_place(row["method"]) // len(COLOURS)) + (row.get("access") == "forget_only")

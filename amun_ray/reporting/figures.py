@@ -105,7 +105,10 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
     for title, one in logits.items():
         membership = rmia_scores(settings.confidence(one, labels), evidence.mean, gamma=settings.gamma)
         curves[title] = roc(membership[parts.forget], membership[parts.unseen])
-    yield "figures/rmia_roc.png", plots.png(plots.roc_curves(curves, title="RMIA: forgotten against unseen samples"))
+    named = {title: {"method": contender.method, "access": contender.access} for contender, title in chosen.items()}
+    yield "figures/rmia_roc.png", plots.png(plots.roc_curves(
+        curves, title="RMIA: forgotten against unseen samples",
+        rows={"Original": {"method": "original"}, "Retrained": {"method": "retrain"}} | named))
 
 
 def _shown(rows: Sequence[Row]) -> list[Contender]:

@@ -18,6 +18,7 @@ from amun_ray.tracking import (
     OBJECTIVE,
     REQUEST,
     SCORE,
+    Content,
     Event,
     Tracker,
     model_files,
@@ -234,8 +235,9 @@ class Record:
         train, test = _halves(self.workspace)
         return _datasets(self.workspace, f", {name}", {"D_F": forget, "D_R": np.setdiff1d(train, forget), "D_T": test})
 
-    def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, bytes]:
-        return {name: self.workspace.store.read(unit, name).to_pybytes() for name in names}
+    def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, Content]:
+        """Files of weights as the store has them: those of a local one stay on its disk, mapped, and are not copied."""
+        return {name: memoryview(self.workspace.store.read(unit, name)) for name in names}
 
 
 def _halves(workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:

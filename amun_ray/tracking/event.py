@@ -16,6 +16,7 @@ from amun_ray.base.errors import Damaged, StorageError, first_line
 
 KEY = "amun.key"  # the tag that identifies a run
 NUMBER = re.compile(r"\d+")  # the name of an event that waits
+Content = bytes | memoryview  # of a file; a view of what lies on a disk takes no memory
 CONTENT = ("files", "model")  # the fields of an event that hold files
 
 
@@ -54,8 +55,8 @@ class Event:
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[tuple[str, float, int]] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    model: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, Content] = field(default_factory=dict)
+    model: Mapping[str, Content] = field(default_factory=dict)
     registered: str | None = None
     status: str | None = None
 
@@ -116,7 +117,7 @@ class Spool:
                 self.folder.rmdir()
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+def write_files(folder: Path, files: Mapping[str, Content]) -> Path:
     """Write path -> content below `folder`, creating it; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

@@ -30,7 +30,7 @@ from amun_ray.base.names import ALLOWED, allowing, is_allowed
 from amun_ray.metrics import predict
 from amun_ray.models import checkpoint
 from amun_ray.tracking.contact import downloaded
-from amun_ray.tracking.event import read_files
+from amun_ray.tracking.event import Content, read_files
 
 MODEL, WEIGHTS, CHECKSUMS, CLASS_NAMES = "model.json", "weights.safetensors", "sha256", "class_names"
 NEEDED = ("torch", "numpy", "safetensors", "mlflow")
@@ -38,12 +38,12 @@ NETWORKS = ("torchvision", "timm", "transformers")  # needed by networks whose n
 DESCRIPTION = {"name": str, "options": dict, "channels": int, "classes": int, "size": int, "mean": list, "std": list}
 
 
-def model_files(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> dict[str, bytes]:
+def model_files(description: Mapping[str, Any], weights: Mapping[str, Content]) -> dict[str, Content]:
     """The artifacts of unlearned models: the network's description, and the weights of each by file name."""
     return {f"model/{name}": content for name, content in {MODEL: _text(description, weights), **weights}.items()}
 
 
-def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int, int, int]) -> dict[str, bytes]:
+def saved_model(description: Mapping[str, Any], weights: Content, shape: tuple[int, int, int]) -> dict[str, Content]:
     """The folder of an MLflow model.
 
     Args:
@@ -51,13 +51,13 @@ def saved_model(description: Mapping[str, Any], weights: bytes, shape: tuple[int
         weights: a safetensors file.
         shape: (C, H, W) of an image.
     """
-    files = {WEIGHTS: weights}
+    files: dict[str, Content] = {WEIGHTS: weights}
     needed = (*NEEDED, *(library for library in NETWORKS if description["name"].startswith(f"{library}:")))
     names = tuple(description.get(CLASS_NAMES, ()))
     return _around(shape, description["classes"], names, needed) | {MODEL: _text(description, files)} | files
 
 
-def _text(description: Mapping[str, Any], weights: Mapping[str, bytes]) -> bytes:
+def _text(description: Mapping[str, Any], weights: Mapping[str, Content]) -> bytes:
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in weights.items()}
     return json.dumps({**description, CHECKSUMS: sums}, indent=1).encode()
 

@@ -150,6 +150,19 @@ def test_roc_prints_the_area():
     assert "random guess" in words
 
 
+def test_a_curve_has_the_colour_that_its_method_has_in_every_figure():
+    rows = {"Original": {"method": "original"}, "SalUn": {"method": "salun", "access": "retain"},
+            "AMUN": {"method": "amun", "access": "forget_only"}, "Retrained": {"method": "retrain"}}
+    (axis,) = plots.roc_curves({name: roc_of(0.5) for name in [*rows, "LiRA"]}, title="T", rows=rows).axes
+    lines = {line.get_label().partition(":")[0]: line for line in axis.lines}
+    styles = row_styles(rows.values())
+    for name in ("SalUn", "AMUN"):
+        assert lines[name].get_color() == styles[row_name(rows[name])]["color"]
+    assert [lines[name].get_linestyle() for name in ("SalUn", "AMUN")] == ["-", "-."]
+    assert (lines["Original"].get_color(), lines["Retrained"].get_color()) == ("0.55", "black")
+    assert "LiRA" in lines
+
+
 def test_trials_that_stopped_early_and_gaps_of_zero():
     rows = [
         {"method": "amun", "access": "retain", "gaps": [3.0, 0.0], "chosen": True},

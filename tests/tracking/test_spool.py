@@ -1,12 +1,14 @@
 """An event that is kept comes back as it was, in order, whole or not at all."""
 
 import errno
+import tracemalloc
 
+import pyarrow as pa
 import pytest
 
 from amun_ray.base.errors import Damaged, StorageError
-from amun_ray.tracking import Event, event
-from amun_ray.tracking.event import Spool
+from amun_ray.tracking import Event, event, model_files
+from amun_ray.tracking.event import Spool, write_files
 
 EVENT = Event(key="k", parent="p", name="a run", tags={"stage": "trial", "original": 0}, params={"lr": 0.1},
               metrics=[("loss", 1.5, 0), ("loss", 0.5, 1)], files={"model/weights": b"\0\1", "notes.txt": b""},
@@ -92,3 +94,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(spool, monkeypatch):
     with pytest.raises(StorageError, match=f"^{spool.folder}: .* No space left on device. Once it can"):
         spool.add(Event(key="later"))
     assert [path.name for path in spool.folder.iterdir()] == ["00000001"]
+
+
+def test_weights_are_kept_without_a_copy_in_memory(tmp_path):
+    """As the store hands them out: a view of a file on its disk."""
+    size = 32 * 2**20
+    (tmp_path / "weights").write_bytes(bytes(range(256)) * (size // 256))
+    weights = memoryview(pa.memory_map(str(tmp_path / "weights")).read_buffer())
+    tracemalloc.start()
+    written = write_files(tmp_path / "event", model_files({"name": "vgg19"}, {"weights-0.safetensors": weights}))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 16
+    assert (written / "model" / "weights-0.safetensors").read_bytes() == bytes(weights)
