@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from amun_ray.base.space import Choice, Range
-from amun_ray.metrics import crossed_mean
+from amun_ray.metrics import Summary, crossed_mean
 from amun_ray.reporting.columns import COLUMNS
 from amun_ray.reporting.rows import Row, Searched, compared, data_frame, marks, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
@@ -180,3 +180,21 @@ def test_the_table_says_where_the_attack_on_amun_succeeds():
     assert not [line for line in notes(rows[:2] + rows[3:]) if "knows AMUN" in line]
     lacking = replace(rows[2], scores=[rows[2].scores[0], row("amun", [1.0]).scores[0]])
     assert "boundary_auc" not in lacking.summary  # some runs have no such score
+
+
+def test_scores_over_reference_models_stand_beside_those_of_runs():
+    """They have an n of their own, and no interval over cases; the retrained row has none."""
+    mean = {"ulira_auc": Summary(61.5, 2.0, 8)}
+    rows = [row("retrain", [0.0, 0.0], access=None), replace(row("amun", [1.0, 3.0, 5.0, 7.0]), shadows=mean)]
+    made = json.loads(results_json(rows))
+    assert made[1]["attacks"]["ulira_auc"] == {"mean": 61.5, "std": 2.0, "n": 8}
+    assert "average_gap" in made[1]["intervals"]
+    assert "ulira_auc" not in made[0]["attacks"] | made[1]["intervals"]
+    frame = data_frame(rows)
+    place = frame["columns"].index("U-LiRA AUC")
+    assert [line[place] for line in frame["data"]] == [None, 61.5]
+    lines = text_table(rows).splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("other attacks")]
+    assert lines[at].split() == ["other", "attacks", "U-LiRA", "AUC"]
+    assert [line.split() for line in lines[at + 3:at + 5]] == [
+        ["retrain"], ["amun", "with", "D_R", "61.50", "+-", "2.00"]]
