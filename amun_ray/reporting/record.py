@@ -18,7 +18,6 @@ from amun_ray.tracking import (
     OBJECTIVE,
     REQUEST,
     SCORE,
-    Content,
     Event,
     Tracker,
     model_files,
@@ -235,7 +234,7 @@ class Record:
         train, test = _halves(self.workspace)
         return _datasets(self.workspace, f", {name}", {"D_F": forget, "D_R": np.setdiff1d(train, forget), "D_T": test})
 
-    def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, Content]:
+    def _weights(self, unit: Unit, names: Sequence[str]) -> dict[str, memoryview]:
         """Files of weights as the store has them: those of a local one stay on its disk, mapped, and are not copied."""
         return {name: memoryview(self.workspace.store.read(unit, name)) for name in names}
 
