@@ -96,7 +96,8 @@ class Boundaries:
             return {}
         never = [self._read[one.weights, name] for one in self.models.retrained[name] if one.weights != weights]
         moved = moved_boundary(found.forget, found.unseen, *(
-            np.array([getattr(one, part) for one in never]).reshape(len(never), -1) for part in ("forget", "unseen")))
+            np.array([getattr(one, part) for one in never]).reshape(len(never), len(getattr(found, part)))
+            for part in ("forget", "unseen")))
         others = np.array([one.margins[original] for one in never or [found]])
         known = np.isfinite(found.margins[original])
         return moved | (adversarial_label(found.margins[original][known], others[:, known]) if known.any() else {})

@@ -120,3 +120,14 @@ def test_a_model_is_compared_with_those_that_never_saw_the_set(workspace, found)
         assert scores == pytest.approx(wanted)
     assert made.scores(weights["original 1"], "final 0", 0) == {}  # it was shown its own adversarial images alone
     assert made.scores(None, "final 0", 0) == {}
+
+
+def test_a_retrained_model_that_is_alone_counts_as_it_is(workspace, found):
+    made, weights = found
+    kept = {name: models[:1] for name, models in made.models.retrained.items()}
+    alone = replace(made, models=replace(made.models, retrained=kept))
+    unit = next(one.unit(workspace) for one in made.readings if one.weights == weights["retrained 0"])
+    sides = np.split(read_array(workspace.store, unit, DISTANCES), 2)
+    scores = alone.scores(weights["retrained 0"], "final 0", 0)
+    assert scores["boundary_auc"] == moved_boundary(*sides, *(np.empty((0, 20)),) * 2)["boundary_auc"]
+    assert scores["adversarial_label_auc"] == 50
