@@ -12,7 +12,7 @@ from amun_ray.work.evidence import Models
 from amun_ray.work.units import Unlearned
 
 KEY = "singular_values"
-WITHIN = 1.01  # of the bound, for a model that is loaded
+WITHIN = 1.05  # of the bound, for a model that is loaded
 
 
 def measured(model: nn.Module, images: Tensor) -> dict[str, dict[str, float]]:
