@@ -1,6 +1,6 @@
 """`sbatch cluster/slurm.sh` on a real Slurm: two nodes of two fake GPUs, a time limit, a lost node, an array of jobs.
 
-AMUN_SLURM=1 runs it, as root, where Debian's slurm-wlm and munge are installed: ten minutes on two quiet cores.
+AMUN_SLURM=1 runs it, as root, where Debian's slurm-wlm and munge are installed: fifteen minutes on two busy cores.
 """
 
 import json
