@@ -310,7 +310,8 @@ def test_a_server_that_dies_in_the_middle_of_a_sweep_loses_nothing(run, output, 
 
 def test_every_file_of_the_store_belongs_to_a_unit(run, output):
     left = {path.name: [*path.iterdir()] for path in (output / "store").iterdir()}
-    assert set(left) == {"models", "adversarial_sets", "trials", "unlearned", "tables", "scratch", "sweeps", "leases"}
+    assert set(left) == {"models", "adversarial_sets", "trials", "unlearned", "boundaries", "tables", "scratch",
+                         "sweeps", "leases"}
     assert (left["scratch"], left["sweeps"], left["leases"]) == ([], [], [])
 
 

@@ -8,7 +8,6 @@ each target has as many judges on either side, and 50 is what perfect unlearning
 """
 
 import numpy as np
-from scipy.special import logsumexp
 
 from amun_ray.base.errors import UserError
 from amun_ray.metrics import lira
@@ -65,6 +64,6 @@ def _normals(values: np.ndarray, unlearned: np.ndarray, variance: lira.Variance)
 def _log_density(value: np.ndarray, others: np.ndarray, side: np.ndarray) -> np.ndarray:
     """(targets,) log of the kernel density of the models on a `side` (models, targets) at `value`, up to a constant."""
     value, others = (np.clip(one, -LARGEST, LARGEST) for one in (value, others))
-    kernels = -((value - others) / BANDWIDTH) ** 2 / 2
-    density: np.ndarray = logsumexp(kernels, axis=0, b=side) - np.log(side.sum(axis=0))
+    kernels = np.where(side, -((value - others) / BANDWIDTH) ** 2 / 2, -np.inf)
+    density: np.ndarray = np.logaddexp.reduce(kernels, axis=0) - np.log(side.sum(axis=0))
     return density

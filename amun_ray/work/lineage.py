@@ -193,6 +193,9 @@ class Trace:
 
     def _made(self) -> Iterator[Found]:
         for unit in self.units:
+            shown = unit.content.get("inputs", {}).get("adversarial", ()) if unit.kind == "boundaries" else ()
+            if self.marks.sets.intersection(shown):
+                yield self._item(unit, DELETE, "distances of these pictures to the boundary of a model")
             if not any(map(self.marks.touches, unit.cases)):
                 continue
             models = [name for name in unit.files if name != COMPLETE]

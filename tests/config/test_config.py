@@ -263,7 +263,7 @@ UNKNOWN_NAMES = [
                                   f"Known: {', '.join(sorted(ATTACKS))}"),
     ("model.name=zzz", f"model.name: unknown model 'zzz'. Known: {', '.join(sorted(MODELS))}"),
     ("model.options={widht: 3}",
-     "model: model 'small_cnn' has no setting 'widht'; did you mean 'width'? Its settings: width"),
+     "model: model 'small_cnn' has no setting 'widht'; did you mean 'width'? Its settings: width, batch_norm"),
     ("data.train=x",
      "data: dataset 'digits' has no setting 'train'; did you mean 'train_size'? Its settings: train_size, seed"),
     ("methods.l1_sparse={search: [alpah]}", "methods.l1_sparse.search: l1_sparse has no setting 'alpah'; did you mean "

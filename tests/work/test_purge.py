@@ -105,7 +105,11 @@ def test_what_was_made_from_the_rows_is_listed_and_nothing_is_changed_by_listing
     expected = {unit.folder for unit in held(Store(str(output / "store")))
                 if any(case["forget"] == first for case in unit.cases)
                 or (unit.kind == "adversarial_sets" and unit.content["inputs"]["rows"] == first)}
+    (shown,) = (name.partition("/")[2] for name in expected if name.startswith("adversarial_sets/"))
     assert len(expected) == 3 * 2 + 1  # contenders x runs, and their adversarial set
+    expected |= {unit.folder for unit in held(Store(str(output / "store")))
+                 if unit.kind == "boundaries" and shown in unit.content["inputs"]["adversarial"]}
+    assert len(expected) == 7 + 8  # each of those models was read, and the original and the retrained one
     assert gone == expected
     kinds = [one.name.partition("/")[0] for one in found if one.action == NEEDED]
     assert {kind: kinds.count(kind) for kind in kinds} == {
@@ -265,9 +269,9 @@ def test_a_bucket_that_keeps_versions_is_purged_and_said_to_keep_them(make, outp
     shutil.rmtree(output / "store")
     remote = make(store=Store(uri))
     gone = [one.name for one in remote.listed() if one.action == DELETE and one.room == "store"]
-    assert len(gone) == 7  # as in a folder
+    assert len(gone) == 15  # as in a folder
     report = remote.run()
-    assert (report["deleted"]["store"]["count"], report["search"]["found"]) == (7, 0)
+    assert (report["deleted"]["store"]["count"], report["search"]["found"]) == (15, 0)
     (said,) = [limit for limit in report["limits"] if limit.startswith(f"storage s3://{name} ")]
     assert "keeps older versions of deleted objects (versioning: Enabled)" in said
     kept = client.list_object_versions(Bucket=name)  # what is said is true
