@@ -8,6 +8,7 @@ import pytest
 from views import TEXT_VIEWS
 
 from amun_ray.base.errors import UserError
+from amun_ray.data import indices
 from amun_ray.data.indices import COLUMNS, read_indices
 
 
@@ -98,6 +99,14 @@ def test_an_index_that_pandas_kept_by_name_stands_beside_the_rows(tmp_path):
     frame = pd.DataFrame({"row": [3, 1, 2]}, index=pd.Index(["a", "b", "c"], name="case"))
     frame.to_parquet(tmp_path / "request.parquet")
     assert read_indices(tmp_path / "request.parquet", 4).rows.tolist() == [1, 2, 3]
+
+
+def test_a_list_may_be_as_long_as_the_training_set_allows(request_file, monkeypatch):
+    monkeypatch.setattr(indices, "BYTES_AT_LEAST", 4)
+    monkeypatch.setattr(indices, "BYTES_PER_ROW", 2)
+    assert read_indices(request_file("3\n1\n2\n0\n"), 4).rows.tolist() == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="for a training set of 4 rows; keep the column of row numbers alone"):
+        read_indices(request_file("index\n0\n1\n2\n3\n"), 4)
 
 
 def test_what_pandas_writes_is_read_where_it_can_mean_one_thing(tmp_path):

@@ -29,6 +29,14 @@ def test_margins_by_hand():
     assert found["adversarial_label_auc"] == (100 * 2 / 4 + 100 * 3 / 4) / 2
     assert found["adversarial_label_tpr_at_1pct_fpr"] == (0 + 50) / 2
     assert adversarial_label(margin, margin[None])["adversarial_label_auc"] == 50  # of itself
+    assert adversarial_label(np.ones(2), np.ones((1, 2)))["adversarial_label_auc"] == 50  # nothing to tell by
+
+
+def test_a_rate_is_at_one_percent():
+    """Of 200 samples of the other model three lie above all of the audited one: 1.5 %."""
+    others = np.repeat([1.0, 0.0], [3, 197])
+    assert adversarial_label(np.full(200, 0.5), others[None])["adversarial_label_tpr_at_1pct_fpr"] == 0
+    assert moved_boundary(np.full(200, 0.5), others, *(np.empty((0, 200)),) * 2)["boundary_tpr_at_1pct_fpr"] == 0
 
 
 @pytest.mark.parametrize(("shift", "auc", "two_sided"), [(0.0, 50, 50), (3.0, 98, 95), (-3.0, 2, 95)])

@@ -6,6 +6,7 @@ from scipy.stats import norm
 
 from amun_ray.base.errors import UserError
 from amun_ray.metrics import Split, auc, lira, logit_scaled
+from amun_ray.metrics.lira import of_moments
 
 
 @pytest.fixture
@@ -111,3 +112,10 @@ def test_refuses(bank):
         lira.fit(logits[:1], labels, members=members[:1])
     with pytest.raises(UserError, match="fitted samples"):
         lira.log_likelihood_ratio(np.zeros(3), lira.fit(logits, labels, members=members))
+
+
+def test_too_few_models_on_one_side_of_one_sample_are_too_few():
+    count, squares = np.array([[64, 64], [64, 63]]), np.array([[63.0, 126.0], [63.0, 62.0]])
+    mean = np.zeros((2, 2))
+    for each, same in ((count, "pooled"), (count + 1, "per_sample")):
+        np.testing.assert_allclose(of_moments(each, mean, squares, "auto"), of_moments(each, mean, squares, same))

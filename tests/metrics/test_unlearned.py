@@ -56,7 +56,12 @@ def test_the_kernels_see_what_a_normal_cannot(halves):
     assert np.mean([one["ruli_auc"] for one in unlearned_or_never(values, halves)]) > 90
 
 
-def test_a_target_with_too_few_models_is_refused(halves):
-    halves[:, 3] = np.arange(10) < 2
+def test_scores_that_are_all_equal_tell_nothing(halves):
+    assert {one["ruli_auc"] for one in unlearned_or_never(np.zeros(halves.shape), halves)} == {50}
+
+
+@pytest.mark.parametrize("models", [2, 8])
+def test_a_target_with_too_few_models_is_refused(halves, models):
+    halves[:, 3] = np.arange(10) < models
     with pytest.raises(UserError, match="unlearned by 3 models and never seen by 3, and one has 2"):
         unlearned_or_never(np.zeros(halves.shape), halves)

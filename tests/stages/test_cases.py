@@ -109,6 +109,8 @@ def test_a_method_with_access_gets_exactly_d_r_and_d_f_and_d_a_as_it_is_stored(w
     assert sets.adversarial.labels.tolist() == [0, 1, 1, 0, 1]  # the failed row of the second shard is left out
     assert sets.adversarial.images[:, 0, 0, 0].tolist() == pytest.approx([0, 0, 0.1, 0.2, 0.2])
     assert sets.adversarial.rows is None
+    assert sets.sources is not None
+    assert sets.sources.tolist() == [0, 1, 2, 4, 5]  # places in D_F
 
 
 def test_a_method_without_access_gets_no_retained_sample(workspace, opened):
