@@ -113,6 +113,14 @@ def test_a_method_with_access_gets_exactly_d_r_and_d_f_and_d_a_as_it_is_stored(w
     assert sets.sources.tolist() == [0, 1, 2, 4, 5]  # places in D_F
 
 
+def test_a_run_has_the_recipe_of_the_config_with_the_settings_of_the_trial(workspace):
+    own = workspace.sweep.unlearning.model_copy(update={"batch_size": 7, "momentum": 0.5})
+    changed = replace(workspace, sweep=workspace.sweep.model_copy(update={"unlearning": own}))
+    found = recipe(changed, Hyperparameters(0.3, "every_5", 4, {}))
+    assert (found.lr, found.decay_every, found.epochs, found.batch_size, found.momentum) == (0.3, 5, 4, 7, 0.5)
+    assert recipe(changed, Hyperparameters(0.3, "never", 4, {})).decay_every == 0
+
+
 def test_a_method_without_access_gets_no_retained_sample(workspace, opened):
     sets = cases._sets(workspace, opened[0][0], "forget_only")
     assert sets.retain is None
