@@ -81,6 +81,24 @@ def attacks(bank):
     return Audit(bank[1], {"final 0": FORGET})
 
 
+def test_scores_are_those_of_the_attack_that_the_config_sets(space, bank):
+    labels, models = bank
+    space.sweep.rmia = RmiaSettings(gamma=1.1, temperature=5.0)
+    logits = logits_of(np.arange(SIZE) < TRAIN, labels, 50)
+    wanted = score(logits, labels, space.split(FORGET, labels), models.evidence.mean, settings=space.sweep.rmia)
+    assert models.evidence.scores(logits, FORGET) == wanted
+    assert wanted != score(logits, labels, space.split(FORGET, labels), models.evidence.mean)
+
+
+def test_a_bank_without_a_pair_is_the_mean_over_the_other_references(space, bank):
+    labels, models = bank
+    each = [space.sweep.rmia.confidence(read_logits(space, one.unit, one.name), labels) for one in models.references]
+    assert len(models.banks) == MODELS // 2
+    for pair, found in enumerate(models.banks):
+        others = [one for place, one in enumerate(each) if place // 2 != pair]
+        np.testing.assert_allclose(found.mean, np.mean(others, axis=0))
+
+
 def test_an_audit_is_score_and_audit_with_the_distance_to_the_retrained_models(space, bank, attacks):
     labels, models = bank
     logits, parts = logits_of(np.arange(SIZE) < TRAIN, labels, 50), space.split(FORGET, labels)
