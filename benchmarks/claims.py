@@ -8,7 +8,8 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +53,20 @@ def row(name: str, measured: float | Sequence[float], unit: str, goal: Goal = NO
         found["quartiles"] = [round(first, 4), round(third, 4)]
     return {"name": name, "value": round(value, 4)} | found | {"unit": unit, "goal": goal.text,
                                                                "met": bool(goal.met(value))}
+
+
+def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> list[dict[str, tuple[float, Any]]]:
+    """Every way once in each round, another one first each time: its seconds, and what it returned."""
+    names = list(ways)
+    found: list[dict[str, tuple[float, Any]]] = []
+    for number in range(rounds):
+        found.append({})
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            begun = time.perf_counter()
+            result = ways[name]()
+            found[-1][name] = time.perf_counter() - begun, result
+    return found
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import resource
 import shutil
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -30,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from claims import NONE, Row, at_least, command, count, end, row, show
+from claims import NONE, Row, at_least, command, count, end, in_turns, row, show
 from torch import nn
 from torch.nn import functional as F
 
@@ -144,15 +143,7 @@ def rates(bench: Bench, rounds: int) -> list[dict[str, float]]:
     epochs = {name: make(bench) for name, make in (LOOPS | COMPILED).items()}
     for epoch in epochs.values():
         epoch()  # warms up caches, workers, kernels
-    names, found = list(epochs), []
-    for number in range(rounds):
-        found.append({})
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            seen = epochs[name]()
-            found[-1][name] = seen / (time.perf_counter() - start)
-    return found
+    return [{name: seen / seconds for name, (seconds, seen) in one.items()} for one in in_turns(epochs, rounds)]
 
 
 def peak_bytes(name: str, options: argparse.Namespace) -> int:

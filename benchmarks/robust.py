@@ -15,12 +15,12 @@ another one first each time; only seconds of one round are divided by each other
 
 import argparse
 import os
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from claims import Row, at_least, at_most, command, count, end, row, show
+from claims import Row, at_least, at_most, command, count, end, in_turns, row, show
 from torch import nn
 from torch.nn import functional as F
 
@@ -57,6 +57,12 @@ class Bench:
                      generator=generator(0, "order"))
         return lambda: next(epochs)
 
+    def whole(self, epoch: Callable[[], object]) -> None:
+        """An epoch until the device is done with it."""
+        epoch()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
 
 def bare(bench: Bench) -> Callable[[], None]:
     """11 forward and backward passes for each batch of an epoch."""
@@ -86,19 +92,10 @@ def seconds(bench: Bench, rounds: int) -> list[dict[str, float]]:
     epochs = {"trades": bench.loop(bench.model(), loss="trades"), "bare": bare(bench), "clipped": bench.loop(bounded),
               "plain": bench.loop(bench.model(batch_norm=False)),
               **clippings(clipped(bench.model(batch_norm=False), 1.0), bench.part)}
+    epochs = {name: partial(bench.whole, epoch) for name, epoch in epochs.items()}
     for epoch in epochs.values():
         epoch()  # warms up caches and kernels; clipping has brought the first weights to the bound
-    names, found = list(epochs), []
-    for number in range(rounds):
-        found.append({})
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            epochs[name]()
-            if bench.device.type == "cuda":
-                torch.cuda.synchronize()
-            found[-1][name] = time.perf_counter() - start
-    return found
+    return [{name: taken for name, (taken, _) in one.items()} for one in in_turns(epochs, rounds)]
 
 
 def rows_of(bench: Bench, found: list[dict[str, float]]) -> list[Row]:

@@ -35,7 +35,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 import numpy as np
 import ray
 import torch
-from claims import Row, at_least, at_most, command, count, end, row, show
+from claims import Row, at_least, at_most, command, count, end, in_turns, row, show
 
 from amun_ray.attacks import Prepared
 from amun_ray.config.schema import Sweep
@@ -131,16 +131,6 @@ def workers(workspace: SharedWorkspace, shards: list[Shard], actors: int) -> Ite
 Round = dict[str, tuple[float, float]]  # way -> its seconds, and the CPU seconds of a process where the way tells them
 
 
-def one_round(ways: dict[str, Callable[[], float | None]], first: int) -> Round:
-    """Every way once, beginning with the one at place `first`."""
-    found, names = {}, list(ways)
-    for name in names[first:] + names[:first]:
-        begun = time.perf_counter()
-        cpu = ways[name]() or 0.0
-        found[name] = time.perf_counter() - begun, cpu
-    return found
-
-
 def compare(folder: str, per_round: int, rounds: int) -> tuple[list[Round], float]:
     """The times of each way to make `per_round` shards, and the seconds that two workers took to start."""
     dataset = make_dataset(per_round * SHARD_SIZE)
@@ -155,7 +145,8 @@ def compare(folder: str, per_round: int, rounds: int) -> tuple[list[Round], floa
         with workers(workspace, shards, 2) as two:
             start = time.perf_counter() - begun
             ways = {"plain": alone, "1 worker": one, "2 workers": two, "plain x 2": side_by_side}
-            found = [one_round(ways, number % len(ways)) for number in range(rounds)]
+            found = [{way: (seconds, cpu or 0.0) for way, (seconds, cpu) in one.items()}
+                     for one in in_turns(ways, rounds)]
     ray.shutdown()
     return found, start
 
