@@ -1,8 +1,8 @@
 """The anchor of a ledger: a file that remembers the last entry that was written from this machine.
 
 A chain that lost its last entries, or was made anew from its beginning, is sound in itself: only the anchor shows it.
-It exists before the first entry, so its absence is noticed. With AMUN_STORE_KEY in the environment it
-has an HMAC-SHA256 (RFC 2104), as units of the store have (see `storage.seal`). It cannot show that somebody restored an
+It exists before the first entry, so its absence is noticed. With AMUN_STORE_KEY in the environment it has an
+HMAC-SHA256 (RFC 2104), as units of the store have (see `storage.seal`). It cannot show that somebody restored an
 earlier pair of ledger and anchor.
 """
 

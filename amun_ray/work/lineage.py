@@ -68,6 +68,12 @@ class Held:
         found = self.content.get("inputs", {}).get("cases", [])
         return [case for case in found if isinstance(case, dict)]
 
+    @property
+    def shown(self) -> list[str]:
+        """The adversarial sets at which the unit says what a model answers."""
+        found = self.content.get("inputs", {}).get("adversarial", [])
+        return found if isinstance(found, list) else []
+
 
 @dataclass
 class Marks:
@@ -193,8 +199,7 @@ class Trace:
 
     def _made(self) -> Iterator[Found]:
         for unit in self.units:
-            shown = unit.content.get("inputs", {}).get("adversarial", ()) if unit.kind == "boundaries" else ()
-            if self.marks.sets.intersection(shown):
+            if self.marks.sets.intersection(unit.shown):
                 yield self._item(unit, DELETE, "distances of these pictures to the boundary of a model")
             if not any(map(self.marks.touches, unit.cases)):
                 continue

@@ -9,11 +9,11 @@ from pathlib import Path
 import hosts
 import team as teams
 
-NODES = {"head": "10.77.0.1", "worker": "10.77.0.2"}
+NODES = {"head": teams.HEAD, "worker": teams.WORKER}
 NEEDED = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 CONFIG = """
 ClusterName=amun
-SlurmctldHost=head(10.77.0.1)
+SlurmctldHost=head({head})
 SlurmUser=root
 StateSaveLocation=/mnt/base/state
 SlurmdSpoolDir=/mnt/base/spool
@@ -31,10 +31,10 @@ Epilog=/mnt/base/epilog.sh
 ReturnToService=2
 KillWait=60
 SlurmdTimeout=20
-NodeName=head NodeAddr=10.77.0.1 CPUs=2 RealMemory=4000 Gres=gpu:2
-NodeName=worker NodeAddr=10.77.0.2 CPUs=2 RealMemory=4000 Gres=gpu:2
+{nodes}
 PartitionName=all Nodes=ALL Default=YES
-"""
+""".format(head=teams.HEAD, nodes="\n".join(
+    f"NodeName={name} NodeAddr={address} CPUs=2 RealMemory=4000 Gres=gpu:2" for name, address in NODES.items()))
 FOLDER = f"{hosts.SHARED}/sweeps"  # from which jobs are submitted
 
 
