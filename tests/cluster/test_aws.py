@@ -25,18 +25,18 @@ def asked(aws_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", "--no-config-cache", "cluster/aws.yaml"],
-            env=os.environ | {"AWS_ENDPOINT_URL": endpoint, "HOME": str(folder)}, cwd=REPOSITORY, stdout=file,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            env=os.environ | {"AWS_ENDPOINT_URL": endpoint, "HOME": str(folder), "PYTHONUNBUFFERED": "1"},
+            cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (found := [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]):
+        while "Launched 1 nodes" not in log.read_text():  # EC2 has answered: its disk and its profile are attached
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
     finally:
         process.kill()
         process.wait()
-    (head,) = found
+    (head,) = [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]
     return {"head": head, "groups": ec2.describe_security_groups(
                GroupIds=[group["GroupId"] for group in head["SecurityGroups"]])["SecurityGroups"],
            "volumes": ec2.describe_volumes()["Volumes"], "folder": folder}
