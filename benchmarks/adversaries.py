@@ -9,8 +9,8 @@ a GPU), medians over the repeats. Libraries that are not installed are left out 
 How near the search comes to the bare passes of its model is measured on a larger set of its own, `--rate-samples` in
 batches of 128 on a model prepared beforehand, as the workers of a sweep do it: a forget set has thousands of samples,
 and what is paid once (folding the model) or at the end (a batch that runs empty) would weigh too much on one batch.
-Bare passes are timed just before and after each run of the search, in the same batches of 128, and it is their ratio
-whose median counts.
+Bare passes are timed just before and after each run of the search, in the same batches of 128; the median of the
+ratios counts.
 """
 
 import os
@@ -138,10 +138,10 @@ def bare_seconds(model: nn.Module, images: Tensor, labels: Tensor, times: int = 
 
 
 def rate(model: nn.Module, images: Tensor, labels: Tensor, repeats: int) -> tuple[float, float]:
-    """What share `nearest` has of the bare rate of its passes, and what share of its time the verification has.
+    """The share of the bare rate that `nearest` reaches, and the share of its time that verification takes.
 
-    The first is of the search alone: what its forward and backward passes take bare, against the time of `craft`
-    less that of the verifying passes.
+    The first is of the search alone: the time of its passes, run bare, over that of `craft` without the
+    verifying passes.
     """
     shares, verifications = [], []
     ready = Prepared(model, OURS["nearest"])
@@ -236,7 +236,7 @@ def claims(model: nn.Module, images: Tensor, labels: Tensor, *, samples: int, re
 
 
 def comparison(found: dict[str, Measured], samples: int) -> str:
-    """What was measured, a line per search."""
+    """The measurements, a line per search."""
     columns = f"{'fwd':>8}{'bwd':>8}{'flipped':>9}{'mean L2':>9}{'median':>8}{'seconds':>9}{'samples/s':>11} runs"
     lines = [" " * 28 + columns]
     for name, one in found.items():

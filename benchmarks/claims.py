@@ -1,4 +1,4 @@
-"""What every benchmark shares: its rows, their table, `--json`, and how it ends where something is missing.
+"""What the benchmarks share: rows, their table, `--json`, and the error where something is missing.
 
 A script in this folder imports it first: that puts the package beside it on the path, here and in Ray's workers.
 """
@@ -56,7 +56,7 @@ def row(name: str, measured: float | Sequence[float], unit: str, goal: Goal = NO
 
 
 def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> list[dict[str, tuple[float, Any]]]:
-    """Every way once in each round, another one first each time: its seconds, and what it returned."""
+    """Run every function once per round, in rotating order: its seconds, and what it returned."""
     names = list(ways)
     found: list[dict[str, tuple[float, Any]]] = []
     for number in range(rounds):
@@ -89,7 +89,7 @@ def command(doc: str) -> argparse.ArgumentParser:
 
 
 def _writable(text: str) -> Path:
-    """A path for a new file: asked before minutes of measuring, not after."""
+    """A path for a new file, checked before minutes of measuring."""
     path = Path(text)
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{path}: must be a file in a folder that is there and can be written to")
@@ -111,7 +111,7 @@ def show(rows: Sequence[Row], file: Path | None) -> None:
 
 
 def end(main: Callable[[], None]) -> None:
-    """Run `main` and leave: with code 2 and one line where what was given is missing or wrong."""
+    """Run `main` and exit: with code 2 and one line where an input is missing or wrong."""
     try:
         main()
     except UserError as error:

@@ -9,8 +9,8 @@ About 15 minutes on two idle cores, and 5 GiB of disk at TMPDIR. Rows:
 - second_start_speedup: the first start against the next one, which reads the bytes of all files, and maps the pixels.
 - streaming_share_of_resident: images per second of a ResNet-18 trained on 128 x 128 pixels from the file, against the
   same from memory; medians of interleaved rounds.
-- peak_memory_mib: a process that may have 1.5 GiB of its own (RLIMIT_DATA) trains a pass, and predicts, on pixels that
-  are larger; its peak of memory that is no file's. What is mapped the system takes back when it needs it.
+- peak_memory_mib: a process that is limited to 1.5 GiB of its own (RLIMIT_DATA) trains one epoch and predicts on more
+  pixels than that; the peak of its anonymous memory. The system reclaims mapped pages when it needs them.
 """
 
 import argparse
@@ -60,12 +60,12 @@ def photographs(folder: Path, number: int) -> None:
 
 
 def decoding(folder: Path, number: int) -> list[Row]:
-    """The first start, the second one, and the other way."""
+    """The first start, the second one, and ImageFolder."""
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
     photographs(folder / "train", number)
-    keep.KEPT_FROM = 0  # also a short run is to write the file
+    keep.KEPT_FROM = 0  # so that a short run writes the file, too
 
     def start() -> float:
         begun = time.perf_counter()
@@ -107,7 +107,7 @@ def train(part: Part) -> float:
 
 
 def streaming(folder: Path, rounds: int) -> list[Row]:
-    """A training from the file against the same from memory, a different one first each time."""
+    """A training from the file against the same from memory, in alternating order."""
     pixels = mapped(folder / "pixels.u8", 4 * BATCH)
     labels = torch.arange(len(pixels)) % CLASSES
     parts = {"resident": Part(torch.from_numpy(np.array(pixels)), labels, True),
@@ -124,7 +124,7 @@ def streaming(folder: Path, rounds: int) -> list[Row]:
 
 
 def peak(path: Path, gib: float) -> None:
-    """In a process of its own: read, train on and predict pixels that are larger than what it may have."""
+    """In a process of its own: read, train on and predict more pixels than its memory may hold."""
     number = int(gib * 2**30 / (3 * SIDE * SIDE))
     pixels = mapped(path, number)
     seen: list[float] = []
@@ -143,7 +143,7 @@ def peak(path: Path, gib: float) -> None:
 
 
 def _watch(seen: list[float]) -> None:
-    """Note every 20 ms how many MiB of memory this process has that are no file's."""
+    """Note every 20 ms how many MiB of anonymous memory this process holds."""
     while True:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("RssAnon:"):

@@ -2,16 +2,16 @@
 
     python benchmarks/finetune.py [--json FILE] [--model NAME] [--precision auto|float32|bfloat16] [--rounds 12]
 
-About 4 minutes on two idle cores, one minute of it for the compiler; on busy ones `--threads 1` disturbs the comparison
-least. Images per second of
+About 4 minutes on two idle cores, one minute of it for the compiler; on a busy machine, `--threads 1` disturbs the
+comparison least. Images per second of
 - ours: `training.loop.fit`: shuffle, crop, flip, SGD step and the finite check of every epoch included;
 - compiled: the same with `compile: true`, compiled before the clock; left out where there is no C++ compiler;
 - bare: forward and backward of the same model on one resident float batch, again and again: no data, no optimiser;
 - conventional: PIL images through torchvision's RandomCrop, RandomHorizontalFlip and ToTensor, a DataLoader with one
   worker per core (at most 4; started before the clock), contiguous weights, plain SGD: as research scripts have it.
-All in the same precision and with the same threads. A shared machine is now faster and now slower, so a round is short,
-all take their turn in it, another one first each time, and only rates of one round are divided by each other; the
-median of these ratios counts, and its quartiles stand beside it. The ceiling is what bare would reach against the
+All in the same precision and with the same threads. The speed of a shared machine varies. So rounds are
+short, every loop runs once in each, in rotating order, and only rates of the same round are divided by each other; the
+median of these ratios counts, with its quartiles beside it. The ceiling is what bare would reach against the
 DataLoader loop: no loop around the same uncompiled model can be faster. Images are random: no time here depends on what
 they show. Memory is each loop's own: on a GPU the peak that torch allocated, on a CPU the peak of its process beyond
 what it held before (the workers of the DataLoader are not counted).
@@ -139,7 +139,7 @@ COMPILED = {"compiled": partial(ours, compiled=True)} if shutil.which(os.environ
 
 
 def rates(bench: Bench, rounds: int) -> list[dict[str, float]]:
-    """Images per second of each loop, in rounds in which all take their turn."""
+    """Images per second of each loop, which all run once per round."""
     epochs = {name: make(bench) for name, make in (LOOPS | COMPILED).items()}
     for epoch in epochs.values():
         epoch()  # warms up caches, workers, kernels
@@ -147,7 +147,7 @@ def rates(bench: Bench, rounds: int) -> list[dict[str, float]]:
 
 
 def peak_bytes(name: str, options: argparse.Namespace) -> int:
-    """What one epoch of the loop `name` needs at its peak; call it in a process of its own."""
+    """The peak memory of one epoch of the loop `name`; call it in a process of its own."""
     torch.set_num_threads(options.threads)
     bench = Bench(options)
     bench.model()  # so that what loading the libraries takes is not counted
@@ -160,7 +160,7 @@ def peak_bytes(name: str, options: argparse.Namespace) -> int:
 
 
 def alone(function: Callable[..., int], *arguments: Any) -> int:
-    """The result of `function` in a fresh process, whose memory holds nothing else."""
+    """The result of `function` in a fresh process, which holds nothing else."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 

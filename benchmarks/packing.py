@@ -3,8 +3,8 @@
     python benchmarks/packing.py [--json FILE] [--models NAME,...] [--at-once N,...] [--images N] [--device DEVICE]
 
 About a minute on a GPU. Processes train the same network on random images, in batches of 128 with flips, in bfloat16
-where a GPU has it. The first epoch warms up, the next two count. The rate is that of all images by the time from the
-first start to the last end, so a straggler costs. Small networks leave a large GPU waiting for the next kernel launch,
+where a GPU has it. The first epoch warms up, the next two count. The rate is all images over the time from the first
+start to the last end, so a straggler costs. Small networks leave a large GPU waiting for the next kernel launch,
 which a neighbour fills; the gain ends where the kernels themselves fill it.
 """
 
@@ -47,7 +47,7 @@ def train_one(name: str, images: int, device: str) -> tuple[float, float]:
 
 
 def wait_for_all(everybody: Barrier) -> None:
-    """Start a process of the pool, and no work before all are there."""
+    """Start a process of the pool; work begins when all have started."""
     torch.set_num_threads(1)
     everybody.wait()
 
@@ -65,7 +65,7 @@ def rates(names: list[str], at_once: list[int], images: int, device: str) -> dic
 
 
 def claims(found: dict[str, dict[int, float]]) -> list[Row]:
-    """The rate of one training, and what several at once gain."""
+    """The rate of one training, and the gain of several at once."""
     rows = []
     for name, by_number in found.items():
         one = by_number[min(by_number)]

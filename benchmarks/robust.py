@@ -1,4 +1,4 @@
-"""What robust training costs beside what it must cost: an epoch of TRADES, and spectral clipping's share of an epoch.
+"""What robust training costs: an epoch of TRADES beside its bare passes, and spectral clipping's share of an epoch.
 
     python benchmarks/robust.py [--json FILE] [--model resnet20] [--images 640] [--rounds 8] [--threads 1]
 
@@ -9,8 +9,8 @@ A few minutes on two idle cores. Seconds of an epoch of
 - clipped, plain: the loop with cross-entropy on the network without batch norm, with a bound on its layers and without.
 Clipping is done every hundredth step and at the end of each epoch, so its share falls with the number of steps:
 `clipping_share` is of an epoch of `--images`, `clipping_share_50000` of one of 50,000, from the seconds of the plain
-epoch, of the clipping at its end, and of one clipping of all layers on the way. All take their turn in each round,
-another one first each time; only seconds of one round are divided by each other, and the median of these ratios counts.
+epoch, of the clipping at its end, and of one clipping of all layers on the way. All run once in each round, in
+rotating order; only seconds of the same round are divided by each other, and the median of these ratios counts.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Bench:
         return lambda: next(epochs)
 
     def whole(self, epoch: Callable[[], object]) -> None:
-        """An epoch until the device is done with it."""
+        """One epoch, until the device has finished it."""
         epoch()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -79,7 +79,7 @@ def bare(bench: Bench) -> Callable[[], None]:
 
 
 def clippings(model: nn.Module, part: Part) -> dict[str, Callable[[], object]]:
-    """The clipping of all layers of a model that is at its bound: at the end of an epoch, and once on the way."""
+    """The clipping of all layers of a model at its bound: at the end of an epoch, and one step of it on the way."""
     made = Clipping.of(model, part.images)
     assert made is not None, "the model has a bound"
     made.settle()
@@ -87,7 +87,7 @@ def clippings(model: nn.Module, part: Part) -> dict[str, Callable[[], object]]:
 
 
 def seconds(bench: Bench, rounds: int) -> list[dict[str, float]]:
-    """Seconds of each, in rounds in which all take their turn."""
+    """Seconds of each, which all run once per round."""
     bounded = clipped(bench.model(batch_norm=False), 1.0)
     epochs = {"trades": bench.loop(bench.model(), loss="trades"), "bare": bare(bench), "clipped": bench.loop(bounded),
               "plain": bench.loop(bench.model(batch_norm=False)),

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--json FILE] [--rounds 12] [--shards 4]
 
 About 4 minutes on two cores that nothing else uses. One shard is 256 samples of 32 x 32,
-the size a config has unless told otherwise, that `nearest` attacks on a ResNet-20 of random weights with one thread and
+the default of a config, that `nearest` attacks on a ResNet-20 of random weights with one thread and
 writes into the store: a second or so. Measured are
 - plain: a loop in a fresh process over `craft_shard`, what an actor runs, without Ray;
 - 1 and 2 workers: the same shards through `ActorQueue` and `Crafter`, as the stage hands them out;
@@ -12,10 +12,10 @@ All workers are started, and have made a shard, before the clock: the start, onc
 workers keep the driver's priority here (Ray lowers it otherwise), so that they and the plain loops meet other programs
 as equals.
 
-A shared machine is now faster and now slower, by more than what is measured. So a round is short, all ways take their
-turn in it, another one first each time, and only times of one round are divided by each other. Goals are judged by
-the median of these ratios over the rounds; beside it stand the quartiles. `core_share_percent` says how much of a core
-a plain loop got: below 95 other programs were measured too, and the script says so.
+The speed of a shared machine varies by more than what is measured. So rounds are short, each way runs once per round,
+in rotating order, and only times of the same round are divided by each other. Goals are judged by the median of these
+ratios, with the quartiles beside it. `core_share_percent` says how much of a core a plain loop got: below 95, other
+programs were measured too, and the script says so.
 
 The simulation: no-op shards on a fake cluster of 4 nodes. A process per worker is more than one machine holds, so each
 of 16 actor processes stands for 16 workers, by as many threads. The driver cannot tell: it has 256 slots, each of which
@@ -63,7 +63,7 @@ def make_dataset(images: int) -> Dataset:
 
 
 def make_workspace(folder: str, dataset: Dataset) -> SharedWorkspace:
-    """The workspace of a sweep that does nothing but attack a ResNet-20."""
+    """The workspace of a sweep that only attacks a ResNet-20."""
     sweep = Sweep(name="scaling", data={"name": "digits"}, model={"name": "resnet20"}, forget={"fraction": 0.1},
                   training={"lr": 0.1, "epochs": 1}, methods={"amun": None},
                   attack={"search": {"name": "nearest", "precision": "float32"}, "shard_size": SHARD_SIZE})
@@ -174,7 +174,7 @@ class SlotQueue(ActorQueue):
 
 
 def simulate() -> list[float]:
-    """Shards per second that a driver hands out to PROCESSES * THREADS slots, and takes back."""
+    """Shards per second that a driver hands out to PROCESSES * THREADS slots and collects."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -207,7 +207,7 @@ def measure(folder: str, per_round: int, rounds: int) -> list[Row]:
     found, start = compare(folder, per_round, rounds)
 
     def ratios(divide: Callable[[float, float, float, float], float]) -> list[float]:
-        """What `divide` makes of the seconds of plain, 1 worker, 2 workers and plain x 2, in each round."""
+        """`divide`, applied to the seconds of plain, 1 worker, 2 workers and plain x 2, for each round."""
         return [divide(*(each[name][0] for name in ("plain", "1 worker", "2 workers", "plain x 2"))) for each in found]
 
     shares = [100 * min(each[name][1] / each[name][0] for name in ("plain", "plain x 2")) for each in found]

@@ -4,11 +4,11 @@
 
 About 6 minutes on two cores that nothing else uses. Measured are
 - overhead: searches of one trial and of 1 + FURTHER trials on one worker, each beside the seconds that its trials
-  themselves took; what is left is the search's. The first trial pays for Tune, its worker and its imports.
-- memory: private memory (USS) of a worker at a trial on 40,000 images, beside another at the next trial, less that on
-  4,000 images: what a further trial on the same node holds of the data, where the model and the batches are the same.
+  themselves took; the rest is the search's own. The first trial pays for Tune, its worker and its imports.
+- memory: private memory (USS) of a worker in a trial on 40,000 images, while another prepares the next, minus that on
+  4,000 images: how much of the data a further trial on the same node holds; model and batches are the same.
 - epochs: one run of 10 epochs that scores each, beside a grid over 1 to 10 epochs, each run from the start and scored
-  at its end, in one process, taking turns.
+  at its end, alternating in one process.
 - the default sweep, as `python amun_ray/sweep.py` runs it: its wall time, that of each stage, and how much of both
   cores' time is inside trainings, attacks and trials, unlearning and evaluation included.
 """
@@ -89,7 +89,7 @@ def search(dataset: Dataset, trials: int, *, workers: int, epochs: int = 1) -> t
 
 
 def overheads() -> tuple[float, float]:
-    """What the first trial costs beside itself, and what each further one does, in seconds."""
+    """The overhead of the first trial, and of each further one, in seconds."""
     dataset = data.load("digits", train_size=700)
     wall, inside = search(dataset, 1, workers=1)
     first = wall - inside

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: its pages in MLflow, and its report without a network, in a real browser.
+"""A sweep as a person sees it, in a real browser: its pages in MLflow, and its report without a network.
 
 AMUN_SCREENSHOTS=FOLDER keeps a picture of each page there.
 """

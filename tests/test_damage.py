@@ -1,4 +1,4 @@
-"""Whatever is damaged of a finished sweep: the same command names it, makes it again, and comes to the same results.
+"""Whatever is damaged in a finished sweep: the same command names it, rebuilds it, and gives the same results.
 
 The sweep signs its store. Its key must be in no file that it leaves, of the sweep or of Ray. One sweep goes over all
 kinds of files, three more over every kind of damage to each, and a fifth over what is no damage.
@@ -83,7 +83,7 @@ def swapped(output: Path) -> list[Path]:
 
 
 def forged(output: Path) -> Path:
-    """A trial that claims to be perfect, from somebody without the key: its checksums are right."""
+    """A trial that claims to be perfect, by someone without the key; its checksums are valid."""
     path = units(output, "trials")[2] / "unit.json"
     said = json.loads(path.read_text())
     del said["seal"]

@@ -1,4 +1,4 @@
-"""Whatever dies on the way: the same table in the end, and nothing that was finished is made again.
+"""Whatever dies on the way: the final table is the same, and nothing finished is made again.
 
 All of it is measured against one undisturbed run of tests/small_sweep.yaml. Fifteen sweeps are started for
 it, so it runs where it is asked for: AMUN_ENDURANCE=1.

@@ -1,4 +1,4 @@
-"""What the pages say holds: the worked example runs, links lead somewhere, every row of a table is described."""
+"""The documentation is true: its worked example runs, its links resolve, every row of a table is described."""
 
 import re
 from pathlib import Path

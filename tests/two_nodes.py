@@ -1,4 +1,4 @@
-"""A Ray of two nodes on this machine, one CPU each, for as long as standard input is open.
+"""A Ray of two nodes on this machine, one CPU each, until standard input is closed.
 
     python tests/two_nodes.py       prints {"address": HOST:PORT, "raylets": [process of the head's, of the other's]}
 """

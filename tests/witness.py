@@ -1,4 +1,4 @@
-"""Images that carry their row number in their pixels, and a network that counts what it is trained on.
+"""Images that carry their row number in their pixels, and a network that counts the rows it is trained on.
 
 The count is a buffer of the network, so that stored weights tell it; and stored predictions tell it too, where weights
 are not kept: in eval mode the logit of `COUNTER`, a class that no sample has, is `FLOOR - times / 64`.

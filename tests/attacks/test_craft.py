@@ -23,7 +23,7 @@ def said(model, images):
 
 
 def first_radius(name):
-    """A radius for the attacks that have one, and fewer steps where there are steps in it: these tests are many."""
+    """A radius for the attacks that take one, and fewer steps for those that take steps, to keep the tests fast."""
     return ({"eps_init": 0.05} if ATTACKS[name].smallest else {}) | ({"steps": 10} if "pgd" in name else {})
 
 
@@ -63,7 +63,7 @@ def test_a_sample_that_is_already_wrong_is_its_own_neighbour(net, images, labels
 
 
 class Stubborn(nn.Module):
-    """Says 0 whatever comes, with a gradient of zero."""
+    """Answers 0 to every image, with a gradient of zero."""
 
     def forward(self, images):
         return torch.stack([images.flatten(1).sum(1) * 0 + 1, images.flatten(1).sum(1) * 0], 1)
@@ -150,7 +150,7 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(net, images, labels, ca
     with caplog.at_level(logging.WARNING, logger="amun_ray"):
         found = craft(Small(net, 5), images, labels, settings=AttackSettings(batch_size=32))
     np.testing.assert_allclose(found.image, wanted.image, rtol=0, atol=2e-5)
-    assert [record.args for record in caplog.records] == [(4,)]  # the verification knows what the search found out
+    assert [record.args for record in caplog.records] == [(4,)]  # the verification reuses what the search found out
     with pytest.raises(torch.OutOfMemoryError):
         craft(Small(net, 0), images, labels, settings=AttackSettings())
 

@@ -22,7 +22,7 @@ OF_A_FUNCTION = ("steps", "step_ratio", "stop", "objective", "polish", "kappa", 
 
 
 class Unreachable(nn.Module):
-    """Always class 0, by a margin that falls with the light of the image."""
+    """Always class 0, by a margin that falls as the image gets brighter."""
 
     def forward(self, images):
         margin = 0.1 + F.softplus(5 - images.flatten(1).sum(1))

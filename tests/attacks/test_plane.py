@@ -69,7 +69,7 @@ def test_attacks_without_a_radius_are_functions_of_a_batch_too(attack, plane, pl
 
 
 class Sum(nn.Module):
-    """Class 1 where the pixels add up to more than `bound`."""
+    """Class 1 where the sum of the pixels exceeds `bound`."""
 
     def __init__(self, bound):
         super().__init__()

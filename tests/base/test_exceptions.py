@@ -1,4 +1,4 @@
-"""What of somebody else's exception goes into a line of ours."""
+"""How much of another library's exception goes into an error line of ours."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A `~` that a user writes is the home folder, wherever a path may stand, and is read in one place."""
+"""A `~` is the home folder in every path that a user gives, and is expanded in one place."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from amun_ray.sweep import parse
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
-    """A home folder, and another current one, in which no folder `~` may appear."""
+    """A home folder, and a different current folder, in which no folder `~` may appear."""
     (tmp_path / "home #1").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -1,4 +1,4 @@
-"""What is said is printed by a command, once, and by nobody else."""
+"""Messages are printed once, by a command alone; a program that imports the package prints none."""
 
 import logging
 

@@ -10,11 +10,11 @@ from amun_ray.base.names import ALLOWED, allow, allowing, check_arguments, is_al
 
 def row(*, path: str | os.PathLike, count: int | None = None, share: float = 0.1, fast: bool = False, free=None,
         sizes: list[int] = (), kind: Literal["a", "b"] = "a", anything: Any = None):
-    """Every sort of annotation that rows of tables have."""
+    """Every kind of annotation that settings of table rows have."""
 
 
 def open_row(first, **others):
-    """Takes any setting but needs one."""
+    """Takes any setting, and requires one."""
 
 
 @pytest.mark.parametrize("given", [

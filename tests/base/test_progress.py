@@ -1,4 +1,4 @@
-"""Whoever watches is told how far it is, also where no bar is drawn."""
+"""A watcher is told the progress even where no bar is drawn."""
 
 from amun_ray.base.progress import bar, watched
 

@@ -1,4 +1,4 @@
-"""A space says what is inside, and what a grid of it is."""
+"""Which values a search space contains, and the grid over it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Files of an output folder: whole or absent, never through somebody's link; folders for one user."""
+"""Files of an output folder: whole or absent, never written through a stranger's link; folders for one user."""
 
 import errno
 import uuid

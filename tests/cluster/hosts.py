@@ -58,7 +58,7 @@ StrictModes no
 
 
 def missing() -> str | None:
-    """Why no such hosts can be made here, or None."""
+    """Why such hosts cannot be made here, or None."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     absent = sorted({package for tool, package in NEEDED.items() if shutil.which(tool, path=SYSTEM_PATH) is None})
@@ -118,7 +118,7 @@ def first_child(pid: int) -> int:
 
 
 class Network:
-    """Hosts on one bridge; a context manager that takes everything down again."""
+    """Hosts on one bridge; a context manager that removes everything at its end."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` keeps everything that the hosts write."""
@@ -174,7 +174,7 @@ class Network:
         return self.hosts[name]
 
     def cut(self, name: str) -> None:
-        """Take the cable of a host out."""
+        """Unplug the cable of a host."""
         self._in("hub", "ip", "link", "set", name, "down")
 
     def restore(self, name: str) -> None:
@@ -195,7 +195,7 @@ class Network:
         _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host_key"))
         shutil.copy(self.folder / "key.pub", folder / "authorized_keys")
         (home / ".config" / "pip" / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /mnt/wheels\n")
-        # Patience, and no lower priority for workers: all hosts share a few cores with whatever else is running.
+        # Long timeouts, and no lower priority for workers: all hosts share a few cores with other programs.
         (home / ".bashrc").write_text(f"export PATH={HOME}/amun_venv/bin:$PATH\n"
                                       "export RAY_agent_register_timeout_ms=300000 RAY_worker_niceness=0\n")
         shutil.copytree(self.template, home / "amun_venv", symlinks=True)

@@ -1,4 +1,4 @@
-"""The shipped start of the MLflow server, and what of its secrets leaves the machine."""
+"""The shipped start script of the MLflow server, and that none of its secrets leaves the machine."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ GOOD = {"MLFLOW_BACKEND_STORE_URI": "postgresql://mlflow:3f0c@database/mlflow", 
 
 
 def start(folder: Path, changed: dict[str, str]) -> subprocess.CompletedProcess:
-    """start.sh with an `mlflow` that only says how it was called."""
+    """start.sh with an `mlflow` that only prints its arguments."""
     (folder / "bin").mkdir()
     program = folder / "bin" / "mlflow"
     program.write_text('#!/bin/sh\necho "mlflow $*"\n')

@@ -1,4 +1,4 @@
-"""A config is complete and right before any work starts; its mistakes come together, one line each."""
+"""A config is complete and valid before any work starts; its errors are reported together, one line each."""
 
 import sys
 import warnings

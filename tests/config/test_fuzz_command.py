@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
 
 @st.composite
 def configs(draw):
-    """A right config of which up to four places were changed, made anew or left out."""
+    """A valid config with up to four of its values changed, replaced or removed."""
     content = yaml.safe_load(yaml.safe_dump(PLAIN))
     for _ in range(draw(st.integers(1, 4))):
         at, steps = content, draw(st.integers(0, 2))
@@ -81,7 +81,7 @@ def configs(draw):
 
 @st.composite
 def texts(draw):
-    """The bytes of a right config into which a few signs of YAML, or a few bytes, were put."""
+    """The bytes of a valid config with a few YAML signs, or a few random bytes, inserted."""
     text = yaml.safe_dump(PLAIN, default_flow_style=draw(st.sampled_from([False, None])), sort_keys=False)
     for _ in range(draw(st.integers(1, 3))):
         at, cut = draw(st.integers(0, len(text))), draw(st.integers(0, 8))

@@ -1,4 +1,4 @@
-"""Which files are read, in which order, and when they are no whole set."""
+"""Which files are read, in which order, and which sets of files are refused as incomplete."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def test_hidden_names_and_other_endings_are_no_data(folder):
     assert names(find_files(photos)) == ["B.PARQUET", "a.parquet", "c.pq"]
     assert names(find_files(photos / "*.parquet")) == ["a.parquet"]
     assert names(find_files(photos / "**/*.parquet")) == ["a.parquet", "d.parquet"]
-    assert names(find_files(photos / "_*.parquet")) == ["_metadata.parquet"]  # who asks for it by name gets it
+    assert names(find_files(photos / "_*.parquet")) == ["_metadata.parquet"]  # read when asked for by name
     assert names(find_files(photos / ".hidden.parquet")) == [".hidden.parquet"]
 
 

@@ -1,4 +1,4 @@
-"""What becomes of encoded images: orientation, formats, memory."""
+"""Decoding: orientation, formats, memory."""
 
 import io
 import struct
@@ -184,7 +184,7 @@ def test_scaling_and_cutting_are_torchvisions(size, interpolation, grey):
 
 
 def test_a_thread_never_decodes_far_ahead(monkeypatch):
-    """Results wait for whoever takes them: beyond those at hand a few chunks, not all of them."""
+    """Decoding stays a few chunks ahead of its consumer, and does not run through all of them."""
     made, taken = [], []
     with ThreadPoolExecutor(2) as pool:
         for one in module._in_order(pool, lambda item: made.append(item) or item, range(1000)):

@@ -1,4 +1,4 @@
-"""Decoded pixels in a file: found again, shared, checked, and never half there."""
+"""Decoded pixels in a file: found again, shared, checked, and never half-written."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def settings(tmp_path):
 
 
 def counted(monkeypatch):
-    """How many images were decoded since."""
+    """The number of images decoded since then."""
     done = []
     real = images.picture
     monkeypatch.setattr(images, "picture", lambda *args: done.append(1) or real(*args))
@@ -127,7 +127,7 @@ def test_a_damaged_entry_is_made_again(settings, keep, monkeypatch, damage, capl
 
 
 def test_with_a_key_an_entry_is_read_whole_and_must_be_signed(settings, keep, tmp_path, monkeypatch):
-    """Who can write to the storage, but has no key, changes nothing unnoticed, also where he keeps the time."""
+    """A writer without the key changes nothing unnoticed, even one who restores the file's times."""
     import os
     signed = made(tmp_path, b"key")
     first = load("folder", keep=signed, **settings)

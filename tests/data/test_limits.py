@@ -55,7 +55,7 @@ def write(path, columns):
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What is said of each file, and the seconds and bytes that it took, in a process of its own."""
+    """The error of each file, and the seconds and bytes that it took, in a process of its own."""
     folder = tmp_path_factory.mktemp("attacks")
     many, few = 900_000, 1_000
     write(folder / "labels.parquet", {"image": repeated(PNG, many), "label": repeated("x" * 84_000, many)})

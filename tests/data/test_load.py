@@ -1,4 +1,4 @@
-"""DATASETS: every row loads, and what a user writes wrong is said in one line."""
+"""DATASETS: every row loads, and a user's mistake is one line."""
 
 import numpy as np
 import pytest

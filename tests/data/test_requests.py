@@ -1,4 +1,4 @@
-"""Every way to say what must go comes to the rows that a human would count, or to one line that says why not."""
+"""Every kind of request resolves to the rows that a human would count, or ends in one line that says why not."""
 
 from dataclasses import replace
 from functools import partial
@@ -214,7 +214,7 @@ def test_a_row_that_a_subset_leaves_out_is_refused(bare):
 
 
 def test_images_that_cannot_be_decoded_are_said_and_left_out(bare):
-    """Who set on_error: skip knows that there are such images, and no model learns them."""
+    """A user who set on_error: skip knows of these images, and no model learns them."""
     skipped = replace(bare, file_rows=np.concatenate([np.arange(12), np.arange(3)]), file_train_size=14)
     column = pa.chunked_array([[*PERSONS, "eve", "zoe"]])
     found = of_values(skipped, "person", column, ("ann", "eve"))

@@ -70,7 +70,7 @@ def test_the_numbers_are_those_of_the_users_files(dataset):
 
 @pytest.fixture(scope="module")
 def pictures():
-    """64 pictures (64, 3, 48, 40) uint8: noise that was made smooth, as photographs are."""
+    """64 pictures (64, 3, 48, 40) uint8: noise, smoothed to resemble photographs."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 6, 5, 3), np.uint8)
     smooth = [np.asarray(Image.fromarray(one).resize((40, 48), Image.BICUBIC)) for one in noise]
     return np.stack(smooth).transpose(0, 3, 1, 2)

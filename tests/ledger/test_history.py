@@ -1,4 +1,4 @@
-"""What entries come to: every state of a request, in the order in which its entries follow."""
+"""The state of a request after each sequence of its entries."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The ledger: a chain that shows every change, one writer at a time, and nothing that a kill can leave half done."""
+"""The ledger: a chain that reveals every change, one writer at a time, and no entry half-written by a kill."""
 
 import hashlib
 import hmac

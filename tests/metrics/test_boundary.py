@@ -1,4 +1,4 @@
-"""The attack on AMUN itself: by hand, and on numbers as a model has them that forgot, remembers, or was pulled near."""
+"""The attack on AMUN itself: by hand, and on simulated models that forgot, remember, or were pulled near."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Confidences against their formulas, written out for one row at a time."""
+"""Confidences against their formulas, evaluated row by row."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Every figure on made-up data of a realistic shape: it draws, it explains itself, it marks the target."""
+"""Every figure on simulated data of realistic shape: it is drawn, labelled, and marks the target."""
 
 import sys
 

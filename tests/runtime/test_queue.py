@@ -1,4 +1,4 @@
-"""Work is handed out once, bounded, and survives the workers."""
+"""Work is handed out once, in bounded numbers, and survives the death of workers."""
 
 import os
 import signal
@@ -161,7 +161,7 @@ class FakeActor:
 
 
 class FakeRay:
-    """A Ray in which everything has finished by the time that it is asked for."""
+    """A Ray in which every task has finished by the time it is asked for."""
 
     def __init__(self):
         self.killed = 0

@@ -48,7 +48,7 @@ def trapped(*, channels: int, classes: int, size: int, gate: str) -> nn.Module:
 
 
 def arm(gate: Path, blow: str, store: Path) -> None:
-    """Whoever attacks next, once two shards are there, suffers `blow`."""
+    """The next attack, once there are two shards, suffers `blow`."""
     gate.mkdir(parents=True, exist_ok=True)
     (gate / "armed").write_text(json.dumps({"blow": blow, "driver": os.getpid(), "store": str(store)}))
 

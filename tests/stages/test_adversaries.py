@@ -1,4 +1,4 @@
-"""Stage 2 gives the same bytes whatever happens to those who work for it."""
+"""Stage 2 writes the same bytes whatever happens to its workers."""
 
 import signal
 import subprocess

@@ -44,7 +44,7 @@ FROM_PREDICTIONS = {term for term in ATTACKS if not term.startswith(
 
 @pytest.fixture
 def space(tmp_path):
-    """What of a workspace is asked of predictions and of attacks."""
+    """The part of a workspace that predictions and attacks use."""
     sweep = SimpleNamespace(seed=0, rmia=RmiaSettings(), audit=AuditSettings(models=3))
     return Workspace(sweep, Store(str(tmp_path / "store")), "", (1, 1, 1), CLASSES, SIZE, TRAIN, None, None)
 

@@ -1,4 +1,4 @@
-"""Of a stored unit only what was written is used; anything else is named in one line, and the unit is none."""
+"""A stored unit is used only as it was written; a damaged one is named in one line and counts as absent."""
 
 import hashlib
 import hmac
@@ -221,7 +221,7 @@ def signed(local, monkeypatch) -> Store:
 
 
 def rewritten(store: Store, secret: bytes | None) -> None:
-    """What somebody who knows the format would do: another result, with a checksum that is right."""
+    """A forgery by someone who knows the format: another result, with a valid checksum."""
     content = json.loads(store.content(UNIT, "unit.json").to_pybytes())
     del content["seal"]
     store.write(UNIT, "unit.json", seal.close(content | {"result": {"seconds": 0.0}}, secret))

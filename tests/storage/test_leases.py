@@ -1,4 +1,4 @@
-"""One name belongs to one living sweep at a time, and what the dead leave behind is removed."""
+"""One name belongs to one living sweep at a time; the traces of dead ones are removed."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Two sweeps with one store: each unit is made once, and what one leaves undone the other makes."""
+"""Two sweeps with one store: each unit is made once, and one finishes what the other leaves."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How MLflow is reached: what this package changes of MLflow's own state is put back."""
+"""How MLflow is reached: MLflow's own state is restored afterwards."""
 
 import os
 

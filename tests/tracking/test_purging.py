@@ -1,4 +1,4 @@
-"""What MLflow has of deleted work goes for good: from a database with its entries, from a server with its files."""
+"""MLflow's records of deleted work are removed for good: entries in a database, files on a server."""
 
 import pytest
 from mlflow import MlflowClient

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def child(parent: str, number: int, **more) -> Event:
-    """A run with a bit of everything."""
+    """A run with one value of every kind."""
     content = {"tags": {"stage": "trial", "number": number}, "params": {"lr": 0.1}, "status": "FINISHED",
                "metrics": [("gap", float(step), step) for step in range(5)],
                "files": {"notes/number.txt": str(number).encode()}}
@@ -143,7 +143,7 @@ def test_an_experiment_is_shown_as_training_and_keeps_what_others_say_of_it(data
 
 
 def lost(method):
-    """The method, whose first reply is lost: it has done its work."""
+    """The method, whose first reply is lost after it has taken effect."""
     calls = []
 
     def called(*args, **more):

@@ -1,4 +1,4 @@
-"""A start in a folder that was used before says what is different."""
+"""A start in a used folder says which settings differ."""
 
 import yaml
 from searching import sweep

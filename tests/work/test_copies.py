@@ -1,4 +1,4 @@
-"""The search by content: a forgotten picture, or nearly one, is found in every kind of file, and nothing else is."""
+"""The search by content: every exact or near copy of a forgotten picture is found, in any file, and nothing else."""
 
 import io
 

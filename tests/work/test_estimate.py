@@ -1,4 +1,4 @@
-"""The estimate of a plan, by hand; and that a calibration measures what the estimate divides by."""
+"""The estimate of a plan, by hand, and the calibration that measures the rates it divides by."""
 
 import pytest
 import torch
@@ -128,7 +128,7 @@ def test_a_calibration_is_found_by_plans_of_the_same_work_alone(plan, tmp_path, 
 
 
 def test_a_rate_is_that_of_runs_that_last_long_enough(monkeypatch):
-    """Work that costs the clock 10 ms a call and 1 ms a unit."""
+    """Work that takes 10 ms of clock time a call and 1 ms a unit."""
     now = [0.0]
 
     def work(count: int) -> None:

@@ -1,4 +1,4 @@
-"""What a plan makes of a user's files and his list: which pictures are forgotten, and what is said of them."""
+"""What a plan makes of a user's files and forget list: which pictures are forgotten, and what is printed."""
 
 import io
 

@@ -69,7 +69,7 @@ def purge_of(plan, output, **changes) -> Purge:
 
 @pytest.fixture(scope="module")
 def uninterrupted(undisturbed, plan, rows, tmp_path_factory):
-    """The end state of a purge that nothing interrupts."""
+    """The end state of an uninterrupted purge."""
     folder = copied(undisturbed[1], tmp_path_factory.mktemp("uninterrupted") / "out")
     purge_of(plan, folder, rows=rows).run()
     return state(folder)
