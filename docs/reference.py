@@ -103,7 +103,7 @@ def _sections(schema: Node, path: str, node: Node) -> Iterator[str]:
                    f"{', '.join(f'`{each}`' for each in RECIPES)}. Keys beside it change single settings: "
                    "`{recipe: fast, epochs: 8}`.\n")
             continue
-        place = f"{path}.METHOD" if name == "Method" else f"{path}[]" if name == "Point" else path
+        place = f"{path}.METHOD" if name == "MethodConfig" else f"{path}[]" if name == "Point" else path
         yield _table(place, section, section.get("required", ()))
         for key, below in section["properties"].items():
             yield from _sections(schema, f"{place}.{key}", below)

@@ -38,10 +38,10 @@ def attacked(attack: Attack[Any], model: nn.Module, images: Tensor, labels: Tens
     model = frozen(model)
     check_batch(model, images, labels)
     look = Looker(model, shape_of(images), Capacity(CHUNK))
-    found = run(attack, look, flat(images), labels, slots=len(images))
-    best = unflat(found.best, look.shape).contiguous()
-    never = torch.zeros_like(found.flipped)
-    return Adversarial(best, look(found.best, labels, never).predicted, l2(best - images), found.flipped)
+    outcome = run(attack, look, flat(images), labels, slots=len(images))
+    best = unflat(outcome.best, look.shape).contiguous()
+    never = torch.zeros_like(outcome.flipped)
+    return Adversarial(best, look(outcome.best, labels, never).predicted, l2(best - images), outcome.flipped)
 
 
 def check_radius(radius: float | Tensor, count: int) -> None:

@@ -16,7 +16,7 @@ from amun_ray.attacks.frozen import folded, frozen
 from amun_ray.attacks.look import Capacity, Looker, flat, shape_of, unflat
 from amun_ray.attacks.rows import AdversarialRows, AttackCost
 from amun_ray.attacks.settings import AttackSettings
-from amun_ray.attacks.slots import Found, run
+from amun_ray.attacks.slots import Outcome, run
 from amun_ray.attacks.verify import shrink, verify
 from amun_ray.base.device import uses_bfloat16
 from amun_ray.base.errors import UserError
@@ -90,18 +90,18 @@ def craft(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, settin
     look = _looker(ready, images, settings)
     original = Looker(ready.original, look.shape, ready.capacity, contiguous=True)
     clean = flat(images)
-    found = run(settings.attack(), look, clean, labels, slots=settings.batch_size)
-    found = found._replace(best=_shrunk(look, clean, found, labels, settings))
-    verdict = verify(original, clean, labels, found, kappa=settings.values.get("kappa", 0.0),
+    outcome = run(settings.attack(), look, clean, labels, slots=settings.batch_size)
+    outcome = outcome._replace(best=_shrunk(look, clean, outcome, labels, settings))
+    verdict = verify(original, clean, labels, outcome, kappa=settings.values.get("kappa", 0.0),
                      again=lambda *rows: run(settings.attack(), original, *rows, slots=settings.batch_size).best)
     stored = unflat(verdict.image, look.shape).contiguous()
     distance = l2(stored - images)
-    eps = found.eps if settings.row.has_radius else distance
+    eps = outcome.eps if settings.row.has_radius else distance
     status = torch.full_like(labels, Status.FAILED, dtype=torch.int8)
     status[verdict.flipped], status[verdict.already_wrong] = Status.FLIPPED, Status.ALREADY_WRONG
     cost = AttackCost(len(images), look.forward, look.backward, original.forward)
     return AdversarialRows(index=rows, cost=cost, **{name: column.cpu().numpy() for name, column in {
-        "image": stored, "true_label": labels, "label": verdict.label, "l2": distance, "steps": found.looks,
+        "image": stored, "true_label": labels, "label": verdict.label, "l2": distance, "steps": outcome.looks,
         "eps": torch.where(verdict.already_wrong, 0.0, eps), "status": status}.items()})
 
 
@@ -128,10 +128,10 @@ def calibrate(model: nn.Module | Prepared, images: Tensor, labels: Tensor, *, se
     images, labels = images[:samples], labels[:samples]
     settings = replace(settings, eps_init=settings.row.smallest, doublings=CALIBRATION_DOUBLINGS, shrink=None)
     look = _looker(ready, images, settings)
-    found = run(settings.attack(), look, flat(images), labels, slots=settings.batch_size)
-    searched = found.eps > 0
-    flipped = found.flipped & searched
-    radii = found.eps[flipped].sort().values
+    outcome = run(settings.attack(), look, flat(images), labels, slots=settings.batch_size)
+    searched = outcome.eps > 0
+    flipped = outcome.flipped & searched
+    radii = outcome.eps[flipped].sort().values
     if len(radii) == 0:
         raise UserError(f"eps_init: cannot be calibrated, none of {int(searched.sum())} samples could be flipped; "
                         "give eps_init")
@@ -151,10 +151,10 @@ def _indices(indices: np.ndarray | None, count: int) -> np.ndarray:
     return indices.astype(np.int64)
 
 
-def _shrunk(look: Looker, clean: Tensor, found: Found, labels: Tensor, settings: AttackSettings) -> Tensor:
+def _shrunk(look: Looker, clean: Tensor, outcome: Outcome, labels: Tensor, settings: AttackSettings) -> Tensor:
     times = settings.values.get("shrink", 0)
-    rows = (found.flipped & (found.eps > 0)).nonzero().squeeze(1)
-    best = found.best
+    rows = (outcome.flipped & (outcome.eps > 0)).nonzero().squeeze(1)
+    best = outcome.best
     if times and len(rows):
         best[rows] = shrink(look, clean[rows], best[rows], labels[rows], times=times)
     return best

@@ -35,12 +35,12 @@ def folded(plain: nn.Module, example: Tensor) -> nn.Module:
 def _folded_or_none(plain: nn.Module, example: Tensor) -> nn.Module | None:
     try:
         fast = _fold(copy.deepcopy(plain))
-        found = fast(example)
+        folded = fast(example)
     except UNTRACEABLE:
         return None
     wanted = plain(example)
     spread = wanted.amax() - wanted.amin()
-    same = found.shape == wanted.shape and (found - wanted).abs().amax() <= FOLDING_TOLERANCE * spread
+    same = folded.shape == wanted.shape and (folded - wanted).abs().amax() <= FOLDING_TOLERANCE * spread
     return fast if same else None
 
 

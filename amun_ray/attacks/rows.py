@@ -66,14 +66,14 @@ def report(columns: Mapping[str, np.ndarray], cost: AttackCost) -> dict[str, flo
     A statistic over no samples is left out, so the dict can be logged as metrics directly.
     """
     status = columns["status"]
-    found = {f"{code.name.lower()}_percent": 100 * float((status == code).mean()) for code in Status}
+    figures = {f"{code.name.lower()}_percent": 100 * float((status == code).mean()) for code in Status}
     flipped = status == Status.FLIPPED
     for name in ("eps", "l2"):
         values = columns[name][flipped]
         if len(values):
-            found[f"{name}_mean"] = float(values.mean(dtype=np.float64))
-            found |= {f"{name}_p{q:02d}": float(np.percentile(values, q)) for q in QUANTILES_PCT}
+            figures[f"{name}_mean"] = float(values.mean(dtype=np.float64))
+            figures |= {f"{name}_p{q:02d}": float(np.percentile(values, q)) for q in QUANTILES_PCT}
     for name in ("forward", "backward", "verification"):
         if cost.samples:
-            found[f"{name}_per_sample"] = getattr(cost, name) / cost.samples
-    return found
+            figures[f"{name}_per_sample"] = getattr(cost, name) / cost.samples
+    return figures

@@ -67,7 +67,7 @@ class Attack(Protocol[R]):
         """Update `rows` in place from a look at `rows.point`; returns (N,) bool: which rows are done."""
 
 
-class Found(NamedTuple):
+class Outcome(NamedTuple):
     """The results of an attack, in the order of its input."""
 
     best: Tensor  # (N, D) float32
@@ -77,10 +77,10 @@ class Found(NamedTuple):
     clean_margin: Tensor  # (N,) float32, share of the spread of the logits
 
 
-def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots: int) -> Found:
+def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots: int) -> Outcome:
     """Attack every row of `clean` (N, D) with at most `slots` of them in the batch at a time."""
     count, entered = len(clean), min(slots, len(clean))
-    found = Found(torch.empty_like(clean), torch.empty_like(label, dtype=torch.bool), clean.new_empty(count),
+    outcome = Outcome(torch.empty_like(clean), torch.empty_like(label, dtype=torch.bool), clean.new_empty(count),
                   torch.empty_like(label, dtype=torch.int32), clean.new_empty(count))
     rows = attack.begin(clean[:entered], label[:entered])
     owner = torch.arange(entered, device=clean.device)  # which input row sits in each slot
@@ -92,7 +92,7 @@ def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots:
         leaving = attack.advance(rows, seen).nonzero().squeeze(1)
         if len(leaving) == 0:
             continue
-        for answers, column in zip(found, Found._fields, strict=True):
+        for answers, column in zip(outcome, Outcome._fields, strict=True):
             answers[owner[leaving]] = getattr(rows, column)[leaving]
         replaced = leaving[:count - entered]
         if len(replaced):
@@ -105,5 +105,5 @@ def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots:
             staying[leaving[len(replaced):]] = False
             rows = rows.kept(staying)
             owner = owner[staying]
-    return found
+    return outcome
 

@@ -28,8 +28,8 @@ class AttackRow:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Its settings with their defaults; eps_init None: calibrate it."""
-        made: Any = self.make.func if isinstance(self.make, partial) else self.make
-        defaults = {field.name: field.default for field in fields(made)}
+        attack: Any = self.make.func if isinstance(self.make, partial) else self.make
+        defaults = {field.name: field.default for field in fields(attack)}
         return {name: defaults[name] for name in self.names} | ({"shrink": 0} if self.shrinks else {})
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from amun_ray.attacks.look import SLACK, Look, Looker, fooled
-from amun_ray.attacks.slots import Found
+from amun_ray.attacks.slots import Outcome
 
 # A row that does not quite flip the original is pushed away from the clean image by these factors, one after another.
 PUSHES = (1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2)
@@ -27,21 +27,21 @@ class Verdict(NamedTuple):
     already_wrong: Tensor  # (N,) bool
 
 
-def shrink(look: Looker, clean: Tensor, found: Tensor, label: Tensor, *, times: int) -> Tensor:
+def shrink(look: Looker, clean: Tensor, adversarial: Tensor, label: Tensor, *, times: int) -> Tensor:
     """The last misclassified point of `times` bisections between `clean` (N, D) and the misclassified `found` (N, D).
 
     Every answer is misclassified and no farther than `found`. The boundary may cross the line more than once: the
     answer is next to one crossing, not always the nearest.
     """
-    low = found.new_zeros(len(found))
+    low = adversarial.new_zeros(len(adversarial))
     high = torch.ones_like(low)
     nothing = torch.zeros_like(label, dtype=torch.bool)
     for _ in range(times):
         middle = (low + high) / 2
-        wrong = fooled(look(torch.lerp(clean, found, middle[:, None]), label, nothing), label)
+        wrong = fooled(look(torch.lerp(clean, adversarial, middle[:, None]), label, nothing), label)
         low = torch.where(wrong, low, middle)
         high = torch.where(wrong, middle, high)
-    return torch.where((high < 1)[:, None], torch.lerp(clean, found, high[:, None]), found)
+    return torch.where((high < 1)[:, None], torch.lerp(clean, adversarial, high[:, None]), adversarial)
 
 
 def flips(look: Look, label: Tensor, kappa: float) -> Tensor:
@@ -49,36 +49,36 @@ def flips(look: Look, label: Tensor, kappa: float) -> Tensor:
     return (look.predicted != label) & (look.margin <= -(kappa + KEPT_SLACK * look.spread))
 
 
-def verify(original: Looker, clean: Tensor, label: Tensor, found: Found, *, kappa: float,
+def verify(original: Looker, clean: Tensor, label: Tensor, outcome: Outcome, *, kappa: float,
            again: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Check every row on the original; fix those that should flip it but do not: push them farther, else search again.
 
     Args:
         original: the looker of the original model.
         clean: (N, D), before the search.
-        found: the search's results; rows that it could not flip are checked, but not fixed.
+        outcome: the search's results; rows that it could not flip are checked, but not fixed.
         again: a search on the original itself: (clean, label) -> best.
     """
     nothing = torch.zeros_like(label, dtype=torch.bool)
-    best = found.best.clone()
+    best = outcome.best.clone()
     already = nothing.clone()
-    doubtful = (found.clean_margin < DOUBT).nonzero().squeeze(1)
+    doubtful = (outcome.clean_margin < DOUBT).nonzero().squeeze(1)
     if len(doubtful):
         seen = original(clean[doubtful], label[doubtful], nothing[doubtful])
         already[doubtful] = seen.predicted != label[doubtful]
         best[already] = clean[already]
     seen = original(best, label, nothing)
-    said, good = seen.predicted.clone(), flips(seen, label, kappa) | already
+    predicted, good = seen.predicted.clone(), flips(seen, label, kappa) | already
     for push in (*PUSHES, None):
-        rows = (found.flipped & ~good).nonzero().squeeze(1)
+        rows = (outcome.flipped & ~good).nonzero().squeeze(1)
         if len(rows) == 0:
             break
         tried = again(clean[rows], label[rows]) if push is None else _pushed(clean[rows], best[rows], push)
         seen = original(tried, label[rows], nothing[rows])
         fixed = flips(seen, label[rows], kappa)
-        best[rows[fixed]], said[rows[fixed]] = tried[fixed], seen.predicted[fixed]
+        best[rows[fixed]], predicted[rows[fixed]] = tried[fixed], seen.predicted[fixed]
         good[rows] = fixed
-    return Verdict(best, said, good & ~already, already)
+    return Verdict(best, predicted, good & ~already, already)
 
 
 def _pushed(clean: Tensor, best: Tensor, push: float) -> Tensor:

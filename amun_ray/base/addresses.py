@@ -36,7 +36,7 @@ def redacted(text: str) -> str:
     if "://" not in text:
         return text
     text = BEFORE_AT.sub("://***@", text)
-    return QUERY.sub(lambda found: f"{found[1]}{found[2]}=***" if SECRET.search(unquote(found[2])) else found[0], text)
+    return QUERY.sub(lambda match: f"{match[1]}{match[2]}=***" if SECRET.search(unquote(match[2])) else match[0], text)
 
 
 def _opens(scheme: str, rest: str) -> bool:

@@ -30,5 +30,5 @@ def database(uri: str) -> Path | None:
     if not uri.startswith(SQLITE):
         return None
     with suppress(ArgumentError):
-        return Path(found) if (found := make_url(uri).database) else None
+        return Path(path) if (path := make_url(uri).database) else None
     return None

@@ -21,11 +21,11 @@ def expanded(place: str) -> str:
 
     The only place that expands a user's `~`. A name that is unknown stays as it is.
     """
-    found = AT_HOME.fullmatch(place)
-    if found is None or (home := os.path.expanduser(found[2])) == found[2]:
+    match = AT_HOME.fullmatch(place)
+    if match is None or (home := os.path.expanduser(match[2])) == match[2]:
         return place
-    scheme = found[1] and f"{found[1].rstrip('/')}//"
-    return f"{scheme}{'/' * scheme.startswith('sqlite')}{home.translate(IN_URI) if scheme else home}{found[3]}"
+    scheme = match[1] and f"{match[1].rstrip('/')}//"
+    return f"{scheme}{'/' * scheme.startswith('sqlite')}{home.translate(IN_URI) if scheme else home}{match[3]}"
 
 
 def pretender(file: Path | BinaryIO) -> str | None:

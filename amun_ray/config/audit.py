@@ -10,7 +10,7 @@ from amun_ray.metrics.lira import Variance
 LEAST_REFERENCES = 8  # of U-LiRA: four a side of each target, of which three judge
 
 
-class Audit(Strict):
+class AuditConfig(Strict):
     """The attacks and metrics of the report; they judge final models, and change none. One that lacks what it needs is
     left out and named in the report; in the plan, too, where the config asks for it."""
 

@@ -82,7 +82,7 @@ def files(value: Any) -> str | tuple[str, ...]:
 
 def named(value: Any) -> tuple[str | int, ...]:
     """Names and numbers; as for `share`, a union would report a mistake twice."""
-    if not isinstance(value, list | tuple) or not value or not all(type(one) in (str, int) for one in value):
+    if not isinstance(value, list | tuple) or not value or not all(type(item) in (str, int) for item in value):
         raise ValueError(f"must be a list of names and numbers, but got {value!r}")
     return tuple(value)
 
@@ -91,7 +91,7 @@ def values_or_file(value: Any) -> str | tuple[str | int | bool, ...]:
     """Values of a column, or the file that lists them; as for `share`, a union would report a mistake twice."""
     if isinstance(value, str) and value:
         return without_credentials(value)
-    if not isinstance(value, list | tuple) or not value or not all(type(one) in (str, int, bool) for one in value):
+    if not isinstance(value, list | tuple) or not value or not all(type(item) in (str, int, bool) for item in value):
         raise ValueError(f"must be a list of texts, integers or truth values, or the file that lists them, but got "
                          f"{value!r}")
     return tuple(value)
@@ -100,7 +100,7 @@ def values_or_file(value: Any) -> str | tuple[str | int | bool, ...]:
 def share_range(value: Any) -> tuple[float, float]:
     """Two shares, the lesser first; as for `share`, a union would report a mistake twice."""
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(
-            isinstance(one, int | float) and not isinstance(one, bool) for one in value) or not (
+            isinstance(end, int | float) and not isinstance(end, bool) for end in value) or not (
             0 < value[0] <= value[1] <= 1):
         raise ValueError(f"must be two numbers, 0 < low <= high <= 1, but got {value!r}")
     return float(value[0]), float(value[1])
@@ -119,7 +119,7 @@ def normalization(value: Any) -> str | dict[str, tuple[float, ...]]:
     """One of the names, or both statistics; as for `share`, a union would report a mistake four times."""
     def numbers(value: Any) -> bool:
         return isinstance(value, list | tuple) and all(
-            isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in value)
+            isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value)
 
     if value in ("dataset", "imagenet", "none"):
         return value

@@ -27,8 +27,8 @@ def load_request(name: str) -> Forget:
         UserError: all mistakes of the file, in one message.
     """
     path = Path(name)
-    said = content(path) if path.suffix in (".yaml", ".yml") else {"indices": name}
-    forget = checked(Forget, path, said)
+    request = content(path) if path.suffix in (".yaml", ".yml") else {"indices": name}
+    forget = checked(Forget, path, request)
     for way in ("fraction", "folds"):
         if getattr(forget, way) is not None:
             raise UserError(f"{path}: {way}: draws rows at random; a request names those that it is about")

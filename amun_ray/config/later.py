@@ -6,7 +6,7 @@ So work in older stores is still found.
 from collections.abc import Mapping
 from typing import Any
 
-from amun_ray.config.audit import Audit
+from amun_ray.config.audit import AuditConfig
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value that changes nothing
     "data": dict.fromkeys(("normalize", "path", "test_share", "resize", "center_crop", "interpolation", "on_error",
@@ -19,7 +19,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")),
     "search": {"select": "least"},
     "final": {"reference": None},
-    "audit": Audit().model_dump(),
+    "audit": AuditConfig().model_dump(),
     "unlearning": {"optimizer": "sgd", "clip": 0.0},
 }
 METHOD: Mapping[str, Any] = {"lr": None}  # of each method

@@ -8,7 +8,7 @@ from amun_ray.config.search import LogUniform, Points
 from amun_ray.unlearn import find
 
 
-class Method(Strict):
+class MethodConfig(Strict):
     """One method of the sweep: with which access (by default all it supports), which of its own settings, and which of
     them are searched, each over the range in its row; `points` are tried first. A setting that has an effect only with
     some access is used and searched there, and left out elsewhere. `lr` replaces `search.lr`."""
@@ -30,13 +30,13 @@ def accesses(name: str) -> list[Access]:
     return [access for access in ("retain", "forget_only") if access in find(name).access]
 
 
-def method_problems(name: str, chosen: Method | None) -> list[tuple[tuple[str, ...], str]]:
+def method_problems(name: str, chosen: MethodConfig | None) -> list[tuple[tuple[str, ...], str]]:
     """(key below the method, problem) for every conflict with the method's row."""
     try:
         row = find(name)
     except UserError as error:
         return [((), str(error))]
-    chosen = chosen or Method()
+    chosen = chosen or MethodConfig()
     problems: list[tuple[tuple[str, ...], str]]
     problems = [(("access",), f"{name} does not exist with {access!r}, only with {', '.join(sorted(row.access))}")
                 for access in chosen.access or () if access not in row.access]

@@ -39,7 +39,7 @@ def resolve(name: str) -> Path:
     folder = INSTALLED if INSTALLED.is_dir() else REPOSITORY
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(found.stem for found in folder.glob("*.yaml"))
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
         raise UserError(f"config {name!r}: no such name{suggestion(name, known)} Known: {', '.join(known)}")
     return path
 
@@ -62,12 +62,12 @@ def settings(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is no mapping, or an override is none.
     """
-    found = content(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: a mapping of settings is expected, found {type(found).__name__}")
+    values = content(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a mapping of settings is expected, found {type(values).__name__}")
     for override in overrides:
-        _override(found, override)
-    return found
+        _override(values, override)
+    return values
 
 
 def content(path: Path) -> Any:
@@ -92,9 +92,9 @@ def _message(model: type[BaseModel], path: Path, overrides: Sequence[str], error
 def _source(path: Path, key: str, overrides: Sequence[str]) -> str:
     """What a mistake at `key` was written in: an override, the file, or both together."""
     changed = [override.partition("=")[0] for override in overrides]
-    if any(f"{key}.".startswith(f"{one}.") for one in changed):
+    if any(f"{key}.".startswith(f"{setting}.") for setting in changed):
         return "--set"
-    return f"{path} with --set" if any(one.startswith(f"{key}.") for one in changed) else str(path)
+    return f"{path} with --set" if any(setting.startswith(f"{key}.") for setting in changed) else str(path)
 
 
 def _override(content: dict[str, Any], override: str) -> None:

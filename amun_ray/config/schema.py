@@ -15,7 +15,7 @@ from pydantic import (
 
 from amun_ray import models
 from amun_ray.base.space import Space
-from amun_ray.config.audit import Audit
+from amun_ray.config.audit import AuditConfig
 from amun_ray.config.data import Data
 from amun_ray.config.fields import (
     MOST,
@@ -27,11 +27,11 @@ from amun_ray.config.fields import (
     not_empty,
 )
 from amun_ray.config.later import without_later
-from amun_ray.config.methods import Method, accesses, method_problems
+from amun_ray.config.methods import MethodConfig, accesses, method_problems
 from amun_ray.config.production import Requests
 from amun_ray.config.search import Search
 from amun_ray.config.sections import (
-    Attack,
+    AttackConfig,
     Final,
     Forget,
     HeldOut,
@@ -120,9 +120,9 @@ class Sweep(Strict):
     """The reference models of RMIA."""
     rmia: RmiaSettings = RmiaSettings()
     """The parameters of RMIA, the membership attack."""
-    attack: Attack = Attack()
+    attack: AttackConfig = AttackConfig()
     """How adversarial images are built."""
-    methods: Annotated[dict[str, Method | None], AfterValidator(not_empty)]
+    methods: Annotated[dict[str, MethodConfig | None], AfterValidator(not_empty)]
     """The methods to compare, each with its own settings or nothing."""
     unlearning: Unlearning = Unlearning()
     """What all unlearning runs share."""
@@ -130,7 +130,7 @@ class Sweep(Strict):
     """What is searched, how, and by which score."""
     final: Final = Final()
     """The runs in the table."""
-    audit: Audit = Audit()
+    audit: AuditConfig = AuditConfig()
     """By what the final models are judged, beside accuracies and RMIA."""
     resources: Resources = Resources()
     """The resources of one worker."""
@@ -143,23 +143,24 @@ class Sweep(Strict):
 
     @field_validator("methods", mode="wrap")
     @classmethod
-    def _known(cls, content: Any, check: Callable[[Any], Any]) -> dict[str, Method | None]:
+    def _known(cls, content: Any, check: Callable[[Any], Any]) -> dict[str, MethodConfig | None]:
         """Report conflicts with a method's row together with mistakes inside the entries themselves."""
         errors: list[Any] = []
-        made: dict[str, Method | None] = {}
+        methods: dict[str, MethodConfig | None] = {}
         try:
-            made = check(content)
+            methods = check(content)
         except ValidationError as error:
             errors = [{key: item[key] for key in ("type", "loc", "input", "ctx") if key in item}
                       for item in error.errors()]
         wrong = {item["loc"][0] for item in errors if item["loc"]}
         for name in content if isinstance(content, dict) else ():
-            chosen = None if name in wrong else made[name] if made else Method.model_validate(content[name] or {})
+            chosen = (None if name in wrong else methods[name] if methods
+                      else MethodConfig.model_validate(content[name] or {}))
             errors += [{"type": "value_error", "loc": (name, *place), "input": None, "ctx": {"error": problem}}
                        for place, problem in method_problems(name, chosen)]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
-        return made
+        return methods
 
     @field_validator("search")
     @classmethod
@@ -250,9 +251,9 @@ class Sweep(Strict):
             raise ValidationError.from_exception_data(type(self).__name__, list(unique.values()))
         return self
 
-    def chosen(self, name: str) -> Method:
+    def chosen(self, name: str) -> MethodConfig:
         """What the file says about the method `name`."""
-        return self.methods[name] or Method()
+        return self.methods[name] or MethodConfig()
 
     def space(self, contender: Contender) -> Space:
         """The search space of a contender: only settings that it has, and of its own only those named."""

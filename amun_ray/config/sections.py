@@ -74,7 +74,7 @@ class References(Strict):
     """Epochs for which each is trained; those of `training` if not given."""
 
 
-class Attack(Strict):
+class AttackConfig(Strict):
     """How adversarial sets are built, in pieces of `shard_size` samples."""
 
     search: AttackSettings = AttackSettings()

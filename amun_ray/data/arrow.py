@@ -14,7 +14,7 @@ ARROW = ".arrow"
 RANDOM_ACCESS = b"ARROW1"  # how the file format begins; that of a stream does not
 
 
-class Rows(NamedTuple):
+class Metadata(NamedTuple):
     """The part of a parquet file's metadata that is used here."""
 
     num_rows: int
@@ -26,7 +26,7 @@ class ArrowFile:
     def __init__(self, table: pa.Table) -> None:
         self._table = table
         self.schema_arrow = table.schema
-        self.metadata = Rows(table.num_rows)
+        self.metadata = Metadata(table.num_rows)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """The table of some columns."""

@@ -97,11 +97,11 @@ class Assembly(NamedTuple):
         if not 1 <= train_size < len(kept):
             raise UserError(f"{self.name}: no {'test' if train_size else 'training'} image can be decoded: "
                             f"{left.problems}")
-        said = [f"warning: {len(left.rows):,} of {count:,} images cannot be decoded and are left out: "
+        notes = [f"warning: {len(left.rows):,} of {count:,} images cannot be decoded and are left out: "
                 f"{left.problems}"] if left.rows else []
         paths = None if train.paths is None or test.paths is None else (*train.paths, *test.paths)
         return Dataset(self.name, pixels, np.concatenate([train.labels, test.labels])[kept], train_size,
-                       self.classes.number, notes=(*self.notes, *said),
+                       self.classes.number, notes=(*self.notes, *notes),
                        file_rows=np.concatenate([train.rows, test.rows])[kept], file_train_size=train.available,
                        class_names=self.classes.names, paths=paths and tuple(paths[row] for row in kept))
 

@@ -118,12 +118,12 @@ def _short_lines(path: str | os.PathLike[str], text: str) -> Iterator[str]:
 
 def _separator(path: str | os.PathLike[str], number: int, line: str) -> str:
     """The separator of a first line; a comma if it has none."""
-    found = [separator for separator in SEPARATORS if _cells(line, separator) > 1]
-    if len(found) > 1:
-        kinds = " and ".join(SEPARATORS[separator] for separator in found)
+    splitting = [separator for separator in SEPARATORS if _cells(line, separator) > 1]
+    if len(splitting) > 1:
+        kinds = " and ".join(SEPARATORS[separator] for separator in splitting)
         raise UserError(f"{path}: line {number}: {quoted(line.strip())} has several kinds of separator: {kinds}; "
                         "use one")
-    return found[0] if found else ","
+    return splitting[0] if splitting else ","
 
 
 def _cells(line: str, separator: str) -> int:

@@ -83,18 +83,18 @@ def find_files(source: Source) -> tuple[list[File], list[str]]:
     files: list[File] = []
     named: list[str] = []  # whoever lists files one by one may leave some out on purpose
     notes: list[str] = []
-    for one in listed:
-        system, path = locate(one)
+    for place in listed:
+        system, path = locate(place)
         try:
             kind = system.get_file_info(path).type
             if kind == fs.FileType.File:
                 paths = [path]
                 named.append(path)
             else:
-                paths = _within(one, system, path, folder=kind == fs.FileType.Directory)
-                notes += _order(one, paths)
+                paths = _within(place, system, path, folder=kind == fs.FileType.Directory)
+                notes += _order(place, paths)
         except OSError as error:
-            raise UserError(f"{one}: cannot be read: {first_line(error)}") from error
+            raise UserError(f"{place}: cannot be read: {first_line(error)}") from error
         files += [File(system, path) for path in paths]
     if missing := missing_shard(named):
         notes.append(f"warning: {missing} is not among the files named")
@@ -107,19 +107,19 @@ def _within(source: str | os.PathLike[str], system: fs.FileSystem, path: str, *,
     if not folder and not PATTERN.search(path):
         gone = os.path.islink(path) and f"a link to {os.readlink(path)}, which is not there"
         raise UserError(f"{source}: {gone or 'no such file'}")
-    found = _listing(system, path) if folder else _matching(system, path)
+    every = _listing(system, path) if folder else _matching(system, path)
     visible = path.rpartition("/")[2][:1] if not folder else ""  # a pattern that begins with `_` asks for such names
-    paths = [one for one in found if not _base(one).startswith(HIDDEN) or _base(one)[:1] == visible]
+    paths = [place for place in every if not _base(place).startswith(HIDDEN) or _base(place)[:1] == visible]
     if not paths:
-        inside = sorted(_base(one.path) for one in system.get_file_info(fs.FileSelector(path)) if not one.is_file
+        inside = sorted(_base(place.path) for place in system.get_file_info(fs.FileSelector(path)) if not place.is_file
                         ) if folder else []
         beside = f"; it has folders: {', '.join(inside[:8])}" if inside else ""
         raise UserError(f"{source}: " + (f"no {ENDINGS[0]} file in this folder{beside}" if folder
                                          else "no such file, and none that matches this pattern"))
-    for one, kind in zip(paths, (info.type for info in system.get_file_info(paths)), strict=True):
+    for place, kind in zip(paths, (info.type for info in system.get_file_info(paths)), strict=True):
         if kind != fs.FileType.File:
             what = "a folder" if kind == fs.FileType.Directory else "a link that leads nowhere"
-            raise UserError(f"{source}: {_base(one)} is {what}; remove it, or name the files one by one")
+            raise UserError(f"{source}: {_base(place)} is {what}; remove it, or name the files one by one")
     if missing := missing_shard(paths):
         raise UserError(f"{source}: {missing} is missing; later rows would move up. Fetch it, or name the files that "
                         "count one by one")
@@ -163,7 +163,7 @@ def missing_shard(paths: Sequence[str]) -> str | None:
     shards = [match for path in paths if (match := SHARD.fullmatch(path))]
     for shard in shards:
         kind, total, ending = shard["kind"], shard["total"], shard["ending"]
-        numbers = {int(one["number"]) for one in shards if (one["kind"], one["total"]) == (kind, total)}
+        numbers = {int(other["number"]) for other in shards if (other["kind"], other["total"]) == (kind, total)}
         first = 0 if 0 in numbers else 1
         number = next(number for number in itertools.count(first) if number not in numbers)
         if number < first + int(total):
@@ -173,12 +173,12 @@ def missing_shard(paths: Sequence[str]) -> str | None:
 
 def _mixed(paths: Sequence[str]) -> str | None:
     """One name of each split in `paths` where there are several."""
-    found: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for path in paths:
         for word in re.split(r"[^a-z]+", _base(path).lower()):
             if word in SPLITS:
-                found.setdefault(SPLITS[word], _base(path))
-    return ", ".join(found.values()) if len(found) > 1 else None
+                kinds.setdefault(SPLITS[word], _base(path))
+    return ", ".join(kinds.values()) if len(kinds) > 1 else None
 
 
 def _refuse_copies(files: Sequence[File]) -> None:

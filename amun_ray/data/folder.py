@@ -29,7 +29,7 @@ ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet: name, class and box of eac
 TEST_SHARE = 0.2  # of the pictures, for testing, if no folder holds others
 
 
-class Found(NamedTuple):
+class PictureFiles(NamedTuple):
     """The pictures of one folder, in the order in which their rows count."""
 
     root: str
@@ -64,23 +64,23 @@ def load_folder(
     """
     if test is not None and test_share is not None:
         raise UserError("data.test_share: a share of data.train is for testing only where there is no data.test")
-    found = _found("train", train)
-    names = sorted(set(found.classes), key=natural)
+    training = _found("train", train)
+    names = sorted(set(training.classes), key=natural)
     share = TEST_SHARE if test_share is None else test_share
-    parts = _apart(found, share, subset.seed) if test is None else [
-        (one, np.arange(len(one.paths))) for one in (found, _found("test", test))]
+    parts = _apart(training, share, subset.seed) if test is None else [
+        (files, np.arange(len(files.paths))) for files in (training, _found("test", test))]
     images, notes = [], []
-    for (one, rows), what, key in zip(parts, ("training", "test"), ("train", "test"), strict=True):
+    for (files, rows), what, key in zip(parts, ("training", "test"), ("train", "test"), strict=True):
         taken = rows[subset.rows(key, len(rows))]
-        images.append(_images(one, taken, names))
+        images.append(_images(files, taken, names))
         cut = "test_share" if test is None and len(taken) == len(rows) else f"{key}_size"
-        folders = [] if test is None and images[1:] else list(_per_class(one).items())
-        notes += listing(what, folders, len(taken), len(one.paths), cut)
-    notes += [*_ignored([one for one, _ in parts[:1 if test is None else 2]]), *class_notes(names)]
+        folders = [] if test is None and images[1:] else list(_per_class(files).items())
+        notes += listing(what, folders, len(taken), len(files.paths), cut)
+    notes += [*_ignored([files for files, _ in parts[:1 if test is None else 2]]), *class_notes(names)]
     return Assembly("folder", images[0], images[1], Classes(len(names), tuple(names)), reading, notes).decoded(keep)
 
 
-def _found(setting: str, folder: str | os.PathLike[str]) -> Found:
+def _found(setting: str, folder: str | os.PathLike[str]) -> PictureFiles:
     """The pictures below a folder with their classes.
 
     Raises:
@@ -106,7 +106,7 @@ def _found(setting: str, folder: str | os.PathLike[str]) -> Found:
         raise UserError(f"data.{setting}: {folder}: has folders of splits, {listed(sorted(set(classes)))}, and none of "
                         "classes; name one of these instead")
     order = sorted(range(len(paths)), key=lambda row: (natural(classes[row]), natural(paths[row])))
-    return Found(root, [paths[row] for row in order], [classes[row] for row in order], ignored)
+    return PictureFiles(root, [paths[row] for row in order], [classes[row] for row in order], ignored)
 
 
 def _walk(setting: str, root: str) -> tuple[list[str], Counter[str]]:
@@ -117,8 +117,8 @@ def _walk(setting: str, root: str) -> tuple[list[str], Counter[str]]:
     try:
         for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
             seen.add(os.path.realpath(folder))
-            folders[:] = [one for one in folders if not one.startswith(LEFT_BY_SYSTEMS)
-                          and os.path.realpath(os.path.join(folder, one)) not in seen]
+            folders[:] = [below for below in folders if not below.startswith(LEFT_BY_SYSTEMS)
+                          and os.path.realpath(os.path.join(folder, below)) not in seen]
             for name in files:
                 if name.startswith(LEFT_BY_SYSTEMS):
                     continue
@@ -152,44 +152,44 @@ def _annotated(root: str, paths: Sequence[str]) -> list[str]:
     return [of[path.rpartition("/")[2]] for path in paths]
 
 
-def _apart(found: Found, share: float, seed: int) -> list[tuple[Found, np.ndarray]]:
+def _apart(files: PictureFiles, share: float, seed: int) -> list[tuple[PictureFiles, np.ndarray]]:
     """A random share of the pictures for testing, the others for training; each keeps its row."""
-    count = round(share * len(found.paths))
-    if not 0 < share < 1 or not 0 < count < len(found.paths):
+    count = round(share * len(files.paths))
+    if not 0 < share < 1 or not 0 < count < len(files.paths):
         raise UserError(f"data.test_share: must leave pictures for training and for testing, but got {share:g} of "
-                        f"{len(found.paths)}")
-    order = permutation(len(found.paths), seed, "test share")
-    return [(found, np.sort(order[count:])), (found, np.sort(order[:count]))]
+                        f"{len(files.paths)}")
+    order = permutation(len(files.paths), seed, "test share")
+    return [(files, np.sort(order[count:])), (files, np.sort(order[:count]))]
 
 
-def _images(found: Found, rows: np.ndarray, names: Sequence[str]) -> Images:
+def _images(of_folder: PictureFiles, rows: np.ndarray, names: Sequence[str]) -> Images:
     """The pictures of `rows`, labelled; UserError for a class that is not among `names`."""
     number = {name: label for label, name in enumerate(names)}
-    if unknown := next((name for name in found.classes if name not in number), None):
-        raise UserError(f"{os.path.join(found.root, unknown)}: {quoted(unknown)} is no class of the training set"
+    if unknown := next((name for name in of_folder.classes if name not in number), None):
+        raise UserError(f"{os.path.join(of_folder.root, unknown)}: {quoted(unknown)} is no class of the training set"
                         f"{suggestion(unknown, names)} Classes: {listed(names)}")
-    labels = np.array([number[found.classes[row]] for row in rows], np.int64)
-    paths = [found.paths[row] for row in rows]
-    files = [os.path.join(found.root, path) for path in paths]
-    return Images(rows, labels, len(found.paths), partial(_fill, files), files, paths)
+    labels = np.array([number[of_folder.classes[row]] for row in rows], np.int64)
+    paths = [of_folder.paths[row] for row in rows]
+    files = [os.path.join(of_folder.root, path) for path in paths]
+    return Images(rows, labels, len(of_folder.paths), partial(_fill, files), files, paths)
 
 
 def _fill(files: Sequence[str], stack: ImageStack, start: int) -> None:
     stack.fill(start, files, lambda position: files[position])
 
 
-def _per_class(found: Found) -> Counter[str]:
+def _per_class(files: PictureFiles) -> Counter[str]:
     """The number of pictures of each class, by its folder, in the order of the rows."""
-    annotated = os.path.isfile(os.path.join(found.root, ANNOTATIONS))
-    return Counter(f"{found.root} of {name}" if annotated else os.path.join(found.root, name)
-                   for name in found.classes)
+    annotated = os.path.isfile(os.path.join(files.root, ANNOTATIONS))
+    return Counter(f"{files.root} of {name}" if annotated else os.path.join(files.root, name)
+                   for name in files.classes)
 
 
-def _ignored(found: Sequence[Found]) -> list[str]:
+def _ignored(folders: Sequence[PictureFiles]) -> list[str]:
     """The lines of a plan about files that are no pictures."""
-    return [f"ignored     {one.root}: {sum(one.ignored.values()):,} files that are no pictures "
-            f"({listed([f'{count} {ending}' for ending, count in one.ignored.most_common()])})"
-            for one in found if one.ignored]
+    return [f"ignored     {files.root}: {sum(files.ignored.values()):,} files that are no pictures "
+            f"({listed([f'{count} {ending}' for ending, count in files.ignored.most_common()])})"
+            for files in folders if files.ignored]
 
 
 def class_notes(names: Sequence[str]) -> list[str]:

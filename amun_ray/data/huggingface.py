@@ -12,7 +12,7 @@ from amun_ray.data.columns import listed
 from amun_ray.data.dataset import ALL, Dataset, Subset
 from amun_ray.data.files import ENDINGS, SPLITS, File, find_files, locate, natural
 from amun_ray.data.keep import Keep
-from amun_ray.data.parquet import FOUND, Columns, Wanted, from_files
+from amun_ray.data.parquet import FOUND, Columns, Selection, from_files
 from amun_ray.data.picture import AS_STORED, Reading
 
 STATE, DICT = "state.json", "dataset_dict.json"  # in a split that was saved to disk; in a folder of such splits
@@ -39,7 +39,7 @@ def load_huggingface(
     files = [_files(splits, path, key, name) for key, name in (("train", train), ("test", chosen))]
     if train == chosen:
         raise UserError(f"data.test: {path}: the split {train!r} is the training set")
-    return from_files("huggingface", files, Wanted(columns, reading, subset, keep), [])
+    return from_files("huggingface", files, Selection(columns, reading, subset, keep), [])
 
 
 def training_files(*, path: str | os.PathLike[str], train: str = "train", **_: object) -> list[File]:
@@ -83,7 +83,7 @@ def _state_files(folder: str) -> list[File]:
         raise UserError(f"{os.path.join(folder, STATE)}: missing; the folder is not complete")
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise UserError(f"{folder}: rows were selected, not copied; call flatten_indices() before save_to_disk()")
-    names = [one.get("filename") for one in state.get("_data_files", [])]
+    names = [entry.get("filename") for entry in state.get("_data_files", [])]
     if not names:
         raise UserError(f"{os.path.join(folder, STATE)}: names no data files")
     for name in names:
@@ -94,22 +94,22 @@ def _state_files(folder: str) -> list[File]:
 
 def _parquet_splits(root: str) -> dict[str, list[File]]:
     """The parquet files below a folder, by the split in their names or in the names of their folders."""
-    found: dict[str, list[str]] = {}
+    splits: dict[str, list[str]] = {}
     folders = set()
     for folder, inside, files in os.walk(root):
         inside[:] = [name for name in inside if not name.startswith(".")]
         for name in files:
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
                 split = _split(name, os.path.relpath(folder, root))
-                found.setdefault(split, []).append(os.path.join(folder, name))
+                splits.setdefault(split, []).append(os.path.join(folder, name))
                 folders.add((split, folder))
-    for split, paths in found.items():
-        places = sorted(folder for one, folder in folders if one == split)
+    for split, paths in splits.items():
+        places = sorted(folder for its, folder in folders if its == split)
         if len(places) > 1:
             raise UserError(f"data.path: {root}: the split {split!r} is in several folders, {listed(places)}, one for "
                             "each configuration; name one of these")
         paths.sort(key=natural)
-    return {split: find_files(paths)[0] for split, paths in found.items()}
+    return {split: find_files(paths)[0] for split, paths in splits.items()}
 
 
 def _split(name: str, folder: str) -> str:

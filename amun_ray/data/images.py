@@ -83,31 +83,31 @@ class ImageStack:
 
         spans = (range(low, min(low + CHUNK, len(encoded))) for low in range(0, len(encoded), CHUNK))
         position = 0
-        for found in _in_order(self._pool, read, spans):
-            for one in found:
-                self._place(start + position, one, where(position))
+        for chunk in _in_order(self._pool, read, spans):
+            for image in chunk:
+                self._place(start + position, image, where(position))
                 position += 1
-            self._told(len(found))
+            self._told(len(chunk))
 
-    def _place(self, row: int, found: np.ndarray | Undecodable, where: str) -> None:
-        if isinstance(found, TooSmall):
-            raise UserError(f"{where}: {found}")
-        if isinstance(found, Undecodable):
+    def _place(self, row: int, image: np.ndarray | Undecodable, where: str) -> None:
+        if isinstance(image, TooSmall):
+            raise UserError(f"{where}: {image}")
+        if isinstance(image, Undecodable):
             self.left_out.append(row)
             if len(self._errors) < ERRORS_SHOWN:
-                self._errors.append(f"{where}: {found}")
+                self._errors.append(f"{where}: {image}")
             return
         if self.pixels is None:
-            self.pixels = self._room((self.count, *found.shape))
+            self.pixels = self._room((self.count, *image.shape))
         channels, *size = self.pixels.shape[1:]
-        if found.shape[1:] != tuple(size):
-            raise UserError(f"{where}: image of {size_text(found)} pixels, but the first one has "
+        if image.shape[1:] != tuple(size):
+            raise UserError(f"{where}: image of {size_text(image)} pixels, but the first one has "
                             f"{size_text(self.pixels)}; all images must have one size: {self.reading.cure}")
-        if len(found) > channels:
-            grey, self.pixels = self.pixels, self._room((self.count, len(found), *size))
+        if len(image) > channels:
+            grey, self.pixels = self.pixels, self._room((self.count, len(image), *size))
             for low in range(0, row, CHUNK):
                 self.pixels[low:min(low + CHUNK, row)] = grey[low:min(low + CHUNK, row)]
-        self.pixels[row] = found
+        self.pixels[row] = image
 
     def _close_ranks(self) -> None:
         """Close the gaps of missing images, or refuse if none may be missing."""

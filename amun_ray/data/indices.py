@@ -104,10 +104,10 @@ def _read_parquet(path: str | os.PathLike[str], file: File, train_size: int) -> 
     _refuse_slices(path, (opened.schema_arrow.metadata or {}).get(b"pandas"))
     if count > train_size:  # counted before they are read: a few bytes may claim any number
         raise UserError(f"{path}: {count:,} rows, but the training set has {train_size:,}; no row is named twice")
-    found = read_column(opened, file, column, "row number")
-    if pa.types.is_boolean(value_type(found)):
+    values = read_column(opened, file, column, "row number")
+    if pa.types.is_boolean(value_type(values)):
         raise UserError(f"{path}: column {column!r} is a mask; write the numbers of its rows: numpy.flatnonzero(mask)")
-    rows = whole_numbers(found, file, "row number")
+    rows = whole_numbers(values, file, "row number")
     return Cells(column, rows, [f"row {row}" for row in range(len(rows))])
 
 
@@ -115,13 +115,13 @@ def _refuse_slices(path: str | os.PathLike[str], pandas: bytes | None) -> None:
     """UserError if pandas kept the row numbers of a slice beside the column: either may be meant."""
     try:
         kept = json.loads(pandas or b"{}")["index_columns"]
-        ranges = [one for one in kept if isinstance(one, dict) and one.get("kind") == "range"]
+        ranges = [index for index in kept if isinstance(index, dict) and index.get("kind") == "range"]
     except (KeyError, TypeError, ValueError):
         return
-    for one in ranges:
-        if (one.get("start"), one.get("step")) != (0, 1):
-            raise UserError(f"{path}: pandas kept the index {one.get('start')}..{one.get('stop')} of a slice beside "
-                            "the column, and both may be meant; write "
+    for index in ranges:
+        if (index.get("start"), index.get("step")) != (0, 1):
+            raise UserError(f"{path}: pandas kept the index {index.get('start')}..{index.get('stop')} of a slice "
+                            "beside the column, and both may be meant; write "
                             "`pandas.DataFrame({'index': rows}).to_parquet(path)`")
 
 

@@ -105,9 +105,9 @@ class Keep:
             alike = (folder / ALIKE).read_bytes()
             if hashlib.sha256(alike).hexdigest() != facts["first_alike"]:
                 raise ValueError(f"{ALIKE} is damaged")
-            found = (folder / PIXELS).stat()
-            if found.st_size != np.prod(facts["shape"]):
-                raise ValueError(f"{PIXELS} has {found.st_size:,} bytes")
+            stat = (folder / PIXELS).stat()
+            if stat.st_size != np.prod(facts["shape"]):
+                raise ValueError(f"{PIXELS} has {stat.st_size:,} bytes")
             pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=tuple(facts["shape"]))
         except FileNotFoundError:
             return None
@@ -117,7 +117,7 @@ class Keep:
         known = {"digest": facts["digest"], "first_alike": np.load(io.BytesIO(alike), allow_pickle=False),
                  "statistics": tuple(tuple(each) for each in facts["statistics"])}
         return Kept(pixels, Left(facts["left_out"], facts["problems"]), facts["digest"], known,
-                    self.trusting and found.st_mtime_ns == facts["written"])
+                    self.trusting and stat.st_mtime_ns == facts["written"])
 
     def put(self, key: str, dataset: Dataset, left: Left) -> Kept | None:
         """Make an entry of a dataset whose pixels are in a file made by `room`, and map it; None if they are in memory,

@@ -63,8 +63,8 @@ def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int 
         if outside.size:
             raise UserError(f"{column.file}: row {outside[0]}: label {labels[outside[0]]} is outside the classes "
                             f"0..{classes - 1}")
-    said = [class_list(names)] if names else []
-    return Labels(numbers[0], numbers[1], classes, said + notes, tuple(names))
+    remarks = [class_list(names)] if names else []
+    return Labels(numbers[0], numbers[1], classes, remarks + notes, tuple(names))
 
 
 def class_list(names: Sequence[str]) -> str:
@@ -76,10 +76,10 @@ def _names(train: Sequence[Column]) -> list[str] | None:
     """The sorted names of the classes; None if the labels are, or are meant to be, numbers."""
     if not all(any(holds(value_type(column.values)) for holds in TEXTS) for column in train):
         return None
-    found = {name for column in train for name in pc.unique(column.values.cast(pa.string())).to_pylist()}
-    if any(NUMBER.fullmatch(name or "") for name in found):
+    names = {name for column in train for name in pc.unique(column.values.cast(pa.string())).to_pylist()}
+    if any(NUMBER.fullmatch(name or "") for name in names):
         return None
-    return sorted(found - {None, ""})
+    return sorted(names - {None, ""})
 
 
 def _positions(column: Column, names: list[str]) -> np.ndarray:
@@ -88,14 +88,14 @@ def _positions(column: Column, names: list[str]) -> np.ndarray:
         raise UserError(f"{column.file}: label: a column of {value_type(column.values)}, but the training labels are "
                         f"names: {listed(names)}")
     texts = column.values.cast(pa.string())
-    found = pc.index_in(texts, value_set=pa.array(names, pa.string()))
-    if found.null_count:
-        row = int(found.is_null().to_numpy().argmax())
+    positions = pc.index_in(texts, value_set=pa.array(names, pa.string()))
+    if positions.null_count:
+        row = int(positions.is_null().to_numpy().argmax())
         name = texts[row].as_py()
         raise UserError(f"{column.file}: row {row}: label is missing" if not name else
                         f"{column.file}: row {row}: label {quoted(name)} is no class of the training set"
                         f"{suggestion(name, names)} Classes: {listed(names)}")
-    return found.to_numpy().astype(np.int64)
+    return positions.to_numpy().astype(np.int64)
 
 
 def _mapped(numbers: list[list[np.ndarray]], test: Sequence[Column]) -> tuple[int, list[str], list[str]]:
@@ -117,6 +117,6 @@ def _mapped(numbers: list[list[np.ndarray]], test: Sequence[Column]) -> tuple[in
     notes = ["labels      have gaps: the classes are numbered by the size of the labels, each called by its label; "
              f"data.classes: {1 + values[-1]} would leave them as they are"]
     if single := values[counts == 1].tolist():
-        notes.append(f"warning: one training image alone has the label {listed([str(one) for one in single])}; is it "
+        notes.append(f"warning: one training image alone has the label {listed([str(name) for name in single])}; is it "
                      "a mistake?")
     return len(values), [str(value) for value in values], notes

@@ -25,7 +25,7 @@ LABEL = "label"
 ROWS_AT_LEAST = 10**6  # a file with fewer bytes than rows holds no images, unless there are few rows
 
 
-class Table(NamedTuple):
+class DataFile(NamedTuple):
     """One file of a data set; its labels are in memory, its images are not."""
 
     file: File
@@ -98,12 +98,12 @@ def load_parquet(
             labels as `labels.number_labels`; images that cannot be decoded, or have several sizes (file and row are
             named, rows count from 0).
     """
-    found = [find_files(source) for source in (train, test)]
-    wanted = Wanted(columns, reading, subset, keep)
-    return from_files("parquet", [files for files, _ in found], wanted, [*found[0][1], *found[1][1]])
+    listings = [find_files(source) for source in (train, test)]
+    wanted = Selection(columns, reading, subset, keep)
+    return from_files("parquet", [files for files, _ in listings], wanted, [*listings[0][1], *listings[1][1]])
 
 
-class Wanted(NamedTuple):
+class Selection(NamedTuple):
     """Which part of some files makes a data set; the values are those of `load_parquet`."""
 
     columns: Columns
@@ -112,7 +112,7 @@ class Wanted(NamedTuple):
     keep: Keep | None
 
 
-def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, notes: Sequence[str]) -> Dataset:
+def from_files(name: str, files: Sequence[Sequence[File]], wanted: Selection, notes: Sequence[str]) -> Dataset:
     """The data set in the tables of D and of D_T; raises as `load_parquet`.
 
     Args:
@@ -131,16 +131,16 @@ def from_files(name: str, files: Sequence[Sequence[File]], wanted: Wanted, notes
     names = names if classes in (None, len(names)) else ()
     columns = [[Column(table.file, table.labels) for table in part] for part in tables]
     numbered = number_labels(columns[0], columns[1], classes, names)
-    images, said = [], []
+    images, remarks = [], []
     for part, labels, what, key in zip(tables, (numbered.train, numbered.test), ("training", "test"),
                                        ("train", "test"), strict=True):
         available = sum(map(len, part))
         rows = wanted.subset.rows(key, available)
         images.append(Images(rows, np.concatenate(labels)[rows], available, partial(_fill, part, rows),
                              [table.file for table in part]))
-        said += listing(what, [(table.file, len(table)) for table in part], len(rows), available, f"{key}_size")
+        remarks += listing(what, [(table.file, len(table)) for table in part], len(rows), available, f"{key}_size")
     return Assembly(name, images[0], images[1], Classes(numbered.classes, numbered.names), wanted.reading,
-                    [*said, *notes, *numbered.notes],
+                    [*remarks, *notes, *numbered.notes],
                     [table.image for part in tables for table in part]).decoded(wanted.keep)
 
 
@@ -152,16 +152,16 @@ def read_further(files: Sequence[File], column: str) -> pa.ChunkedArray:
     """
     read: list[pa.ChunkedArray] = []
     for file in files:
-        found = read_column(open_table(file), file, column, VALUE)
-        if pa.types.is_dictionary(found.type):
-            found = found.cast(found.type.value_type)
-        if read and found.type != read[0].type:
-            raise UserError(f"{file}: column {column!r} is of {found.type}, in {files[0]} of {read[0].type}")
-        read.append(found)
-    return pa.chunked_array([chunk for one in read for chunk in one.chunks], read[0].type)
+        values = read_column(open_table(file), file, column, VALUE)
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        if read and values.type != read[0].type:
+            raise UserError(f"{file}: column {column!r} is of {values.type}, in {files[0]} of {read[0].type}")
+        read.append(values)
+    return pa.chunked_array([chunk for part in read for chunk in part.chunks], read[0].type)
 
 
-def _open_file(file: File, wanted: Columns) -> Table:
+def _open_file(file: File, wanted: Columns) -> DataFile:
     """A file with its labels; UserError unless it holds the two columns."""
     opened = open_table(file)
     schema, rows = opened.schema_arrow, opened.metadata.num_rows
@@ -174,7 +174,7 @@ def _open_file(file: File, wanted: Columns) -> Table:
     label = wanted.label_column or (next(iter(named)) if len(named) == 1 else LABEL)
     if label not in schema.names:
         raise UserError(f"{file}: no label column {label!r}; columns: {columns}")
-    return Table(file, opened, image, read_column(opened, file, label, "label"), named.get(label, ()))
+    return DataFile(file, opened, image, read_column(opened, file, label, "label"), named.get(label, ()))
 
 
 def _image_column(schema: pa.Schema, file: File, wanted: str | None, columns: str) -> str:
@@ -207,7 +207,7 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def _fill(tables: list[Table], rows: np.ndarray, stack: ImageStack, start: int) -> None:
+def _fill(tables: list[DataFile], rows: np.ndarray, stack: ImageStack, start: int) -> None:
     """Decode the images of `rows` (rising, counted over all `tables`) into the stack from row `start` on."""
     before = 0  # rows of earlier files
     for table in tables:
@@ -216,7 +216,7 @@ def _fill(tables: list[Table], rows: np.ndarray, stack: ImageStack, start: int) 
         before += len(table)
 
 
-def _fill_from(stack: ImageStack, filled: int, table: Table, rows: np.ndarray) -> None:
+def _fill_from(stack: ImageStack, filled: int, table: DataFile, rows: np.ndarray) -> None:
     """Decode the images of `rows` (rising, of this file) into the stack from row `filled` on."""
     if not rows.size:
         return

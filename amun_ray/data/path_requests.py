@@ -37,8 +37,8 @@ def of_files(dataset: Dataset, path: str) -> Request:
         UserError: a line that is no training image, or that appears twice; no lines; images that are no files.
     """
     paths = _paths(dataset, "forget.files")
-    place_of = {normalize("NFC", one): row for row, one in enumerate(paths[:dataset.train_size])}
-    unseen = {normalize("NFC", one) for one in paths[dataset.train_size:]}
+    place_of = {normalize("NFC", picture): row for row, picture in enumerate(paths[:dataset.train_size])}
+    unseen = {normalize("NFC", picture) for picture in paths[dataset.train_size:]}
     limit = BYTES_AT_LEAST + BYTES_PER_ROW * dataset.train_size
     content = file_content(path, limit)
     if len(content) > limit:

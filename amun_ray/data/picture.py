@@ -121,10 +121,10 @@ def _orientation(image: Image.Image, encoded: bytes) -> int:
     if image.format == "TIFF" or (image.format == "PNG" and not any(mark in encoded for mark in PNG_EXIF)):
         return 1
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF is ignored
         return 1
-    return found if found in TURNS else 1
+    return orientation if orientation in TURNS else 1
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -42,8 +42,8 @@ class Request(NamedTuple):
 def of_indices(dataset: Dataset, path: str) -> Request:
     """The rows that a file lists; UserError as `read_indices`."""
     taken = None if dataset.file_rows is None else dataset.file_rows[:dataset.train_size]
-    found = read_indices(path, dataset.file_train_size or dataset.train_size, taken)
-    return Request(f"{found.source}, {f'column {found.column!r}' if found.column else 'no header'}", found.rows)
+    request = read_indices(path, dataset.file_train_size or dataset.train_size, taken)
+    return Request(f"{request.source}, {f'column {request.column!r}' if request.column else 'no header'}", request.rows)
 
 
 def of_classes(dataset: Dataset, asked: Sequence[int | str]) -> Request:
@@ -53,7 +53,7 @@ def of_classes(dataset: Dataset, asked: Sequence[int | str]) -> Request:
         UserError: no such class, one without a training image, one that is named twice, or a number that is also the
             name of another class.
     """
-    numbers = [_class(dataset, one) for one in asked]
+    numbers = [_class(dataset, name) for name in asked]
     labels = dataset.labels[:dataset.train_size]
     for place, number in enumerate(numbers):
         if number in numbers[:place]:
@@ -61,7 +61,7 @@ def of_classes(dataset: Dataset, asked: Sequence[int | str]) -> Request:
         if number not in labels:
             near = sorted(set(labels.tolist()), key=lambda other: (abs(other - number), other))[:SHOWN]
             raise UserError(f"forget.classes: no training image is of class {class_title(dataset, number)}; the "
-                            f"nearest that have any: {', '.join(class_title(dataset, one) for one in sorted(near))}")
+                            f"nearest that have any: {', '.join(class_title(dataset, name) for name in sorted(near))}")
     titles = ", ".join(class_title(dataset, number) for number in numbers)
     return Request(f"class{'es' * (len(numbers) > 1)} {titles}",
                    dataset.file_numbers[np.flatnonzero(np.isin(labels, numbers))])
@@ -72,23 +72,23 @@ def class_title(dataset: Dataset, number: int) -> str:
     return f"{dataset.class_names[number]} ({number})" if number < len(dataset.class_names) else str(number)
 
 
-def _class(dataset: Dataset, one: int | str) -> int:
+def _class(dataset: Dataset, name: int | str) -> int:
     names = dataset.class_names
-    if isinstance(one, str):
-        if one in names:
-            return names.index(one)
+    if isinstance(name, str):
+        if name in names:
+            return names.index(name)
         if not names:
             raise UserError(f"forget.classes: the classes of {dataset.name} have numbers alone, "
-                            f"0..{dataset.classes - 1}, but got {one!r}")
-        raise UserError(f"forget.classes: no class is called {one!r}{suggestion(one, names)} "
+                            f"0..{dataset.classes - 1}, but got {name!r}")
+        raise UserError(f"forget.classes: no class is called {name!r}{suggestion(name, names)} "
                         f"Classes: {listed(names)}")
-    if not 0 <= one < dataset.classes:
-        raise UserError(f"forget.classes: {one} is no class; they are 0..{dataset.classes - 1}"
+    if not 0 <= name < dataset.classes:
+        raise UserError(f"forget.classes: {name} is no class; they are 0..{dataset.classes - 1}"
                         + (f": {listed(names)}" if names else ""))
-    if str(one) in names and names[one] != str(one):
-        raise UserError(f"forget.classes: {one} may be the class that is called {str(one)!r} or class number {one}, "
-                        f"{names[one]!r}; write the name of the one you mean, in quotes")
-    return one
+    if str(name) in names and names[name] != str(name):
+        raise UserError(f"forget.classes: {name} may be the class that is called {str(name)!r} or class number {name}, "
+                        f"{names[name]!r}; write the name of the one you mean, in quotes")
+    return name
 
 
 def class_groups(dataset: Dataset, rows: np.ndarray) -> Groups | None:
@@ -127,14 +127,14 @@ def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Seq
     if isinstance(encoded, pa.ChunkedArray):
         encoded = pa.concat_arrays(encoded.chunks)
     known = encoded.dictionary.to_pylist()
-    code_of = {one: code for code, one in enumerate(known)}
+    code_of = {value: code for code, value in enumerate(known)}
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     limit = BYTES_AT_LEAST + BYTES_PER_ROW * len(codes)
     wanted = _wanted(column, kind, code_of, _read_values(asked, column, kind, limit) if isinstance(asked, str) else [
-        (one, "forget.values") for one in asked])
+        (value, "forget.values") for value in asked])
     if not wanted:
         raise UserError(f"{asked}: no values; a forget set needs at least one")
-    rows = np.flatnonzero(np.isin(codes, [code_of[one] for one in wanted]))
+    rows = np.flatnonzero(np.isin(codes, [code_of[value] for value in wanted]))
     taken = dataset.file_numbers[:dataset.train_size]
     used = np.isin(rows, taken)
     if subset and not used.all():
@@ -145,23 +145,23 @@ def of_values(dataset: Dataset, column: str, values: pa.ChunkedArray, asked: Seq
     if not used.any():
         raise UserError(f"forget.values: none of the {len(rows)} images can be decoded, so no model learns them")
     undecodable = f" ({len(rows) - used.sum()} more cannot be decoded)" if not used.all() else ""
-    return Request(f"{column} {listed([str(one) for one in wanted])}{undecodable}", rows[used],
-                   Groups(column, [str(one) for one in known], codes[taken]))
+    return Request(f"{column} {listed([str(value) for value in wanted])}{undecodable}", rows[used],
+                   Groups(column, [str(value) for value in known], codes[taken]))
 
 
 def _wanted(column: str, kind: type, known: Mapping[Any, int], asked: Sequence[tuple[Any, str]]) -> list[Any]:
     """The values asked for, each with its place; UserError for the first that is not in the column."""
     wanted: list[Any] = []
-    for one, place in asked:
-        if type(one) is not kind:
-            raise UserError(f"{place}: {one!r} is {KINDS[type(one)]}, but column {column!r} holds {HOLDS[kind]}: "
+    for value, place in asked:
+        if type(value) is not kind:
+            raise UserError(f"{place}: {value!r} is {KINDS[type(value)]}, but column {column!r} holds {HOLDS[kind]}: "
                             f"{some([*known])}; {CURES[kind]}")
-        if one not in known:
-            raise UserError(f"{place}: column {column!r} does not hold {quoted(one)}"
-                            + (nearest(one, [*known]) or f"; it holds {some([*known])}"))
-        if one in wanted:
-            raise UserError(f"{place}: {quoted(one)} is named twice")
-        wanted.append(one)
+        if value not in known:
+            raise UserError(f"{place}: column {column!r} does not hold {quoted(value)}"
+                            + (nearest(value, [*known]) or f"; it holds {some([*known])}"))
+        if value in wanted:
+            raise UserError(f"{place}: {quoted(value)} is named twice")
+        wanted.append(value)
     return wanted
 
 
@@ -188,7 +188,7 @@ def _read_values(path: str, column: str, kind: type, limit: int) -> list[tuple[A
     content = file_content(path, limit)
     if len(content) > limit:
         raise UserError(f"{path}: more than {limit / 1e6:.0f} MB; keep the values alone")
-    found, at = [], 0
+    values, at = [], 0
     for number, (line, cells) in enumerate(csv_lines(path, content)):
         place = f"{path}: line {line}"
         if number == 0:
@@ -201,8 +201,8 @@ def _read_values(path: str, column: str, kind: type, limit: int) -> list[tuple[A
                                 "value a line, or the column's name above its values")
         if len(cells) < width or any(cells[width:]):
             raise UserError(f"{place}: {len(cells)} cells, the first line has {width}")
-        found.append((_value(cells[at], kind, place), place))
-    return found
+        values.append((_value(cells[at], kind, place), place))
+    return values
 
 
 def _value(cell: str, kind: type, place: str) -> Value:
@@ -219,12 +219,12 @@ def _value(cell: str, kind: type, place: str) -> Value:
 def nearest(value: object, known: Sequence[Any]) -> str:
     """`; the nearest: ...`, or nothing where none is near."""
     if isinstance(value, str):
-        near = [repr(one) for one in get_close_matches(value, known[:NAMES_COMPARED])]
+        near = [repr(candidate) for candidate in get_close_matches(value, known[:NAMES_COMPARED])]
     else:
-        near = [str(one) for one in sorted(sorted(known, key=lambda one: abs(one - value))[:3])]
+        near = [str(candidate) for candidate in sorted(sorted(known, key=lambda candidate: abs(candidate - value))[:3])]
     return f"; the nearest: {', '.join(near)}" if near else ""
 
 
 def some(values: Sequence[Any]) -> str:
-    shown = ", ".join(repr(one) for one in values[:3])
+    shown = ", ".join(repr(value) for value in values[:3])
     return f"{shown}, ..." if len(values) > 3 else shown or "nothing"

@@ -87,9 +87,9 @@ def decode(source: bytes | pa.Buffer) -> tuple[Columns, dict[str, str]]:
     if not table.schema.equals(schema(shape)):
         raise ValueError(f"columns {table.schema.names} are not those of a shard of images {shape}")
     columns = {name: _to_numpy(table.column(name), shape) for name in COLUMNS}
-    found = content_digest(columns, {key: value for key, value in metadata.items() if key not in OWN_KEYS})
-    if found != metadata[CONTENT]:
-        raise ValueError(f"content has digest {found[:12]}, but {metadata[CONTENT][:12]} was written")
+    digest = content_digest(columns, {key: value for key, value in metadata.items() if key not in OWN_KEYS})
+    if digest != metadata[CONTENT]:
+        raise ValueError(f"content has digest {digest[:12]}, but {metadata[CONTENT][:12]} was written")
     return columns, metadata
 
 

@@ -49,16 +49,16 @@ def check_rows(rows: Collection[int] | np.ndarray, train_size: int) -> np.ndarra
     Raises:
         UserError: no row, or one that is no integer, is outside [0, train_size), or appears twice.
     """
-    found = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
-    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
-        raise UserError(f"rows to forget must be one or more integers, found {found.dtype} of shape {found.shape}")
-    outside = found[(found < 0) | (found >= train_size)]
+    numbers = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
+    if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
+        raise UserError(f"rows to forget must be one or more integers, found {numbers.dtype} of shape {numbers.shape}")
+    outside = numbers[(numbers < 0) | (numbers >= train_size)]
     if outside.size:
         raise UserError(f"row {outside[0]} to forget is outside the training rows 0..{train_size - 1}")
-    values, counts = np.unique(found, return_counts=True)
-    if len(values) < len(found):
+    values, counts = np.unique(numbers, return_counts=True)
+    if len(values) < len(numbers):
         raise UserError(f"row {values[counts > 1][0]} to forget appears more than once")
-    return found.astype(np.int64)
+    return numbers.astype(np.int64)
 
 
 def forget_count(train_size: int, fraction: float) -> int:
@@ -203,7 +203,7 @@ def like_forget_sets(rows: np.ndarray, groups: Groups, *, held_out: int, seed: i
             chosen.append(int(free[place]))
             free = np.delete(free, place)
         sets.append(np.flatnonzero(np.isin(groups.of, chosen)))
-        names.append(f"{groups.kind} {', '.join(groups.names[one] for one in chosen)}")
+        names.append(f"{groups.kind} {', '.join(groups.names[code] for code in chosen)}")
     return ForgetSets(tuple(sets), (np.sort(rows),), tuple(names))
 
 

@@ -82,20 +82,20 @@ def _thumbnails(pixels: np.ndarray) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(np.ascontiguousarray(pixels)).float()
     weights = torch.tensor(LUMA if images.shape[1] == len(LUMA) else [1 / images.shape[1]] * images.shape[1])
     grey = torch.einsum("nchw,c->nhw", images, weights)[:, None]
-    found = []
+    thumbnails = []
     height, width = grey.shape[2:]
     for side in (THUMBNAIL, COARSE):
         size = min(side, height), min(side, width)
         small = torch.nn.functional.adaptive_avg_pool2d(grey, size).flatten(1)
         small = small - small.mean(1, keepdim=True)
-        found.append(small / small.norm(dim=1, keepdim=True).clamp_min(1e-3))
-    return found[0], found[1]
+        thumbnails.append(small / small.norm(dim=1, keepdim=True).clamp_min(1e-3))
+    return thumbnails[0], thumbnails[1]
 
 
 def forgotten_near_copies(dataset: Dataset, forget: np.ndarray) -> str | None:
     """A warning if a picture to be forgotten is nearly the same as a remaining one; otherwise None."""
-    pairs = [(one.row, one.other) for one in sorted(
-        near_copies(dataset, forget, np.setdiff1d(dataset.train_rows, forget)), key=lambda one: -one.correlation)]
+    pairs = [(pair.row, pair.other) for pair in sorted(
+        near_copies(dataset, forget, np.setdiff1d(dataset.train_rows, forget)), key=lambda pair: -pair.correlation)]
     if not pairs:
         return None
     return (f"warning: {len(pairs)} of the remaining training images nearly show what is to be forgotten (forgotten "

@@ -34,14 +34,14 @@ class Anchor:
         """
         try:
             number, digest, *signed = self.path.read_text().split()
-            said = int(number), digest
+            noted = int(number), digest
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise Damaged(f"{self.path}: cannot be read, or is damaged; {CURE}") from error
-        if seal.key() is not None and not hmac.compare_digest("".join(signed), _signature(*said)):
+        if seal.key() is not None and not hmac.compare_digest("".join(signed), _signature(*noted)):
             raise Damaged(f"{self.path}: not signed with this {seal.KEY}; if the key is new, {CURE}")
-        return said
+        return noted
 
     def begin(self) -> None:
         """Write the anchor of a ledger without entries, unless there is one; OSError where that fails."""

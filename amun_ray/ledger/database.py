@@ -79,7 +79,7 @@ class Ledger:
         """
         entries = self._entries
         check_chain(entries, self._name)
-        entry = next((one for one in entries if one.digest == digest), None)
+        entry = next((each for each in entries if each.digest == digest), None)
         if entry is None:
             raise UserError(f"--trust {digest}: no entry of ledger {self._name} has this digest; if it is the one that "
                             "you kept, entries were removed or replaced")

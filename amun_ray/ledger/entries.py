@@ -52,8 +52,8 @@ class Entry:
               content: Mapping[str, Any]) -> Self:
         """The entry that follows `last`."""
         number, before = (0, START) if last is None else (last.number + 1, last.digest)
-        said = _canonical(number, kind, requests, time, content, before)
-        return cls(number, kind, tuple(requests), time, content, before, _sha256(said))
+        text = _canonical(number, kind, requests, time, content, before)
+        return cls(number, kind, tuple(requests), time, content, before, _sha256(text))
 
     @property
     def is_sound(self) -> bool:
@@ -129,8 +129,8 @@ def _canonical(number: int, kind: str, requests: Sequence[str], time: str, conte
                  "before": before})
 
 
-def _sha256(said: str) -> str:
-    return hashlib.sha256(said.encode()).hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _named(entry: Entry) -> str:

@@ -67,13 +67,13 @@ class History:
     @cached_property
     def requests(self) -> dict[str, Asked]:
         """Every request by its id, in the order in which they were received."""
-        found: dict[str, dict[str, Entry]] = {}
+        entries: dict[str, dict[str, Entry]] = {}
         for entry in self.entries:
             for request in entry.requests:
                 if entry.kind == "begun":  # another try: the result of the earlier one no longer counts
-                    found[request].pop("finished", None)
-                found.setdefault(request, {})[entry.kind] = entry
-        return {request: Asked(request, **kinds) for request, kinds in found.items()}
+                    entries[request].pop("finished", None)
+                entries.setdefault(request, {})[entry.kind] = entry
+        return {request: Asked(request, **kinds) for request, kinds in entries.items()}
 
     def of(self, *states: str) -> list[Asked]:
         """The requests in one of `states`, in the order in which they were received."""
@@ -125,11 +125,11 @@ class History:
 
     @staticmethod
     def _named(requests: Iterable[Asked]) -> dict[RowId, str]:
-        found: dict[RowId, str] = {}
+        named: dict[RowId, str] = {}
         for asked in requests:
             for row in asked.rows:
-                found.setdefault(row, asked.id)
-        return found
+                named.setdefault(row, asked.id)
+        return named
 
 
 def is_due(waiting: Sequence[Asked], rows: int, days: float | None, now: datetime | None = None) -> bool:

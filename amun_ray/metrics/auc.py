@@ -35,8 +35,8 @@ def auc(positive: np.ndarray, negative: np.ndarray, *, constant: float | None = 
 def auc_interval(percent: float, positive: int, negative: int) -> tuple[float, float]:
     """95 % interval of an AUC of `percent`, given the sample counts of both sides (Hanley and McNeil, 1982)."""
     area = percent / 100
-    one, two = area / (2 - area), 2 * area**2 / (1 + area)
-    variance = (area * (1 - area) + (positive - 1) * (one - area**2) + (negative - 1) * (two - area**2))
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = (area * (1 - area) + (positive - 1) * (q1 - area**2) + (negative - 1) * (q2 - area**2))
     margin = 196 * float(np.sqrt(max(variance, 0.0) / (positive * negative)))
     return max(0.0, percent - margin), min(100.0, percent + margin)
 

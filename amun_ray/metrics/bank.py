@@ -27,24 +27,24 @@ def signals(
         UserError: a reference with another length or class count, or with logits that are not finite (the message gives
             its number); a number of references other than `models`; fewer than 4 (2 in and 2 out for each sample).
     """
-    found, classes = 0, None
-    for found, logits in enumerate(references, start=1):
-        if models is not None and found > models:
+    count, classes = 0, None
+    for count, logits in enumerate(references, start=1):
+        if models is not None and count > models:
             break
         shape = np.shape(logits)
         classes = classes or shape[1:]
         if shape[1:] != classes:
-            raise UserError(f"reference model {found - 1}: class count {shape[1:]}, reference model 0 has {classes}")
+            raise UserError(f"reference model {count - 1}: class count {shape[1:]}, reference model 0 has {classes}")
         try:
             values = signal(logits, labels)
         except UserError as error:
-            raise UserError(f"reference model {found - 1}: {error}") from error
+            raise UserError(f"reference model {count - 1}: {error}") from error
         yield values
-    if models is not None and found != models:
-        raise UserError(f"reference bank: predictions of {found}{' or more' * (found > models)} models, "
+    if models is not None and count != models:
+        raise UserError(f"reference bank: predictions of {count}{' or more' * (count > models)} models, "
                         f"membership of {models}; they must agree")
-    if models is None and found < 2 * MODELS_PER_SIDE:
-        raise UserError(f"reference bank: {found} models, at least {2 * MODELS_PER_SIDE} are needed "
+    if models is None and count < 2 * MODELS_PER_SIDE:
+        raise UserError(f"reference bank: {count} models, at least {2 * MODELS_PER_SIDE} are needed "
                         f"({MODELS_PER_SIDE} in and {MODELS_PER_SIDE} out for each sample)")
 
 

@@ -31,7 +31,7 @@ def moved_boundary(forget: np.ndarray, unseen: np.ndarray, never_forget: np.ndar
     Raises:
         UserError: an empty side, or NaN.
     """
-    near, far = (one - _mean(never) for one, never in ((forget, never_forget), (unseen, never_unseen)))
+    near, far = (distances - _mean(never) for distances, never in ((forget, never_forget), (unseen, never_unseen)))
     middle = np.median(far)
     moved, still = np.abs(near - middle), np.abs(far - middle)
     return {"boundary_auc": auc(near, far, constant=NOTHING),
@@ -55,11 +55,11 @@ def adversarial_label(margin: np.ndarray, never: np.ndarray) -> dict[str, float]
     Raises:
         UserError: an empty side, or NaN.
     """
-    found = []
+    ranks = []
     for place, other in enumerate(never):
         rest = _mean(np.delete(never, place, axis=0))
-        found.append((auc(margin - rest, other - rest, constant=NOTHING), tpr_at_fpr(margin - rest, other - rest, 1.0)))
-    area, rate = np.mean(found, axis=0)
+        ranks.append((auc(margin - rest, other - rest, constant=NOTHING), tpr_at_fpr(margin - rest, other - rest, 1.0)))
+    area, rate = np.mean(ranks, axis=0)
     return {"adversarial_label_kept": 100 * float(np.mean(margin > 0)), "adversarial_label_auc": float(area),
             "adversarial_label_tpr_at_1pct_fpr": float(rate)}
 

@@ -29,16 +29,16 @@ def klom(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
     Raises:
         UserError: as in `forgetting_quality`.
     """
-    one, other = (np.clip(side, -CLIP, CLIP) for side in _checked(unlearned, retrained))
-    low = np.minimum(one.min(axis=0), other.min(axis=0))
-    width = np.maximum(one.max(axis=0), other.max(axis=0)) - low
+    first, second = (np.clip(side, -CLIP, CLIP) for side in _checked(unlearned, retrained))
+    low = np.minimum(first.min(axis=0), second.min(axis=0))
+    width = np.maximum(first.max(axis=0), second.max(axis=0)) - low
 
     def shares(values: np.ndarray) -> np.ndarray:
         places = np.floor(BINS * (values - low) / np.where(width > 0, width, 1.0)).astype(np.int64)
         flat = np.minimum(places, BINS - 1) + BINS * np.arange(values.shape[1])
         return np.bincount(flat.ravel(), minlength=BINS * values.shape[1]).reshape(-1, BINS) / len(values)
 
-    p, q = shares(one), np.maximum(shares(other), FLOOR)
+    p, q = shares(first), np.maximum(shares(second), FLOOR)
     return (p * np.log(np.where(p > 0, p / q, 1.0))).sum(axis=1)
 
 
@@ -53,8 +53,8 @@ def epsilons(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
     Raises:
         UserError: as in `forgetting_quality`.
     """
-    one, other = _checked(unlearned, retrained)
-    return np.array([_epsilon(one[:, k], other[:, k]) for k in range(one.shape[1])])
+    first, second = _checked(unlearned, retrained)
+    return np.array([_epsilon(first[:, k], second[:, k]) for k in range(first.shape[1])])
 
 
 def forgetting_quality(unlearned: np.ndarray, retrained: np.ndarray) -> float:
@@ -66,18 +66,18 @@ def forgetting_quality(unlearned: np.ndarray, retrained: np.ndarray) -> float:
     Raises:
         UserError: fewer than 3 models on a side, other numbers of samples, values that are not finite.
     """
-    found = epsilons(unlearned, retrained)
-    steps = np.floor(found / BUCKET)
+    epsilon = epsilons(unlearned, retrained)
+    steps = np.floor(epsilon / BUCKET)
     counted = int(ceil(log(min(len(unlearned), len(retrained)) - 1)) / BUCKET)
     return 100 * float(np.where(steps < counted, 0.5**steps, 0.0).mean())
 
 
-def _epsilon(one: np.ndarray, other: np.ndarray) -> float:
-    narrow, wide = sorted((one, other), key=np.ptp)
+def _epsilon(first: np.ndarray, second: np.ndarray) -> float:
+    narrow, wide = sorted((first, second), key=np.ptp)
     if np.ptp(narrow) < PEAKED * np.ptp(wide):
         return CAP
-    low, high = sorted((one, other), key=np.median)
-    cuts = np.unique(np.concatenate([one, other]))
+    low, high = sorted((first, second), key=np.median)
+    cuts = np.unique(np.concatenate([first, second]))
     misses = (high[:, None] < cuts).mean(axis=0)
     alarms = (low[:, None] >= cuts).mean(axis=0)
     return max(_best(alarms, misses), _best(*_interval_rates(narrow, wide, cuts)))
@@ -105,8 +105,8 @@ def _best(alarms: np.ndarray, misses: np.ndarray) -> float:
     both = (alarms > 0) & (misses > 0)
     a, b = alarms[both], misses[both]
     with np.errstate(invalid="ignore", divide="ignore"):  # a rate near 1 has no logarithm, and says nothing
-        found = np.concatenate([np.log(1 - DELTA - a) - np.log(b), np.log(1 - DELTA - b) - np.log(a)])
-    return float(np.clip(np.nan_to_num(found, nan=0.0, neginf=0.0), 0.0, CAP).max(initial=0.0))
+        bounds = np.concatenate([np.log(1 - DELTA - a) - np.log(b), np.log(1 - DELTA - b) - np.log(a)])
+    return float(np.clip(np.nan_to_num(bounds, nan=0.0, neginf=0.0), 0.0, CAP).max(initial=0.0))
 
 
 def _checked(unlearned: np.ndarray, retrained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

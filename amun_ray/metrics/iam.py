@@ -24,11 +24,11 @@ def unlearning_score(original: np.ndarray, unlearned: np.ndarray, never: np.ndar
     Raises:
         UserError: other shapes, or a value that is not finite.
     """
-    original, unlearned, never = (np.asarray(one, dtype=np.float64) for one in (original, unlearned, never))
+    original, unlearned, never = (np.asarray(values, dtype=np.float64) for values in (original, unlearned, never))
     if not original.shape == unlearned.shape == never.shape or original.ndim != 1 or not original.size:
         raise UserError(f"IAM: confidences of the original {original.shape}, the unlearned {unlearned.shape} and the "
                         f"never trained models {never.shape} must be (n,) of the same samples")
-    if not all(np.isfinite(one).all() for one in (original, unlearned, never, np.asarray(std))):
+    if not all(np.isfinite(values).all() for values in (original, unlearned, never, np.asarray(std))):
         raise UserError("IAM: not all confidences are finite")
     degrees = np.arange(1, STEPS) / STEPS
     known, total = np.zeros_like(never), 0.0

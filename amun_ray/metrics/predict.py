@@ -33,11 +33,11 @@ def predict(model: nn.Module, images: Tensor, *, batch_size: int | None = None, 
     with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         for batch in images.split(batch_size):
             batch = batch.to(device, non_blocking=True, memory_format=torch.channels_last)
-            found = model(to_unit(batch) if batch.dtype == torch.uint8 else batch.float())
+            output = model(to_unit(batch) if batch.dtype == torch.uint8 else batch.float())
             if start == 0:  # one buffer for all: separate results would fragment the memory that batches reuse,
                 # and on a CPU no gap would be large enough for the next batch
-                logits = found.new_empty((len(images), *found.shape[1:]), dtype=torch.float32)
-            logits[start:start + len(batch)] = found
+                logits = output.new_empty((len(images), *output.shape[1:]), dtype=torch.float32)
+            logits[start:start + len(batch)] = output
             start += len(batch)
     logits = logits.cpu()  # the only synchronisation: no batch waits for a copy back
     broken = int((~logits.isfinite().all(dim=1)).sum())

@@ -59,7 +59,7 @@ def score(
     population = np.concatenate(rows)
     membership = scores(settings.confidence(logits, labels), reference_mean, population, gamma=settings.gamma)
     constant = None if strict else UNINFORMATIVE
-    found = {
+    values = {
         "unlearn_accuracy": accuracy(logits[rows.forget], labels[rows.forget]),
         "retain_accuracy": accuracy(logits[rows.retain], labels[rows.retain]),
         "test_accuracy": accuracy(logits[rows.test], labels[rows.test]),
@@ -68,8 +68,8 @@ def score(
         "retain_test_auc": retain_test_auc(membership, rows, constant=constant),
     }
     if rows.forgotten_test.size:
-        found["forgotten_test_accuracy"] = accuracy(logits[rows.forgotten_test], labels[rows.forgotten_test])
-    return found
+        values["forgotten_test_accuracy"] = accuracy(logits[rows.forgotten_test], labels[rows.forgotten_test])
+    return values
 
 
 def audit(
@@ -98,25 +98,25 @@ def audit(
     """
     logits, labels = check_logits(logits, labels)
     check_split(rows, len(labels))
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     strong: dict[str, np.ndarray] = {}
     if "rmia" in attacks:
         confidence = settings.confidence(logits, labels)
         strong["rmia"] = scores(confidence, reference_mean, np.concatenate(rows), gamma=settings.gamma)
     if "mis" in attacks:
-        found["mis"] = mis(logits, labels, rows, generator=generator)
+        rates["mis"] = mis(logits, labels, rows, generator=generator)
     if "lira" in attacks and normals is not None:
         value = logit_scaled(logits, labels)
         strong["lira"] = lira.log_likelihood_ratio(value, normals)
-        found["lira_forget_called_member"] = lira.forget_called_member(value, normals, rows)
+        rates["lira_forget_called_member"] = lira.forget_called_member(value, normals, rows)
     chosen = threshold.SIGNALS if "thresholds" in attacks else {}
     signals = {name: signal(logits, labels) for name, signal in chosen.items()}
     for name, values in {**strong, **signals}.items():
-        found[f"{name}_forget_test_auc"] = auc(values[rows.forget], values[rows.unseen], constant=UNINFORMATIVE)
+        rates[f"{name}_forget_test_auc"] = auc(values[rows.forget], values[rows.unseen], constant=UNINFORMATIVE)
     for name, values in strong.items():
         for title, fpr in FEW_FALSE_ALARMS.items():
             rate = tpr_at_fpr(values[rows.forget], values[rows.unseen], fpr)
-            found[f"{name}_forget_test_tpr_at_{title}_fpr"] = rate
+            rates[f"{name}_forget_test_tpr_at_{title}_fpr"] = rate
     for name, values in signals.items():
-        found[f"{name}_forget_called_member"] = threshold.forget_called_member(values, labels, rows)
-    return found
+        rates[f"{name}_forget_called_member"] = threshold.forget_called_member(values, labels, rows)
+    return rates

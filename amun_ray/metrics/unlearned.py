@@ -39,19 +39,19 @@ def unlearned_or_never(values: np.ndarray, unlearned: np.ndarray, *,
     if few < FEWEST:
         raise UserError(f"U-LiRA: every target must be unlearned by {FEWEST} models and never seen by {FEWEST}, and "
                         f"one has {few}; more references, or other targets")
-    found = []
+    rates = []
     for place, (value, mine) in enumerate(zip(values, unlearned, strict=True)):
         opposite = np.flatnonzero((unlearned != mine).all(axis=1))[:1]
-        others, theirs = (np.delete(one, [place, *opposite], axis=0) for one in (values, unlearned))
+        others, theirs = (np.delete(of_model, [place, *opposite], axis=0) for of_model in (values, unlearned))
         scores = {"ulira": lira.log_likelihood_ratio(value, _normals(others, theirs, variance)),
                   "ruli": _log_density(value, others, theirs) - _log_density(value, others, ~theirs)}
-        one: dict[str, float] = {}
+        of_model: dict[str, float] = {}
         for name, score in scores.items():
-            one[f"{name}_auc"] = auc(score[mine], score[~mine], constant=50.0)
+            of_model[f"{name}_auc"] = auc(score[mine], score[~mine], constant=50.0)
             for title, fpr in (("1pct", 1.0), ("0.1pct", 0.1)):
-                one[f"{name}_tpr_at_{title}_fpr"] = tpr_at_fpr(score[mine], score[~mine], fpr)
-        found.append(one)
-    return found
+                of_model[f"{name}_tpr_at_{title}_fpr"] = tpr_at_fpr(score[mine], score[~mine], fpr)
+        rates.append(of_model)
+    return rates
 
 
 def _normals(values: np.ndarray, unlearned: np.ndarray, variance: lira.Variance) -> lira.Lira:
@@ -63,7 +63,7 @@ def _normals(values: np.ndarray, unlearned: np.ndarray, variance: lira.Variance)
 
 def _log_density(value: np.ndarray, others: np.ndarray, side: np.ndarray) -> np.ndarray:
     """(targets,) log of the kernel density of the models on a `side` (models, targets) at `value`, up to a constant."""
-    value, others = (np.clip(one, -LARGEST, LARGEST) for one in (value, others))
+    value, others = (np.clip(confidences, -LARGEST, LARGEST) for confidences in (value, others))
     kernels = np.where(side, -((value - others) / BANDWIDTH) ** 2 / 2, -np.inf)
     density: np.ndarray = np.logaddexp.reduce(kernels, axis=0) - np.log(side.sum(axis=0))
     return density

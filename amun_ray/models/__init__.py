@@ -45,8 +45,8 @@ def find(name: str) -> Callable[..., nn.Module]:
     Raises:
         UserError: unknown name, or a library that is not installed.
     """
-    if (found := library.split(name)) is not None:
-        other, rest = found
+    if (library_name := library.split(name)) is not None:
+        other, rest = library_name
         other.check(rest)
         return partial(other.build, rest)
     return lookup(MODELS, name, "model")
@@ -99,12 +99,12 @@ def build(
     if len(mean) != channels:
         raise UserError(f"model {name!r}: {channels} channels need {channels} means, found {len(mean)}")
     arguments = {"channels": channels, "classes": classes, "size": size} | dict(options or {})
-    made = partial(constructor, **arguments)
+    network = partial(constructor, **arguments)
     if name in MODELS:
         _check_size(name, **arguments)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "model weights"))
-        net = made() if name in MODELS else _own_net(made, name, (2, channels, size, size), (2, classes))
+        net = network() if name in MODELS else _own_net(network, name, (2, channels, size, size), (2, classes))
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), net=net))
 
 

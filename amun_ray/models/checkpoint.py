@@ -121,11 +121,11 @@ def read(path: str | os.PathLike[str], source: str | None = None) -> dict[str, S
         return {"": _joined(path, source)}
     if (other := pretender(path)) is not None:
         raise UserError(f"{source}: {other}")
-    found = _read_safetensors(path, source) if path.suffix == SAFETENSORS else _read_torch(path, source)
-    states = dict(_state_dicts(found, "", DEPTH))
+    held = _read_safetensors(path, source) if path.suffix == SAFETENSORS else _read_torch(path, source)
+    states = dict(_state_dicts(held, "", DEPTH))
     if not states:
         raise UserError(f"{source}: expected a state dict (name -> tensor), plain or under a key such as 'state_dict', "
-                        f"found {_describe(found)}; save `model.state_dict()`")
+                        f"found {_describe(held)}; save `model.state_dict()`")
     return states
 
 
@@ -142,13 +142,13 @@ def _joined(path: Path, source: str) -> State:
     return whole
 
 
-def _state_dicts(found: object, key: str, depth: int) -> Iterator[tuple[str, State]]:
-    if not isinstance(found, Mapping) or not found or not all(isinstance(name, str) for name in found):
+def _state_dicts(content: object, key: str, depth: int) -> Iterator[tuple[str, State]]:
+    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
         return
-    if all(isinstance(value, Tensor) for value in found.values()):
-        yield key, found
+    if all(isinstance(value, Tensor) for value in content.values()):
+        yield key, content
     elif depth:
-        for name, value in found.items():
+        for name, value in content.items():
             yield from _state_dicts(value, f"{key}.{name}" if key else name, depth - 1)
 
 
@@ -166,10 +166,10 @@ def _state(model: nn.Module | State) -> State:
     return model.state_dict() if isinstance(model, nn.Module) else model
 
 
-def _describe(found: object) -> str:
-    if isinstance(found, Mapping):
-        return f"a mapping with the keys {', '.join(map(repr, list(found)[:5]))}" if found else "an empty mapping"
-    return type(found).__name__
+def _describe(content: object) -> str:
+    if isinstance(content, Mapping):
+        return f"a mapping with the keys {', '.join(map(repr, list(content)[:5]))}" if content else "an empty mapping"
+    return type(content).__name__
 
 
 def _read_safetensors(path: Path, source: str) -> object:
@@ -177,8 +177,8 @@ def _read_safetensors(path: Path, source: str) -> object:
         state, wanted = safetensors_torch.load_file(path), read_metadata(path).get(DIGEST, "")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{source}: cannot be read as safetensors: {error}") from error
-    if len(wanted) == 64 and (found := digest(state)) != wanted:  # another program may mean something else by the key
-        raise UserError(f"{source}: damaged: its tensors have the digest {found[:12]}, and its metadata say "
+    if len(wanted) == 64 and (actual := digest(state)) != wanted:  # another program may mean something else by the key
+        raise UserError(f"{source}: damaged: its tensors have the digest {actual[:12]}, and its metadata say "
                         f"{wanted[:12]}; where they were changed on purpose, leave {DIGEST!r} out of the metadata")
     return state
 
@@ -197,8 +197,8 @@ def _read_torch(path: Path, source: str) -> object:
         raise
     except pickle.UnpicklingError as error:
         held = re.search(r"GLOBAL (\S+) was not", str(error))
-        found = f", but holds {held[1]}" if held else ""
-        raise UserError(f"{source}: not a plain state dict{found}, and whole objects are not unpickled, since that "
+        holds = f", but holds {held[1]}" if held else ""
+        raise UserError(f"{source}: not a plain state dict{holds}, and whole objects are not unpickled, since that "
                         "runs code; save `model.state_dict()` instead") from error
     except Exception as error:  # whatever torch raises for a damaged file
         raise UserError(f"{source}: cannot be read as a torch file: {first_line(error)}") from error

@@ -44,24 +44,25 @@ def fit(model: nn.Module, states: Mapping[str, State], source: str, key: str | N
             values, or not finite.
     """
     chosen = states if key is None else {key: _part(states, key, source)}
-    fitting = {place: found for place, state in chosen.items() if (found := _first_fit(model, state, head)) is not None}
+    fits = {place: _first_fit(model, state, head) for place, state in chosen.items()}
+    fitting = {place: fitted for place, fitted in fits.items() if fitted is not None}
     if not fitting:
         raise UserError(_misfit(model, chosen, source, head, split=key is None))
     if len(fitting) > 1:
         raise UserError(f"{source}: holds {len(fitting)} state dicts of this model: {_listed(fitting)}; name the one "
                         f"that is meant, as {source}#{next(iter(fitting))}")
-    (place, found), = fitting.items()
-    infinite = [name for name, tensor in found.state.items() if not torch.isfinite(tensor).all()]
+    (place, fitted), = fitting.items()
+    infinite = [name for name, tensor in fitted.state.items() if not torch.isfinite(tensor).all()]
     if infinite:
         raise UserError(f"{source}: {len(infinite)} tensors hold NaN or infinite numbers: {', '.join(infinite[:3])}")
-    return found._replace(notes=(*([f"its {place!r}"] if place and key is None else []), *found.notes))
+    return fitted._replace(notes=(*([f"its {place!r}"] if place and key is None else []), *fitted.notes))
 
 
-def problems(wanted: State, found: State) -> list[str]:
+def problems(wanted: State, state: State) -> list[str]:
     """What does not fit: the first tensor of each kind of problem, and how many there are of that kind."""
-    wrong = [problem for name in wanted if name in found and (problem := _wrong(name, wanted[name], found[name]))]
-    missing = [f"{name} {tuple(wanted[name].shape)} is missing" for name in wanted if name not in found]
-    unexpected = [f"{name} {tuple(found[name].shape)} is unexpected" for name in found if name not in wanted]
+    wrong = [problem for name in wanted if name in state and (problem := _wrong(name, wanted[name], state[name]))]
+    missing = [f"{name} {tuple(wanted[name].shape)} is missing" for name in wanted if name not in state]
+    unexpected = [f"{name} {tuple(state[name].shape)} is unexpected" for name in state if name not in wanted]
     return [kind[0] + (f" (and {len(kind) - 1} more)" if len(kind) > 1 else "")
             for kind in (wrong, missing, unexpected) if kind]
 
@@ -83,27 +84,27 @@ def _first_fit(model: nn.Module, state: State, head: Collection[str] = ()) -> Fi
     whole = model.state_dict()
     for names, spelled in _spellings(state):
         for prefix, target in _targets(model, spelled):
-            fresh, wanted, found = _without_head(prefix, target, spelled, head)
-            counters = {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTED) and name not in found}
-            if problems(wanted, found | counters):
+            fresh, wanted, left = _without_head(prefix, target, spelled, head)
+            counters = {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTED) and name not in left}
+            if problems(wanted, left | counters):
                 continue
-            converted = {f"{tensor.dtype}".removeprefix("torch.") for name, tensor in found.items()
+            converted = {f"{tensor.dtype}".removeprefix("torch.") for name, tensor in left.items()
                          if tensor.is_floating_point() and tensor.dtype != wanted[name].dtype}
             notes = [*names, *([f"without {COUNTED}, which counts from 0"] if counters else []),
                      *([f"converted from {', '.join(sorted(converted))}"] if converted else [])]
-            fitted = {f"{prefix}{name}": tensor.detach().to(wanted[name].dtype) for name, tensor in found.items()}
+            fitted = {f"{prefix}{name}": tensor.detach().to(wanted[name].dtype) for name, tensor in left.items()}
             return Fitted(dict(whole) | fitted, tuple(notes), tuple(f"{prefix}{name}" for name in fresh))
     return None
 
 
-def _without_head(prefix: str, wanted: State, found: State,
+def _without_head(prefix: str, wanted: State, theirs: State,
                   head: Collection[str]) -> tuple[list[str], dict[str, Tensor], dict[str, Tensor]]:
     """The tensors of `head`, named as in the whole model, if any of them is missing or has another shape; and both
     state dicts without them."""
     names = [name for name in wanted if f"{prefix}{name}" in head]
-    if all(name in found and found[name].shape == wanted[name].shape for name in names):
+    if all(name in theirs and theirs[name].shape == wanted[name].shape for name in names):
         names = []
-    left = [{name: tensor for name, tensor in state.items() if name not in names} for state in (wanted, found)]
+    left = [{name: tensor for name, tensor in state.items() if name not in names} for state in (wanted, theirs)]
     return names, left[0], left[1]
 
 
@@ -171,9 +172,9 @@ def _misfit(model: nn.Module, states: Mapping[str, State], source: str, head: Co
     for state in states.values():
         for _, spelled in _spellings(state):
             for prefix, target in _targets(model, spelled):
-                _, wanted, found = _without_head(prefix, target, spelled, head)
-                if (common := len(wanted.keys() & found.keys())) > nearest:
-                    nearest, wrong = common, problems(wanted, found)
+                _, wanted, left = _without_head(prefix, target, spelled, head)
+                if (common := len(wanted.keys() & left.keys())) > nearest:
+                    nearest, wrong = common, problems(wanted, left)
     return f"{source}: these weights are not of this model: {'; '.join(wrong)}"
 
 

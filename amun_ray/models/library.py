@@ -179,7 +179,7 @@ def renamed(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor] | 
     logging.disable_progress_bar()
     try:
         with torch.random.fork_rng(devices=[]):
-            loaded, found = type(net).from_pretrained(
+            loaded, info = type(net).from_pretrained(
                 None, config=copy.deepcopy(net.config), state_dict=dict(state), output_loading_info=True,
                 ignore_mismatched_sizes=True)
     except Exception:  # whatever it raises for a state that is not of such a network
@@ -188,9 +188,9 @@ def renamed(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor] | 
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-    other = {name: torch.zeros(shape) for name, shape, _ in found["mismatched_keys"]}
-    kept = {name: tensor for name, tensor in loaded.state_dict().items() if name not in found["missing_keys"]}
-    return kept | other | {name: state[name] for name in found["unexpected_keys"] if name in state}
+    other = {name: torch.zeros(shape) for name, shape, _ in info["mismatched_keys"]}
+    kept = {name: tensor for name, tensor in loaded.state_dict().items() if name not in info["missing_keys"]}
+    return kept | other | {name: state[name] for name in info["unexpected_keys"] if name in state}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -217,12 +217,12 @@ def folder_constants(folder: str) -> Constants | None:
     if settings and not settings.get("do_normalize", True):
         mean, std = [0.0] * 3, [1.0] * 3
     elif not settings and (path := path.with_name("config.json")).is_file():
-        found = _json(path).get("pretrained_cfg") or {}
-        mean, std = found.get("mean"), found.get("std")
+        constants = _json(path).get("pretrained_cfg") or {}
+        mean, std = constants.get("mean"), constants.get("std")
     if mean is None or std is None:
         return None
     try:
-        return Constants(tuple(float(one) / scale for one in mean), tuple(float(one) / scale for one in std))
+        return Constants(tuple(float(x) / scale for x in mean), tuple(float(x) / scale for x in std))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: mean and std must be lists of numbers, found {mean!r} and {std!r}") from error
 

@@ -19,10 +19,10 @@ def shards(path: Path, source: str) -> dict[Path, set[str]]:
         UserError: no such index, or a file that it names is not beside it.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{source}: cannot be read as an index of weights: {first_line(error)}") from error
-    placed = found.get("weight_map") if isinstance(found, dict) else None
+    placed = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
         raise UserError(f"{source}: no index of weights: expected 'weight_map', the name of each tensor's file")
     wanted: dict[Path, set[str]] = {}

@@ -27,9 +27,9 @@ def progress(stage: str, trials: Sequence[Trial], far: str = "") -> str:
 
 def result(rows: Sequence[Row], links: Mapping[str, str], warnings: Sequence[str] = ()) -> str:
     """The result: one sentence what it means, warnings, the table, its notes, and `links`, text -> address."""
-    said = [*warnings, *filter(None, notes(rows))]
-    warned = [line for line in said if line.startswith("warning")]
-    table = markdown_table([row.as_json() for row in rows], [line for line in said if line not in warned])
+    remarks = [*warnings, *filter(None, notes(rows))]
+    warned = [line for line in remarks if line.startswith("warning")]
+    table = markdown_table([row.as_json() for row in rows], [line for line in remarks if line not in warned])
     pages = " | ".join(f"[{text}]({address})" for text, address in links.items())
     return "\n\n".join(filter(None, [headline(rows), *(f"**{line}**" for line in warned), pages, table]))
 

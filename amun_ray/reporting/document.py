@@ -34,7 +34,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Illustration:
     """A PNG file, and what it shows."""
 
     png: bytes
@@ -49,7 +49,7 @@ class Section:
     texts: Sequence[str] = ()
     points: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    figures: Sequence[Picture] = ()
+    figures: Sequence[Illustration] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _Paper(FPDF):
                     row.cell(cell, style=FontFace(family="code", size_pt=6.2) if DIGEST.fullmatch(cell) else None)
         self.ln(1)
 
-    def _picture(self, picture: Picture) -> None:
+    def _picture(self, picture: Illustration) -> None:
         self.ln(1)
         self.image(BytesIO(picture.png), w=WIDTH, x=MARGIN, alt_text=picture.caption)
         self.ln(1)

@@ -22,8 +22,8 @@ OBJECTIVE = {("average_gap",): plots.GAP, ("proxy",): plots.PROXY, TERMS: f"mean
 
 def result_figures(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     """The final table, as a table and as bars with the target lines."""
-    said = marks(rows)
-    shown = [row.as_json() | _with_intervals(row) | {"note": said.get(row.name)} for row in rows]
+    marked = marks(rows)
+    shown = [row.as_json() | _with_intervals(row) | {"note": marked.get(row.name)} for row in rows]
     metrics = [*shown_columns(rows[0].summary)]
     yield "figures/final_table.png", plots.png(plots.results_table(shown, metrics))
     yield "figures/final_comparison.png", plots.png(plots.comparison_bars(shown, metrics))
@@ -64,7 +64,8 @@ def _named(trial: Trial) -> dict[str, str]:
 
 
 def _at_best(trial: Trial) -> dict[str, float]:
-    return {term: float(np.mean([one[term] for one in trial.at_best])) for term in ("test_accuracy", "forget_test_auc")}
+    return {term: float(np.mean([scores[term] for scores in trial.at_best]))
+            for term in ("test_accuracy", "forget_test_auc")}
 
 
 def attack_figures(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:
@@ -78,16 +79,16 @@ def attack_figures(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, byt
             columns["l2"][columns["status"] != Status.FAILED]))
 
 
-def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, made: Sequence[Unlearned],
+def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, unlearned: Sequence[Unlearned],
                      rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     """Confidence histograms and RMIA curves of the first final case, each method by its first run.
 
     Shown are the original, the retrained model, and for each access the method with the least Avg. Gap.
     """
-    case, workspace, labels = made[0].run.case, evidence.workspace, evidence.labels
+    case, workspace, labels = unlearned[0].run.case, evidence.workspace, evidence.labels
     parts = workspace.split(case.rows, labels)
-    first = {one.run.contender: one for one in made
-             if one.run.case is case and one.run.number == 0 and "failed" not in one.result}
+    first = {row.run.contender: row for row in unlearned
+             if row.run.case is case and row.run.number == 0 and "failed" not in row.result}
     chosen = {contender: plots.row_name({"method": contender.method, "access": contender.access})
               for contender in _shown(rows) if contender in first}
     logits = {"Original": read_logits(workspace, original.unit, original.name),
@@ -95,15 +96,15 @@ def evidence_figures(evidence: Evidence, original: Trained, retrained: Trained, 
     logits |= {title: read_logits(workspace, first[contender].run.unit, str(contender))
                for contender, title in chosen.items()}
 
-    def confidences(one: np.ndarray) -> dict[str, np.ndarray]:
-        values = logit_scaled(one, labels)
+    def confidences(row: np.ndarray) -> dict[str, np.ndarray]:
+        values = logit_scaled(row, labels)
         return {"retain": values[parts.retain], "forget": values[parts.forget], "test": values[parts.unseen]}
 
     yield "figures/confidence.png", plots.png(plots.confidence_histograms(
-        {title: confidences(one) for title, one in logits.items()}))
+        {title: confidences(row) for title, row in logits.items()}))
     settings, curves = workspace.sweep.rmia, {}
-    for title, one in logits.items():
-        membership = rmia_scores(settings.confidence(one, labels), evidence.mean, gamma=settings.gamma)
+    for title, row in logits.items():
+        membership = rmia_scores(settings.confidence(row, labels), evidence.mean, gamma=settings.gamma)
         curves[title] = roc(membership[parts.forget], membership[parts.unseen])
     named = {title: {"method": contender.method, "access": contender.access} for contender, title in chosen.items()}
     yield "figures/rmia_roc.png", plots.png(plots.roc_curves(

@@ -25,7 +25,7 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
         name=sweep.name, forgotten=len(plan.sets.final[0]), train_size=plan.dataset.train_size,
         request=plan.request, searched=plan.searched, sets=len(plan.sets.final),
         columns=shown_columns(rows[0].summary), access=ACCESS,
-        attacks={term: said for term, said in ATTACKS.items()
+        attacks={term: meaning for term, meaning in ATTACKS.items()
                  if any(term in row.summary for row in rows)},
         marks=marks(rows), left_out=plan.not_audited,
         rows=rows, notes=[*plan.warnings, *filter(None, notes(rows))], costs=costs, environment=environment,

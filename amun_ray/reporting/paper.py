@@ -66,7 +66,7 @@ def beside(names: Sequence[str], rows: Sequence[Mapping[str, Any]], plan: Plan) 
 
 
 def _beside(table: PaperTable, rows: Sequence[Mapping[str, Any]], plan: Plan) -> str:
-    fraction = min(table.rows, key=lambda one: abs(one - _forgotten(plan)))
+    fraction = min(table.rows, key=lambda fraction_of_row: abs(fraction_of_row - _forgotten(plan)))
     theirs = table.rows[fraction]
     ours = {row["method"]: row for row in rows if row["access"] in (table.access, None) and "failed" not in row}
     head = ["method", *(cell for term in table.terms for cell in (TITLES[term], "paper"))]

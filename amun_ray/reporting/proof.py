@@ -14,7 +14,7 @@ from amun_ray.base.files import write_whole
 from amun_ray.ledger import Asked, Entry, History
 from amun_ray.metrics import Split, logit_scaled
 from amun_ray.reporting.columns import ACCESS
-from amun_ray.reporting.document import Document, Picture, Section, Table
+from amun_ray.reporting.document import Document, Illustration, Section, Table
 from amun_ray.storage.store import digest
 
 PROOFS = "proofs"  # the folder, in that of the sweep, with a folder for each request
@@ -181,7 +181,7 @@ def _evidence(asked: Asked, figure: bytes | None) -> Iterator[Section]:
     yield Section("Before and after", texts=(told, "An interval holds the true value in 95 of 100 such measurements."),
                   tables=(Table(rows, ("measure", "before", "after", "95 % interval", "target", "in plain words"),
                                 (2.2, 1, 1, 1.3, 1.6, 3.4)),),
-                  figures=() if figure is None else (Picture(figure, (
+                  figures=() if figure is None else (Illustration(figure, (
                       "How sure each model is of the true class, for remaining, forgotten and unseen pictures. Good is "
                       "that after, the forgotten pictures lie where the unseen ones lie.")),))
 

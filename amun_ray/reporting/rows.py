@@ -88,25 +88,25 @@ class Row:
     @cached_property
     def summary(self) -> dict[str, Summary]:
         """Mean, standard deviation and n of each score."""
-        return {term: summarize([one[term] for one in self.scores]) for term in self._terms} | dict(self.shadows)
+        return {term: summarize([scores[term] for scores in self.scores]) for term in self._terms} | dict(self.shadows)
 
     @property
     def _terms(self) -> list[str]:
         """The scores that all runs have."""
-        return [term for term in (self.scores or [{}])[0] if all(term in one for one in self.scores)]
+        return [term for term in (self.scores or [{}])[0] if all(term in scores for scores in self.scores)]
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """The interval of the mean of each score, in its range; runs of one case count as one. None for one case."""
         grids = {term: _grid(self.by_case(term)) for term in self._terms}
-        found = {term: crossed_mean(grid).interval() for term, grid in grids.items() if grid.size > 1}
-        ends = {term: RANGES.get(term, (0.0, 100.0)) for term in found}
+        intervals = {term: crossed_mean(grid).interval() for term, grid in grids.items() if grid.size > 1}
+        ends = {term: RANGES.get(term, (0.0, 100.0)) for term in intervals}
         return {term: Interval(max(low, ends[term][0]), min(high, ends[term][1]), level)
-                for term, (low, high, level) in found.items()}
+                for term, (low, high, level) in intervals.items()}
 
     def by_case(self, term: str) -> dict[tuple[int, str], float]:
         """The mean of `term` over the runs of each case."""
-        return {case: float(np.mean([one[term] for one, its in zip(self.scores, self.cases, strict=True)
+        return {case: float(np.mean([scores[term] for scores, its in zip(self.scores, self.cases, strict=True)
                                      if its == case])) for case in sorted(set(self.cases))}
 
     def as_json(self) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def compared(rows: Sequence[Row], reference: str | None) -> list[Row]:
         if row.method != reference and row.access in base:
             mine, theirs = row.by_case("average_gap"), base[row.access].by_case("average_gap")
             differences[row.name] = _grid({case: mine[case] - theirs[case] for case in mine if case in theirs})
-    found = compare({name: grid for name, grid in differences.items() if grid.size})
-    return [replace(row, against=Against(base[row.access].name, found[row.name])) if row.name in found else row
+    results = compare({name: grid for name, grid in differences.items() if grid.size})
+    return [replace(row, against=Against(base[row.access].name, results[row.name])) if row.name in results else row
             for row in rows]
 
 
@@ -155,12 +155,12 @@ def _against_json(against: Against) -> dict[str, Any]:
 def marks(rows: Sequence[Row]) -> dict[str, str]:
     """What stands behind the name of a row: `least` Avg. Gap, `n.s.` not significantly different from the reference
     row, or `unchanged` for a method that did nothing, or `no setting worked`."""
-    said = {row.name: "n.s." for row in rows if row.against is not None and not row.against.found.significant}
-    said |= {row.against.reference: "reference" for row in rows if row.against is not None}
+    marked = {row.name: "n.s." for row in rows if row.against is not None and not row.against.found.significant}
+    marked |= {row.against.reference: "reference" for row in rows if row.against is not None}
     if (nearest := least(rows)) is not None:
-        said[nearest.name] = ", ".join(filter(None, ("least", said.get(nearest.name))))
-    said |= {row.name: "no setting worked" for row in rows if row.failed is not None}
-    return said | {row.name: "unchanged" for row in rows if _did_nothing(row, rows)}
+        marked[nearest.name] = ", ".join(filter(None, ("least", marked.get(nearest.name))))
+    marked |= {row.name: "no setting worked" for row in rows if row.failed is not None}
+    return marked | {row.name: "unchanged" for row in rows if _did_nothing(row, rows)}
 
 
 def least(rows: Sequence[Row]) -> Row | None:
@@ -177,10 +177,10 @@ def _did_nothing(row: Row, rows: Sequence[Row]) -> bool:
 def _beside_original(judge: Callable[[Mapping[str, float], Mapping[str, float]], bool], row: Row,
                      rows: Sequence[Row]) -> bool:
     """What `judge` says of the mean scores of a method and the original's; False where either is missing."""
-    original = next((one for one in rows if one.method == "original"), None)
+    original = next((each for each in rows if each.method == "original"), None)
     if original is None or row.settings is None or row.failed is not None:
         return False
-    return judge(*({term: one.summary[term].mean for term in GAP_TERMS} for one in (row, original)))
+    return judge(*({term: each.summary[term].mean for term in GAP_TERMS} for each in (row, original)))
 
 
 def data_frame(rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -188,8 +188,8 @@ def data_frame(rows: Sequence[Row]) -> dict[str, list[Any]]:
     titles = COLUMNS | {term: title for term, (title, _, _) in ATTACKS.items()}
     terms = [term for term in titles if any(term in row.summary for row in rows)]
     columns = ["method", "access", "note", *(f"{titles[term]}{kind}" for term in terms for kind in ("", " std")), "n"]
-    said = marks(rows)
-    data = [[row.method, ACCESS[row.access], said.get(row.name, ""),
+    marked = marks(rows)
+    data = [[row.method, ACCESS[row.access], marked.get(row.name, ""),
              *(None if value is None or row.failed is not None else round(value, 4) for term in terms
                for value in row.summary.get(term, (None, None))[:2]), len(row.scores)] for row in rows]
     return {"columns": columns, "data": data}
@@ -215,7 +215,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     kept = [row.name for row in rows if row.name not in idle and _beside_original(keeps_accuracies, row, rows)]
     if kept:
         lines.append(f"unlearn and retain accuracy are the original's, FT AUC is not: {', '.join(kept)}")
-    if seen := [found for row in rows if (found := _seen_through(row, rows[0]))]:
+    if seen := [note for row in rows if (note := _seen_through(row, rows[0]))]:
         lines.append(f"warning: an attacker who knows AMUN tells what was forgotten, by more than {SEEN:g} points: "
                      + "; ".join(seen))
     if (nearest := least(rows)) is not None:
@@ -227,9 +227,9 @@ def _seen_through(row: Row, retrain: Row) -> str:
     """`amun with D_R (Boundary AUC 31.0)`: where the attack on AMUN itself finds more than in retrained models."""
     if row.settings is None or row.failed is not None:
         return ""
-    found = [f"{ATTACKS[term][0]} {row.summary[term].mean:.1f}" for term in ("boundary_auc", "adversarial_label_auc")
+    shown = [f"{ATTACKS[term][0]} {row.summary[term].mean:.1f}" for term in ("boundary_auc", "adversarial_label_auc")
              if term in row.summary and abs(row.summary[term].mean - retrain.summary[term].mean) > SEEN]
-    return f"{row.name} ({', '.join(found)})" if found else ""
+    return f"{row.name} ({', '.join(shown)})" if shown else ""
 
 
 def _tests(rows: Sequence[Row]) -> list[str]:
@@ -249,12 +249,12 @@ def _tests(rows: Sequence[Row]) -> list[str]:
             + "; ".join(f"{name} {_difference(against.found)}" for name, against in tested)]
 
 
-def _difference(found: Comparison) -> str:
+def _difference(comparison: Comparison) -> str:
     """`+2.16 [0.50, 3.82] (91 %)`: the difference, its interval and the level of that."""
-    if found.interval is None:
-        return f"{found.difference:+.2f}"
-    low, high, level = found.interval
-    return f"{found.difference:+.2f} [{low:.2f}, {high:.2f}] ({100 * level:.0f} %)"
+    if comparison.interval is None:
+        return f"{comparison.difference:+.2f}"
+    low, high, level = comparison.interval
+    return f"{comparison.difference:+.2f} [{low:.2f}, {high:.2f}] ({100 * level:.0f} %)"
 
 
 def results_json(rows: Sequence[Row]) -> bytes:

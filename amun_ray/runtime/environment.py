@@ -20,10 +20,10 @@ COMMIT, CHANGED = "mlflow.source.git.commit", "environment.uncommitted_changes"
 def environment(cluster: str) -> dict[str, str]:
     """Tag -> value, including what MLflow shows as user and source. The commit is included if the package is part of a
     git repository, the user if the machine knows one."""
-    found = {"amun_ray": amun_ray.__version__, "python": platform.python_version(), "platform": platform.platform(),
+    facts = {"amun_ray": amun_ray.__version__, "python": platform.python_version(), "platform": platform.platform(),
              "processor": processor(), "devices": devices(), "cluster": cluster}
-    found |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    tags = {f"environment.{name}": value for name, value in found.items()} | SOURCE
+    facts |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    tags = {f"environment.{name}": value for name, value in facts.items()} | SOURCE
     with suppress(OSError, KeyError):  # a container may run under a user id without a name
         tags["mlflow.user"] = getpass.getuser()
     return tags | revision(Path(amun_ray.__file__).parent)

@@ -51,7 +51,7 @@ class Mapped(NamedTuple):
         """The file on this node, fetched by the first process that asks; it goes when that one ends."""
         folder = copies_of_node()
         make_private(folder)
-        if folder.is_symlink() or (found := folder.stat()).st_uid != os.getuid() or found.st_mode & 0o077:
+        if folder.is_symlink() or (stat := folder.stat()).st_uid != os.getuid() or stat.st_mode & 0o077:
             raise UserError(f"{folder}: not a folder that only this user can enter; remove it")
         path = folder / self.digest
         with (folder / f"{self.digest}.lock").open("wb") as lock:

@@ -23,12 +23,12 @@ def await_nodes(wanted: int, *, seconds: float = WAIT_SECONDS) -> None:
     `ray up` returns once the head is up; a sweep that began at once would see a cluster of one node.
     """
     deadline, told = time.monotonic() + seconds, False
-    while (found := len(live_nodes())) < wanted:
+    while (there := len(live_nodes())) < wanted:
         if not told:
-            say(f"Ray: waiting up to {seconds:g} s for {wanted} nodes, {found} so far")
+            say(f"Ray: waiting up to {seconds:g} s for {wanted} nodes, {there} so far")
             told = True
         if time.monotonic() > deadline:
-            say(f"Ray: only {found} of {wanted} nodes came; going on with them")
+            say(f"Ray: only {there} of {wanted} nodes came; going on with them")
             return
         time.sleep(1)
 
@@ -76,12 +76,12 @@ def _problems(answer: "ray.ObjectRef[Any]", here: "Described", uri: str) -> list
     if not sees_store:
         problems.append(f"does not see {uri}; on several nodes, --output or storage must name a folder that every node "
                         "mounts, or storage an object store such as s3://bucket/path")
-    for module, found in modules.items():
-        if found is None:
+    for module, theirs in modules.items():
+        if theirs is None:
             problems.append(f"module {module!r} cannot be imported; install it, or put its folder on PYTHONPATH of all "
                             "nodes")
-        elif (mine := here[2][module]) is not None and found[1] != mine[1]:
-            problems.append(f"module {module!r} is {found[0]} there, with another content than {mine[0]} "
+        elif (mine := here[2][module]) is not None and theirs[1] != mine[1]:
+            problems.append(f"module {module!r} is {theirs[0]} there, with another content than {mine[0]} "
                             "here; put the folder of the right one first on PYTHONPATH, there and here")
     return problems
 

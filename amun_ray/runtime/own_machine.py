@@ -27,8 +27,8 @@ def recorded_address() -> tuple[Path, str | None]:
     path = Path(get_ray_address_file(None))
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-            found = os.fstat(file.fileno())
-            if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
+            opened = os.fstat(file.fileno())
+            if stat.S_ISREG(opened.st_mode) and opened.st_uid == os.getuid():
                 return path, file.read().strip()
             say(f"Ray: {path} is not this user's file, and is not followed; RAY_ADDRESS=HOST:PORT joins that cluster")
     except (FileNotFoundError, NotADirectoryError):
@@ -44,8 +44,8 @@ def keep_token_private() -> None:
     if any(os.environ.get(name) for name in TOKEN_ELSEWHERE):
         return
     try:
-        found = path.stat()
-        if found.st_uid == os.getuid() and found.st_mode & 0o077:
+        token = path.stat()
+        if token.st_uid == os.getuid() and token.st_mode & 0o077:
             path.chmod(0o600)
     except FileNotFoundError:
         if _asks_for_token():

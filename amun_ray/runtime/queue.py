@@ -76,10 +76,10 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
             over(item)
     new: set[str] = set()
     with bar(label, len(pending), noun) as progress:
-        for item, made in make_all(store, list(pending.values()), unit,
+        for item, result in make_all(store, list(pending.values()), unit,
                                    lambda some: run_tasks(submit, some, limit=limit)):
-            new |= {unit(item).digest} if made else set()
-            progress.stored += not made
+            new |= {unit(item).digest} if result else set()
+            progress.stored += not result
             progress.advance()
             with progress.external_write_mode():  # clears the bar for other output
                 over(item)

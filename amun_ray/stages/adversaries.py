@@ -123,7 +123,7 @@ def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard]
            states: "Mapping[str | None, Sequence[ray.ObjectRef[Any]]]") -> Mapping[str, float]:
     """Calibrate on each of `samples`, then craft the `missing` shards; each warning is shown once. Returns the seconds
     that workers spent on each set, by the digest of its unit."""
-    said: set[str] = set()
+    printed: set[str] = set()
     spent: defaultdict[str, float] = defaultdict(float)
 
     def done(task: Task, pieces: Iterator[Shard]) -> Iterator[tuple[Shard, Any]]:
@@ -131,9 +131,9 @@ def _build(queue: ActorQueue, missing: Sequence[Shard], samples: Sequence[Shard]
                 pieces, lambda actor, shard: actor.work.remote(task, shard, states[shard.original.weights])):
             spent[shard.unit.digest] += seconds
             for note in notes:
-                if note not in said:
+                if note not in printed:
                     say(f"  {shard}: {note}")
-                    said.add(note)
+                    printed.add(note)
             yield shard, result
 
     with bar("adversarial examples", sum(len(shard.rows) for shard in missing), "samples") as progress:
@@ -190,13 +190,13 @@ def _finished(store: Store, pieces: Sequence[Shard], seconds: float | None) -> A
     Shares are in percent, quantiles in pixel units, passes per sample; see `amun_ray.attacks.report`.
     """
     unit = pieces[0].unit
-    found = store.result(unit) if store.has(unit) else None
-    if found is None:
+    result = store.result(unit) if store.has(unit) else None
+    if result is None:
         metadata = [shards.decode(store.content(unit, shard.name))[1] for shard in pieces]
-        cost = sum((AttackCost(*(int(one[key]) for key in AttackCost._fields)) for one in metadata), AttackCost())
-        found = report(columns(partial(store.content, unit), len(pieces), ("status", "eps", "l2")), cost)
+        cost = sum((AttackCost(*(int(each[key]) for key in AttackCost._fields)) for each in metadata), AttackCost())
+        result = report(columns(partial(store.content, unit), len(pieces), ("status", "eps", "l2")), cost)
         if RADIUS in metadata[0]:
-            found[RADIUS] = float(metadata[0][RADIUS])
-        store.finish(unit, found | {SECONDS: seconds or 0.0}, [shard.name for shard in pieces])
-    earlier = found.pop(SECONDS, 0.0)
-    return AdversarialSet(unit, len(pieces), found, earlier if seconds is None else seconds, seconds is None)
+            result[RADIUS] = float(metadata[0][RADIUS])
+        store.finish(unit, result | {SECONDS: seconds or 0.0}, [shard.name for shard in pieces])
+    earlier = result.pop(SECONDS, 0.0)
+    return AdversarialSet(unit, len(pieces), result, earlier if seconds is None else seconds, seconds is None)

@@ -47,14 +47,14 @@ def _target(evidence: Evidence, retrained: Sequence[Trained], rows: np.ndarray) 
     return {term: float(np.mean([each[term] for each in scores])) for term in scores[0]} if scores else None
 
 
-def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ray.ObjectRef[Any]",
+def _open(case: ForgetCase, models: Models, adversaries: AdversarialSet, reference: "ray.ObjectRef[Any]",
           banks: "Sequence[tuple[Evidence, ray.ObjectRef[Any]]]") -> OpenCase:
     evidence, workspace = models.evidence, models.evidence.workspace
     original, retrained = models.originals[case.original], models.retrained.get(case.name, ())
     target = _target(evidence, retrained, case.rows)
     labels, split = evidence.labels, workspace.split(case.rows, evidence.labels)
     lineage: dict[str, Any] = {"original": original.weights, "forget": rows_digest(case.rows),
-                               "adversarial": made.unit.digest, "references": evidence.digest}
+                               "adversarial": adversaries.unit.digest, "references": evidence.digest}
     if split.forgotten_test.size:  # these are scored in their own way, unlike earlier versions
         lineage["whole_classes"] = True
     if workspace.gone:
@@ -64,7 +64,7 @@ def _open(case: ForgetCase, models: Models, made: AdversarialSet, reference: "ra
     return OpenCase(case.original, case.name, case.rows, target,
                     accuracy(read_logits(workspace, original.unit, original.name)[split.test], labels[split.test]),
                     lineage, (ray.put(numpy_state(workspace.store, original.unit, WEIGHTS)),),
-                    tuple(map(ray.put, read_adversaries(workspace.store, made))), (reference,),
+                    tuple(map(ray.put, read_adversaries(workspace.store, adversaries))), (reference,),
                     tuple((mean, _target(bank, retrained, case.rows)) for bank, mean in banks))
 
 

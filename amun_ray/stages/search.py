@@ -38,7 +38,7 @@ LOST_WORKERS = 2  # retries of a trial whose worker was lost
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The result of a search: for every (method, access) its best trial and its Pareto front."""
 
     best: dict[Contender, Trial]
@@ -47,7 +47,7 @@ class Found:
 
 
 def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, Any], at_once: int,
-                  on_trial: Callable[[Trial, bool], None]) -> Found:
+                  on_trial: Callable[[Trial, bool], None]) -> SearchResult:
     """Search; `on_trial` is called with each trial that is over, and whether the store already had it.
 
     Raises:
@@ -62,7 +62,7 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
         studies = Studies(workspace, cases, over)
         if studies.unfinished:
             _run_tune(workspace, cases, studies, options, at_once)
-    return Found(studies.winners(), studies.fronts(), studies.lost())
+    return SearchResult(studies.winners(), studies.fronts(), studies.lost())
 
 
 def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +185,8 @@ def _bank_error(workspace: SharedWorkspace, cases: Sequence[OpenCase],
     """The standard error that the finite reference bank makes in the objective of models with these `logits`, one a
     case: by the jackknife over pairs of references. Cost: as many scores as there are pairs, for each case."""
     terms = workspace.sweep.search.terms
-    scored = [[_scores(case, scores, terms) for scores in bank_scores(workspace, case, one)]
-              for case, one in zip(cases, logits, strict=True)]
+    scored = [[_scores(case, scores, terms) for scores in bank_scores(workspace, case, unlearned)]
+              for case, unlearned in zip(cases, logits, strict=True)]
     values = [float(np.mean([scores[term] for scores in bank for term in terms])) for bank in zip(*scored, strict=True)]
     return {"bank_error": jackknife_error(values)} if len(values) > 1 else {}
 

@@ -20,7 +20,7 @@ from amun_ray.stages.originals import train_models
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import read_logits
 from amun_ray.work.evidence import Evidence, Models
-from amun_ray.work.trainings import Wanted, reference_trainings, retrained_trainings, wanted_trainings
+from amun_ray.work.trainings import Trainings, reference_trainings, retrained_trainings, wanted_trainings
 from amun_ray.work.units import ForgetCase, Hyperparameters, Run, Target, Trained, Training, Unlearned
 
 
@@ -86,7 +86,7 @@ class Steps:
         return self.trained(retrained_trainings(self.experiment.workspace, name, rows, 1)[0])
 
     @cached_property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> Trainings:
         return wanted_trainings(self.experiment.workspace, self.experiment.plan)
 
     @cached_property

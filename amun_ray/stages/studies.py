@@ -70,12 +70,12 @@ class Studies(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         first = self._running.pop(trial_id)
         release(self._workspace.store, first.whole.folder)
-        made = first.result(self._workspace.store)
-        if made is None and (broken := (result or {}).get(BROKEN)):
+        outcome = first.result(self._workspace.store)
+        if outcome is None and (broken := (result or {}).get(BROKEN)):
             self.broken = broken
             return
-        made = made or {"failed": (result or {}).get(FAILED, LOST), "kept": False}
-        self._over(first, made, stored=False)
+        outcome = outcome or {"failed": (result or {}).get(FAILED, LOST), "kept": False}
+        self._over(first, outcome, stored=False)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store has every finished trial, and the suggestions follow from those."""

@@ -78,7 +78,7 @@ class Study:
     @property
     def front(self) -> list[Trial]:
         """The finished trials that no other beats in every term; with one term, a single trial."""
-        return [self.finished[one.number] for one in self._optuna.best_trials]
+        return [self.finished[trial.number] for trial in self._optuna.best_trials]
 
 
 def _outcome(trial: Trial) -> dict[str, Any]:

@@ -32,17 +32,17 @@ def run_together(store: Store, work: Callable[[Group], None], workers: int, opti
     from ray.train import FailureConfig, RunConfig, ScalingConfig  # takes seconds: only for such a training
     from ray.train.torch import TorchTrainer
 
-    said: Any = ray.remote(_Said).options(num_cpus=0).remote()
+    reply: Any = ray.remote(_Said).options(num_cpus=0).remote()
     with store.scratch() as folder:
         TorchTrainer(
-            _worker(work, said), run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(RESTARTS)),
+            _worker(work, reply), run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(RESTARTS)),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(options["num_gpus"]), resources_per_worker={
                 "CPU": options["num_cpus"]} | ({"GPU": options["num_gpus"]} if options["num_gpus"] else {}))).fit()
-    if (error := ray.get(said.error.remote())) is not None:
+    if (error := ray.get(reply.error.remote())) is not None:
         raise error
 
 
-def _worker(work: Callable[[Group], None], said: Any) -> Callable[[], None]:
+def _worker(work: Callable[[Group], None], reply: Any) -> Callable[[], None]:
     """What each worker runs. A mistake of the user is told to the driver; to Ray it would be a failure, and retried."""
     def worker() -> None:
         import ray.train.torch
@@ -54,7 +54,7 @@ def _worker(work: Callable[[Group], None], said: Any) -> Callable[[], None]:
         try:
             work(Group(context.get_world_rank(), context.get_world_size()))
         except (UserError, Diverged) as error:
-            ray.get(said.tell.remote(error))
+            ray.get(reply.tell.remote(error))
     return worker
 
 

@@ -77,8 +77,8 @@ class Files:
     def exists(self) -> bool:
         """Whether anything was ever written here; UserError, as in `check_writable`, if that cannot be found out."""
         filesystem, root = self._root
-        found = self._first_contact("readable", lambda: filesystem.get_file_info(root).type)
-        return found == pafs.FileType.Directory
+        kind = self._first_contact("readable", lambda: filesystem.get_file_info(root).type)
+        return kind == pafs.FileType.Directory
 
     def check_writable(self) -> None:
         """Write and remove a small file; UserError if that fails or takes longer than `FIRST_CONTACT_SECONDS`."""
@@ -154,15 +154,15 @@ class Files:
 
     def times(self, folder: str) -> dict[str, datetime | None]:
         """When each entry of `folder` was last written, by the storage's own clock; None if it keeps no times."""
-        found = self._root[0].get_file_info(pafs.FileSelector(self.locate(folder), allow_not_found=True))
-        return {entry.base_name: entry.mtime for entry in found}
+        entries = self._root[0].get_file_info(pafs.FileSelector(self.locate(folder), allow_not_found=True))
+        return {entry.base_name: entry.mtime for entry in entries}
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """The bytes of every file below `folder`, by its name relative to the store. Cost: one recursive listing."""
         filesystem, root = self._root
         place = f"{root}/{folder}".rstrip("/")
-        found = filesystem.get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
-        return {entry.path[len(root) + 1:]: entry.size for entry in found if entry.is_file}
+        entries = filesystem.get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
+        return {entry.path[len(root) + 1:]: entry.size for entry in entries if entry.is_file}
 
     def remove(self, name: str) -> None:
         """Remove the file `name`, relative to the store, if it exists."""

@@ -60,7 +60,7 @@ def taken_by(store: Files, name: str) -> str | None:
 
 def is_alive(store: Files, owner: str) -> bool:
     """Whether the sweep of `owner` is alive, as far as can be seen; where files have no times, its file is enough."""
-    beats = {one: time for one, time in store.times("sweeps").items() if OWNER.fullmatch(one)}
+    beats = {name: time for name, time in store.times("sweeps").items() if OWNER.fullmatch(name)}
     if owner not in beats or not _may_run(owner):
         return False
     last = beats[owner]
@@ -155,8 +155,8 @@ def _holder(store: Files, name: str) -> str | None:
     if store.local:
         with suppress(OSError):  # nothing there, or not a symbolic link
             return os.readlink(store.locate(_file(name)))
-    found = store.get(_file(name))
-    return None if found is None else found.decode(errors="replace")
+    content = store.get(_file(name))
+    return None if content is None else content.decode(errors="replace")
 
 
 def host_and_process(owner: str) -> tuple[str, str]:

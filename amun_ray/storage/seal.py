@@ -40,18 +40,18 @@ def open_(data: bytes, secret: bytes | None) -> dict[str, Any]:
     """
     try:
         content = json.loads(data)
-        found = content.pop(SEAL, None)
+        seal = content.pop(SEAL, None)
         text = _text(content)
     except (ValueError, AttributeError, TypeError, RecursionError) as error:  # not JSON, or not an object
         raise ValueError(f"damaged ({' '.join(str(error).split())})") from error
-    if found is None and secret is None and content.keys() == UNSEALED:
+    if seal is None and secret is None and content.keys() == UNSEALED:
         return content
-    if not isinstance(found, dict) or data != _text(content | {SEAL: found}):
-        raise ValueError("damaged" if found else "it has no seal")
-    if secret is not None and HMAC not in found:
+    if not isinstance(seal, dict) or data != _text(content | {SEAL: seal}):
+        raise ValueError("damaged" if seal else "it has no seal")
+    if secret is not None and HMAC not in seal:
         raise ValueError(f"it is not signed, and {KEY} is set")
     for name, value in _seal(text, secret).items():
-        if not hmac.compare_digest(str(found.get(name)).encode(), value.encode()):
+        if not hmac.compare_digest(str(seal.get(name)).encode(), value.encode()):
             raise ValueError("damaged" if name == SHA256 else f"not signed with this {KEY}")
     return content
 

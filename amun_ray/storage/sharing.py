@@ -42,9 +42,9 @@ def make_all(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
     ready, waits = list(items), _Patience()
     elsewhere: list[T] = []
     while ready or elsewhere:
-        for item, made in run(ready):
-            if made or store.is_sound(unit(item)):
-                yield item, made
+        for item, result in run(ready):
+            if result or store.is_sound(unit(item)):
+                yield item, result
             else:
                 elsewhere.append(item)
         waiting, ready, elsewhere = elsewhere, [], []

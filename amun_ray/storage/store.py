@@ -127,9 +127,9 @@ class Store(Files):
 
     def vouch(self, unit: Unit, name: str) -> None:
         """Sign a file that this process wrote, if there is a key, because another process will finish `unit`."""
-        found = self._written.pop(self.path(unit, name))
+        checksum = self._written.pop(self.path(unit, name))
         if self.key() is not None:
-            self._close(unit, name + VOUCHER, None, {name: found})
+            self._close(unit, name + VOUCHER, None, {name: checksum})
 
     def ended(self, unit: Unit) -> float | None:
         """When `unit` was completed, in seconds since 1970, by the clock of the storage; None if it is not complete."""
@@ -148,24 +148,24 @@ class Store(Files):
 
         Cost: that of `read` for every file of the unit.
         """
-        found, faults = self._look(unit)
-        if found is None and not faults and self._is_left(unit.folder):
+        content, faults = self._look(unit)
+        if content is None and not faults and self._is_left(unit.folder):
             faults.append(f"{self.path(unit, COMPLETE)}: missing")
         for fault in faults:
             self._tell(f"  {fault}; it is made again")
-        return None if faults or found is None else found["result"]
+        return None if faults or content is None else content["result"]
 
     def made(self, unit: Unit) -> dict[str, Any]:
         """`result` of a unit that was just made or found; Damaged if it no longer exists whole."""
-        found, faults = self._look(unit)
-        if faults or found is None:
+        content, faults = self._look(unit)
+        if faults or content is None:
             raise Damaged(f"{[*faults, f'{self.path(unit, COMPLETE)}: missing'][0]}; {AGAIN}")
-        return found["result"]
+        return content["result"]
 
     def is_sound(self, unit: Unit) -> bool:
         """Whether `unit` is complete and all of it is what was written: `result` without messages."""
-        found, faults = self._look(unit)
-        return found is not None and not faults
+        content, faults = self._look(unit)
+        return content is not None and not faults
 
     def fault(self, unit: Unit, name: str, content: Mapping[str, Any] | None = None) -> str | None:
         """Why a file must not be used, in one line that begins with its path; None if it is fine.
@@ -221,8 +221,8 @@ class Store(Files):
             content = seal.open_(data, self.key())
         except ValueError as error:
             raise Damaged(f"{path}: {error}") from error
-        if (found := Unit(content["kind"], content["inputs"]).folder) != folder:
-            raise Damaged(f"{path}: belongs to another unit, {found}")
+        if (actual := Unit(content["kind"], content["inputs"]).folder) != folder:
+            raise Damaged(f"{path}: belongs to another unit, {actual}")
         return content
 
     def _sum(self, unit: Unit, name: str) -> str:
@@ -248,20 +248,20 @@ class Store(Files):
         if (wanted := content["files"].get(name)) is None:
             raise Damaged(f"{path}: not a file of its unit")
         if _sound.get((self.uri, path)) != (identity, wanted):
-            found = seal.checksum(self.content(unit, name))
-            if found != wanted:
-                raise Damaged(f"{path}: its sha256 is {found[:12]}, but {wanted[:12]} was written")
+            actual = seal.checksum(self.content(unit, name))
+            if actual != wanted:
+                raise Damaged(f"{path}: its sha256 is {actual[:12]}, but {wanted[:12]} was written")
             _sound[self.uri, path] = identity, wanted
 
     def _identity(self, path: str) -> tuple[int, ...] | None:
         """What changes when a file is rewritten; None if there is no such file."""
         if self.local:
             with suppress(FileNotFoundError):
-                found = os.stat(path)
-                return found.st_size, found.st_mtime_ns, found.st_ino
+                stat = os.stat(path)
+                return stat.st_size, stat.st_mtime_ns, stat.st_ino
             return None
-        found = self._root[0].get_file_info(path)
-        return (found.size, found.mtime_ns) if found.is_file else None
+        stat = self._root[0].get_file_info(path)
+        return (stat.size, stat.mtime_ns) if stat.is_file else None
 
     def _tell(self, text: str) -> None:
         if text not in _told:

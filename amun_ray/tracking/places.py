@@ -66,14 +66,14 @@ def tidy(uri: str) -> Iterator[None]:
     """Remove the empty folder that MLflow creates when it opens a database whose URI has percent-encoded characters: it
     mistakes the encoded path for a path."""
     path = database(uri)
-    made = Path(uri.removeprefix(SQLITE)).parent
-    mine = path is not None and path.parent != made and not made.exists()
+    folder = Path(uri.removeprefix(SQLITE)).parent
+    mine = path is not None and path.parent != folder and not folder.exists()
     try:
         yield
     finally:
         if mine:
             with suppress(OSError):
-                os.removedirs(made)
+                os.removedirs(folder)
 
 
 @cache
@@ -94,9 +94,9 @@ def _elsewhere(path: Path) -> list[str]:
     with _opened(path) as opened:
         if "experiments" not in _tables(opened):
             return []
-        found = [place for (place,) in opened.execute("SELECT DISTINCT artifact_location FROM experiments")]
+        locations = [place for (place,) in opened.execute("SELECT DISTINCT artifact_location FROM experiments")]
     here = path.absolute().parent / ARTIFACTS
-    return [place for place in found if place and place.startswith("file:/") and place.endswith(f"/{ARTIFACTS}")
+    return [place for place in locations if place and place.startswith("file:/") and place.endswith(f"/{ARTIFACTS}")
             and not _same(_folder(place), here)]
 
 
@@ -131,6 +131,6 @@ def _folder(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path))
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(first: Path, second: Path) -> bool:
     """Whether two paths are the same folder."""
-    return one == other or (one.is_dir() and other.is_dir() and one.samefile(other))
+    return first == second or (first.is_dir() and second.is_dir() and first.samefile(second))

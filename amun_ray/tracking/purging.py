@@ -131,13 +131,13 @@ class Archive:
     def _entry(self, kind: str, name: str) -> tuple[str | None, Callable[[str], Any], str]:
         """Where the files of a run or logged model are, the call that marks it deleted, and the one that removes it."""
         if kind == "run":
-            found = self._client.get_run(name).info
-            is_gone, files = found.lifecycle_stage == "deleted", found.artifact_uri
+            entry = self._client.get_run(name).info
+            is_gone, files = entry.lifecycle_stage == "deleted", entry.artifact_uri
             mark: Callable[[str], Any] = self._client.delete_run
         else:
             is_gone = name in self._deleted_models()
-            found = self._store.get_logged_model(name, **({"allow_deleted": True} if is_gone else {}))
-            files, mark = found.artifact_location, self._client.delete_logged_model
+            entry = self._store.get_logged_model(name, **({"allow_deleted": True} if is_gone else {}))
+            files, mark = entry.artifact_location, self._client.delete_logged_model
         remove = "_hard_delete_run" if kind == "run" else "_hard_delete_logged_model"
         return files, (lambda _: None) if is_gone else mark, remove
 

@@ -52,9 +52,9 @@ class Registry:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            found = client.search_model_versions(f"name = '{self.name}' and run_id = '{run}'")
-            if found:
-                return str(found[0].version)
+            versions = client.search_model_versions(f"name = '{self.name}' and run_id = '{run}'")
+            if versions:
+                return str(versions[0].version)
             experiment = client.get_run(run).info.experiment_id
             (model,) = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run}'")
             return str(client.create_model_version(self.name, f"models:/{model.model_id}", run, tags=dict(tags),

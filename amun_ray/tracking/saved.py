@@ -129,9 +129,9 @@ def _read(folder: Path, weights: str, source: str) -> nn.Module:
     description, sums = _description(folder / MODEL, source)
     name = f"{source}: {weights}"
     with open(folder / weights, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if (wanted := sums.get(weights, found)) != found:
-        raise UserError(f"{name}: damaged, or of another model: its sha256 is {found[:12]}, but {MODEL} says "
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if (wanted := sums.get(weights, actual)) != actual:
+        raise UserError(f"{name}: damaged, or of another model: its sha256 is {actual[:12]}, but {MODEL} says "
                         f"{wanted[:12]}; delete the run, and the sweep's command logs it again from the store")
     names = tuple(description.pop(CLASS_NAMES, ()))
     model = models.build(seed=0, **description)
@@ -148,20 +148,20 @@ def _description(path: Path, source: str) -> tuple[dict[str, Any], dict[str, str
     """
     sums: Any = {}
     try:
-        found = json.loads(path.read_text())
-        sums = found.pop(CHECKSUMS, {})
-        names = found.get(CLASS_NAMES, [])
-        fits = found.keys() - {CLASS_NAMES} == DESCRIPTION.keys() and isinstance(names, list)
-        fits = fits and all(isinstance(found[key], kind) for key, kind in DESCRIPTION.items())
-        fits = fits and all(isinstance(text, str) for text in names) and len(names) in (0, found["classes"])
-        fits = fits and all(isinstance(number, float | int) for number in (*found["mean"], *found["std"]))
+        content = json.loads(path.read_text())
+        sums = content.pop(CHECKSUMS, {})
+        names = content.get(CLASS_NAMES, [])
+        fits = content.keys() - {CLASS_NAMES} == DESCRIPTION.keys() and isinstance(names, list)
+        fits = fits and all(isinstance(content[key], kind) for key, kind in DESCRIPTION.items())
+        fits = fits and all(isinstance(text, str) for text in names) and len(names) in (0, content["classes"])
+        fits = fits and all(isinstance(number, float | int) for number in (*content["mean"], *content["std"]))
         fits = fits and all(isinstance(text, str) for text in (*sums, *sums.values()))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         fits = False
     if not fits:
         raise UserError(f"{source}: {MODEL} does not describe a model as this package does: {', '.join(DESCRIPTION)}")
-    if models.is_own(found["name"]) and not is_allowed(found["name"]):
-        raise UserError(f"{source}: {MODEL} names code, {found['name']!r}, which is not run unless you allow it. If "
-                        f"you trust it: load_model(..., own=({found['name']!r},)), or, for MLflow's own loader too, "
-                        f"{ALLOWED}={found['name']} in the environment")
-    return found, sums
+    if models.is_own(content["name"]) and not is_allowed(content["name"]):
+        raise UserError(f"{source}: {MODEL} names code, {content['name']!r}, which is not run unless you allow it. If "
+                        f"you trust it: load_model(..., own=({content['name']!r},)), or, for MLflow's own loader too, "
+                        f"{ALLOWED}={content['name']} in the environment")
+    return content, sums

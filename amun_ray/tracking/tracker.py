@@ -63,9 +63,9 @@ class Tracker:
         try:
             with impatient(), tidy(self.uri):
                 self._client = MlflowClient(tracking_uri=self.uri)
-                found = self._client.get_experiment_by_name(experiment)
-                self._id = found.experiment_id if found else self._client.create_experiment(experiment, artifacts)
-                for key in EXPERIMENT.keys() - (found.tags if found else {}):
+                known = self._client.get_experiment_by_name(experiment)
+                self._id = known.experiment_id if known else self._client.create_experiment(experiment, artifacts)
+                for key in EXPERIMENT.keys() - (known.tags if known else {}):
                     self._client.set_experiment_tag(self._id, key, EXPERIMENT[key])
         except MLFLOW_ERRORS as error:
             raise UserError(f"tracking.uri {uri!r}: MLflow cannot be used: {reason(error)}") from error
@@ -164,9 +164,9 @@ class Tracker:
         try:
             run = self._find(event)
             if run is None or event.parent is None:
-                made = run is None or bool(event.params and not self._client.get_run(run).data.params)  # was cut off
+                new = run is None or bool(event.params and not self._client.get_run(run).data.params)  # was cut off
                 run = self._create(event) if run is None else run
-                self._fill(run, event, made=made)
+                self._fill(run, event, new=new)
             if event.parent is not None:
                 self._children[event.parent][_tag(event)] = run, event.status or ""
         except BaseException:
@@ -196,10 +196,10 @@ class Tracker:
         """(run, status, tag) of every run whose tag meets a condition; finished ones come last."""
         page: str | None = ""
         while page is not None:
-            found = self._client.search_runs([self._id], f"tags.`{KEY}` {condition}", max_results=PAGE,
+            runs = self._client.search_runs([self._id], f"tags.`{KEY}` {condition}", max_results=PAGE,
                                              order_by=["attributes.status DESC"], page_token=page or None)
-            yield from ((run.info.run_id, run.info.status, run.data.tags[KEY]) for run in found)
-            page = found.token
+            yield from ((run.info.run_id, run.info.status, run.data.tags[KEY]) for run in runs)
+            page = runs.token
 
     def _create(self, event: Event) -> str:
         above = event.above or event.parent
@@ -207,12 +207,12 @@ class Tracker:
             self._id, run_name=event.name, start_time=round(1000 * (event.ended - event.seconds)),
             tags={KEY: _tag(event)} | ({} if above is None else {"mlflow.parentRunId": above})).info.run_id
 
-    def _fill(self, run: str, event: Event, *, made: bool) -> None:
+    def _fill(self, run: str, event: Event, *, new: bool) -> None:
         """Log everything but the registration; the status last, so that a finished child is complete."""
         model = self._log_model(run, event) if event.model else None
         ended, last = round(1000 * event.ended), dict(sorted((name, step) for name, _, step in event.metrics))
         content: dict[str, Any] = {
-            "params": [Param(key, str(value)) for key, value in event.params.items()] if made else [],
+            "params": [Param(key, str(value)) for key, value in event.params.items()] if new else [],
             "tags": [RunTag(key, str(value)) for key, value in event.tags.items()],
             "metrics": [Metric(name, float(value), ended, step, model_id=model if step == last[name] else None)
                         for name, value, step in event.metrics]}
@@ -280,8 +280,8 @@ class Tracker:
                           f"sweep is models:/{name}/{mine.version}")
 
     def _models(self, run: str) -> list[str]:
-        found = self._client.search_logged_models([self._id], filter_string=f"source_run_id = '{run}'")
-        return [model.model_id for model in found]
+        models = self._client.search_logged_models([self._id], filter_string=f"source_run_id = '{run}'")
+        return [model.model_id for model in models]
 
 
 def _why_stay(held: Mapping[str, str], new: Mapping[str, str]) -> str | None:

@@ -93,8 +93,8 @@ def _resized(images: Tensor, rows: Tensor, draws: Tensor) -> Tensor:
     lines = taken.reshape(-1, width * channels)  # (B * H, W * C)
     line = height * torch.arange(len(rows), device=images.device)[:, None]
 
-    def between(found: Tensor, first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-        low, high = (_unit(found.index_select(0, each.flatten())) for each in (first, second))
+    def between(ends: Tensor, first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+        low, high = (_unit(ends.index_select(0, each.flatten())) for each in (first, second))
         return low.lerp_(high, weight.reshape(-1, 1))
 
     pixels = between(lines, line + above, line + below, down).view(-1, channels)  # (B * H * W, C)

@@ -86,14 +86,14 @@ def ahead(make: Callable[[T], U], items: Iterable[T], depth: int = 2) -> Iterato
 
 def _read(parts: Sequence[Part], rows: Tensor) -> list[Tensor | None]:
     """For each streamed part, its images among `rows` (B,), in order, pinned for a GPU; None for other parts."""
-    found: list[Tensor | None] = []
+    columns: list[Tensor | None] = []
     first = 0
     for part in parts:
         mine = rows[(rows >= first) & (rows < first + len(part.labels))] - first
         images = part.images.index_select(0, part.rows_at(mine)) if part.streamed else None
-        found.append(images.pin_memory() if images is not None and part.labels.device.type == "cuda" else images)
+        columns.append(images.pin_memory() if images is not None and part.labels.device.type == "cuda" else images)
         first += len(part.labels)
-    return found
+    return columns
 
 
 def _chunks(sizes: list[int], part: Part) -> Iterator[list[int]]:

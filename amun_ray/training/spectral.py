@@ -64,10 +64,10 @@ class Clipping:
         Layers above the bound are scaled to it."""
         if (bound := bound_of(model)) is None:
             return None
-        made = cls(_layers(model, images), bound)
-        for layer in made.layers:
+        clipping = cls(_layers(model, images), bound)
+        for layer in clipping.layers:
             layer.scale(bound, AT_FIRST)
-        return made
+        return clipping
 
     def step(self) -> None:
         """To be called after each step of the optimiser; every EVERY-th time it clips each layer once."""
@@ -79,8 +79,8 @@ class Clipping:
     def settle(self) -> None:
         """Clip until each layer is at the bound, or ROUNDS times, after which it is scaled."""
         for _ in range(ROUNDS):
-            found = torch.stack([layer.clip(self.bound) for layer in self.layers])
-            if found.max() <= self.bound * (1 + TOLERANCE):
+            values = torch.stack([layer.clip(self.bound) for layer in self.layers])
+            if values.max() <= self.bound * (1 + TOLERANCE):
                 return
         for layer in self.layers:
             layer.scale(self.bound, ITERATIONS)

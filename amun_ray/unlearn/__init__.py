@@ -96,8 +96,8 @@ def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Col
         UserError: as in `unlearn`, or a row that is not a training row.
         Diverged: the loss or a weight is no longer finite.
     """
-    rows, made = check_rows(forget, data.train_size), copy_model(model)
-    device = next(made.parameters()).device
+    rows, result = check_rows(forget, data.train_size), copy_model(model)
+    device = next(result.parameters()).device
 
     def part(wanted: np.ndarray) -> Part:
         return place(data.pixels[wanted], data.labels[wanted], augment=True, device=device)
@@ -109,10 +109,10 @@ def unlearned(method: Method | str, model: nn.Module, data: Dataset, forget: Col
                 sources=None if adversarial is None else _sources(rows, adversarial).to(device))
     if access != sets.access:
         raise UserError(f"access must be 'retain' or 'forget_only', but got {access!r}")
-    for _ in unlearn(method, made, sets, recipe=Recipe(**recipe), augmentation=Augmentation(),
+    for _ in unlearn(method, result, sets, recipe=Recipe(**recipe), augmentation=Augmentation(),
                      generator=stream(seed, "order"), settings=settings):
         pass
-    return made.eval()
+    return result.eval()
 
 
 def _sources(rows: np.ndarray, adversarial: AdversarialRows) -> torch.Tensor:

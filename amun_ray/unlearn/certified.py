@@ -103,11 +103,11 @@ def certify(task: Task, target: Vector, step: Vector) -> Certificate:
     stationarity = combine(gradient(task.model, task.sets.retained, **_over(task)), 1, target)
     bent = combine(curvature(task.model, task.sets.retained, step, **_over(task)), at["damping"], step)
     errors = norm(stationarity) + norm(combine(bent, -1, target))
-    found = _curvature_ends(task)
-    smallest = found.smallest - found.error + at["damping"]
+    ends = _curvature_ends(task)
+    smallest = ends.smallest - ends.error + at["damping"]
     if smallest <= 0:
         return Certificate(delta, None, f"nothing is certified: the smallest eigenvalue of H + damping lies between "
-                                        f"{smallest:.3g} and {smallest + found.error:.3g}; damping "
+                                        f"{smallest:.3g} and {smallest + ends.error:.3g}; damping "
                                         f"({at['damping']:g}) must be raised until both are positive")
     newton = at["distance"] * (at["hessian_lipschitz"] * at["distance"] / 2 + at["damping"])
     bound = (newton + errors) / smallest
@@ -149,12 +149,12 @@ def _measured_scale(task: Task) -> float:
 
 def _curvature_ends(task: Task) -> Ends:
     """The ends of the spectrum of H over all of D_R, once it is clear whether H + damping is positive definite."""
-    damping, found = task.settings["damping"], Ends(-math.inf, math.inf, math.inf)
+    damping, known = task.settings["damping"], Ends(-math.inf, math.inf, math.inf)
     steps = ends(lambda vector: curvature(task.model, task.sets.retained, vector, **_over(task)), _direction(task))
-    for found in islice(steps, LANCZOS_STEPS):
-        if found.smallest + damping <= 0 or found.error <= NEAR * (found.smallest + damping):
+    for known in islice(steps, LANCZOS_STEPS):
+        if known.smallest + damping <= 0 or known.error <= NEAR * (known.smallest + damping):
             break
-    return found
+    return known
 
 
 def _direction(task: Task) -> Vector:

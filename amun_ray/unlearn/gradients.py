@@ -21,14 +21,14 @@ def trainable(model: nn.Module) -> Vector:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def dot(one: Vector, other: Vector) -> Tensor:
+def dot(first: Vector, second: Vector) -> Tensor:
     """The inner product of two vectors, a scalar."""
-    return torch.stack([(one[name] * other[name]).sum() for name in one]).sum()
+    return torch.stack([(first[name] * second[name]).sum() for name in first]).sum()
 
 
-def combine(one: Vector, factor: float, other: Vector) -> Vector:
+def combine(first: Vector, factor: float, second: Vector) -> Vector:
     """`one + factor * other`."""
-    return {name: one[name] + factor * other[name] for name in one}
+    return {name: first[name] + factor * second[name] for name in first}
 
 
 def scaled(vector: Vector, factor: float) -> Vector:

@@ -55,11 +55,11 @@ class Sets:
             UserError: it is not known which these are.
         """
         assert self.adversarial is not None
-        found = self.forget if self.sources is None else self.forget.take(self.sources, augment=self.forget.augment)
-        if len(found.labels) != len(self.adversarial.labels):
+        attacked = self.forget if self.sources is None else self.forget.take(self.sources, augment=self.forget.augment)
+        if len(attacked.labels) != len(self.adversarial.labels):
             raise UserError(f"the adversarial set has {len(self.adversarial.labels)} images, but was made from "
-                            f"{len(found.labels)}; Sets.sources must give the place of each in the forget set")
-        return found, self.adversarial
+                            f"{len(attacked.labels)}; Sets.sources must give the place of each in the forget set")
+        return attacked, self.adversarial
 
     @property
     def access(self) -> str:

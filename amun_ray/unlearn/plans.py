@@ -144,17 +144,17 @@ def neighbour_labels(task: Task) -> Tensor:
 
     If the neighbour is still in the sample's class, its label is the true one.
     """
-    found = []
+    nearest = []
     with evaluating(task.model):
         for images, labels in in_order(task.sets.forget, task.recipe.batch_size):
             images = images.detach().requires_grad_()
             loss = F.cross_entropy(task.model(images), labels, reduction="sum")
             step = task.settings["bound"] * torch.autograd.grad(loss, images)[0].sign()
             with torch.no_grad():
-                found.append(task.model((images + step).clamp(0, 1)).argmax(1))
+                nearest.append(task.model((images + step).clamp(0, 1)).argmax(1))
             task.report.add(len(labels), backward=True)
             task.report.add(len(labels), backward=False)
-    return torch.cat(found)
+    return torch.cat(nearest)
 
 
 def neggrad_plus(task: Task) -> EpochPlan:

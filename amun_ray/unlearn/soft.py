@@ -44,11 +44,11 @@ def towards(targets: Tensor) -> Objective:
 def softened(task: Task) -> Tensor:
     """What the model says (N, classes), in eval mode, of x + step * (x_adv - x), kept in [0, 1], for the N attacked
     samples x of D_F."""
-    found = []
+    parts = []
     forget, adversarial = (in_order(part, task.recipe.batch_size) for part in task.sets.attacked)
     with torch.no_grad(), evaluating(task.model):
         for (images, labels), (others, _) in zip(forget, adversarial, strict=True):
             moved = (images + task.settings["step"] * (others - images)).clamp(0, 1)
-            found.append(task.model(moved).float().softmax(1))
+            parts.append(task.model(moved).float().softmax(1))
             task.report.add(len(labels), backward=False)
-    return torch.cat(found)
+    return torch.cat(parts)

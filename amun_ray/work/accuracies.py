@@ -41,15 +41,15 @@ def describe(plan: Plan, training: Training, logits: Logits, sample: int | None 
     seen = logits(retain)
     known = accuracy(seen, labels[retain])
     forgotten = [accuracy(logits(rows), labels[rows]) for rows in forget]
-    yield (f"  {training.name} gets right: {known:.1f} % of D_R, {', '.join(f'{one:.1f}' for one in forgotten)} % of "
+    yield (f"  {training.name} gets right: {known:.1f} % of D_R, {', '.join(f'{each:.1f}' for each in forgotten)} % of "
            f"D_F, {accuracy(logits(test), labels[test]):.1f} % of D_T"
            + (f" (of at most {sample} images of each)" if sample else ""))
     doubt = _doubt(known, labels[:size])
     if doubt is not None:
         yield f"  warning: {training.name} {doubt}; {_cure(plan, training, seen, labels[retain])}"
         return
-    for rows, one in zip(forget, forgotten, strict=True):
-        if known - one > SIGMAS * 100 * np.sqrt(max(known / 100 * (1 - known / 100), 1 / len(rows)) / len(rows)):
+    for rows, each in zip(forget, forgotten, strict=True):
+        if known - each > SIGMAS * 100 * np.sqrt(max(known / 100 * (1 - known / 100), 1 / len(rows)) / len(rows)):
             yield (f"  warning: {training.name} gets right far less of D_F than of D_R: was it trained on these rows? "
                    "see the forget list, and the data's order")
 
@@ -115,11 +115,11 @@ def _normalised(plan: Plan, training: Training) -> tuple[float, dict[str, float]
     def right() -> float:
         return accuracy(_predicted(network, plan.dataset.pixels, rows), plan.dataset.labels[rows])
 
-    now, found = right(), {}
+    now, better = right(), {}
     for name, statistics in _normalisations(plan):
         network.normalize = Normalize(*statistics)
-        found[name] = right()
-    return now, found
+        better[name] = right()
+    return now, better
 
 
 def _normalisations(plan: Plan) -> Iterator[tuple[str, Statistics]]:

@@ -83,15 +83,15 @@ def stream_logits(workspace: Workspace, models: Sequence[Trained]) -> Iterator[n
         yield read_logits(workspace, model.unit, model.name)
 
 
-def numbers(store: Store, made: AdversarialSet) -> dict[str, np.ndarray]:
+def numbers(store: Store, adversaries: AdversarialSet) -> dict[str, np.ndarray]:
     """`status`, `eps` and `l2` of every row of a set, each (N,)."""
-    return columns(partial(store.read, made.unit), made.shards, ("status", "eps", "l2"))
+    return columns(partial(store.read, adversaries.unit), adversaries.shards, ("status", "eps", "l2"))
 
 
-def read_adversaries(store: Store, made: AdversarialSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_adversaries(store: Store, adversaries: AdversarialSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The adversarial images (M, C, H, W) float32 in [0, 1], their labels (M,) int64, and which of the attacked
     samples they were made from (M,) int64, from 0; failed rows are left out."""
-    rows = columns(partial(store.read, made.unit), made.shards, ("status", "image", "label"))
+    rows = columns(partial(store.read, adversaries.unit), adversaries.shards, ("status", "image", "label"))
     kept = rows["status"] != Status.FAILED
     return rows["image"][kept], rows["label"][kept], np.flatnonzero(kept)
 

@@ -25,27 +25,27 @@ def check(model: nn.Module, images: Tensor, name: str) -> None:
     bound = bound_of(model)
     if bound is None:
         return
-    found = singular_values(model, images)
-    layer = max(found, key=found.__getitem__)
-    if found[layer] > WITHIN * bound:
-        raise UserError(f"{name}: its layer {layer} has the singular value {found[layer]:.3g}, above "
+    values = singular_values(model, images)
+    layer = max(values, key=values.__getitem__)
+    if values[layer] > WITHIN * bound:
+        raise UserError(f"{name}: its layer {layer} has the singular value {values[layer]:.3g}, above "
                         f"model.spectral_clip ({bound:g}); load a checkpoint trained with the bound, or leave it out")
 
 
 def by_layer(store: Store, models: Models, unlearned: Sequence[Unlearned]) -> dict[str, dict[str, float]]:
     """Layer -> what the models are -> the largest singular value that any of these has; empty without a bound."""
     groups: dict[str, list[Mapping[str, Any]]] = {
-        "originals": [store.made(one.unit) for one in models.originals],
-        "retrained": [store.made(one.unit) for made in models.retrained.values() for one in made],
-        "references": [store.made(one.unit) for one in models.references]}
+        "originals": [store.made(trained.unit) for trained in models.originals],
+        "retrained": [store.made(trained.unit) for models_of in models.retrained.values() for trained in models_of],
+        "references": [store.made(trained.unit) for trained in models.references]}
     for model in unlearned:
         groups.setdefault(str(model.run.contender), []).append(model.result)
-    found: dict[str, dict[str, float]] = {}
+    largest: dict[str, dict[str, float]] = {}
     for title, results in groups.items():
         for layer, value in _pairs(results):
-            row = found.setdefault(layer, {})
+            row = largest.setdefault(layer, {})
             row[title] = max(value, row.get(title, 0.0))
-    return found
+    return largest
 
 
 def _pairs(results: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, float]]:

@@ -39,8 +39,8 @@ def calibrate(plan: Plan, store: Store) -> None:
 
 def calibrated(plan: Plan, store: Store) -> tuple[str, Work] | None:
     """The device last calibrated for the work of this plan, and its units per second; None if there is none."""
-    found = store.result(_unit(plan))
-    return None if found is None else (found["device"], Work(**found["rates"]))
+    rates = store.result(_unit(plan))
+    return None if rates is None else (rates["device"], Work(**rates["rates"]))
 
 
 def _unit(plan: Plan) -> Unit:

@@ -89,7 +89,7 @@ def _fitted(model: nn.Module, states: Mapping[str, State], name: str, key: str |
     spelled = [states]
     theirs = {place: library.renamed(getattr(model, "net", model), state) for place, state in states.items()}
     if any(theirs.values()):
-        spelled.append({place: found or states[place] for place, found in theirs.items()})
+        spelled.append({place: own or states[place] for place, own in theirs.items()})
     refused = UserError(name)
     for other_head in [None, head] if head else [None]:
         for each in spelled:

@@ -60,14 +60,14 @@ class Forgotten:
             UserError: the file cannot be read, so that nothing is known about it.
         """
         seen = 0
-        found: list[Copy] = []
+        copies: list[Copy] = []
         try:
             for place, images in pictures_in(name, data, self.dataset.pixels.shape[1:], self.dataset):
                 seen += len(images)
-                found += self._near(place, images)
+                copies += self._near(place, images)
         except UNREADABLE as error:
             raise UserError(f"{name}: cannot be searched: {' '.join(str(error).split())[:200]}") from error
-        return seen, found
+        return seen, copies
 
     def seen_in(self, place: str, pixels: np.ndarray) -> str | None:
         """Which of `pixels` (n, C, H, W) is the first copy, as a phrase that begins with `place`; None without one."""
@@ -94,8 +94,8 @@ class Forgotten:
 
 def scaled(images: np.ndarray) -> np.ndarray:
     """(n, P) float32 in [0, 1]: integers, and floats above 1, are values up to 255; non-finite values are 0."""
-    found = np.nan_to_num(images.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    return found / 255 if images.dtype.kind in "iu" or found.max(initial=0) > 1.5 else found
+    pixels = np.nan_to_num(images.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    return pixels / 255 if images.dtype.kind in "iu" or pixels.max(initial=0) > 1.5 else pixels
 
 
 def pictures_in(name: str, data: bytes, shape: tuple[int, int, int],
@@ -171,10 +171,10 @@ def _cell(value: Any, shape: tuple[int, int, int]) -> np.ndarray | None:
         if len(value) == 4 * size:
             return np.frombuffer(value, "<f4")
         try:
-            found = _decoded(value, shape)
+            image = _decoded(value, shape)
         except UNREADABLE:
             return None
-        return found.ravel() if found.size == size else None
+        return image.ravel() if image.size == size else None
     if isinstance(value, list):
         numbers = np.asarray(value).ravel()
         return scaled(numbers[None])[0] if numbers.size == size and numbers.dtype.kind in "fiu" else None

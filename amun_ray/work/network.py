@@ -62,8 +62,8 @@ class Network(NamedTuple):
         Raises:
             UserError: as `models.build`, or `training.spectral.clipped` where there is a bound.
         """
-        made = models.build(seed=seed, **self.description)
-        return made if self.spectral_clip is None else clipped(made, self.spectral_clip)
+        network = models.build(seed=seed, **self.description)
+        return network if self.spectral_clip is None else clipped(network, self.spectral_clip)
 
     def head(self) -> frozenset[str]:
         """The names of the tensors that depend on the number of classes."""
@@ -88,8 +88,8 @@ def _normalization(sweep: Sweep, dataset: Dataset) -> tuple[tuple[float, ...], t
 def _brought(sweep: Sweep) -> tuple[library.Constants, str] | None:
     """The statistics that come with a library's pretrained network, and where they are stored."""
     given = [place for place in (sweep.model.weights, *(sweep.originals.checkpoints or ())) if place]
-    found = library.split(sweep.model.name)
-    if found is None or not given:
+    library_name = library.split(sweep.model.name)
+    if library_name is None or not given:
         return None
     folders = [place.removeprefix(FOLDER).partition("#")[0] for place in given]
     brought = {folder: constants for folder in folders if Path(expanded(folder)).is_dir()
@@ -99,6 +99,6 @@ def _brought(sweep: Sweep) -> tuple[library.Constants, str] | None:
                         "here which is meant")
     for place, constants in brought.items():
         return constants, place
-    row, rest = found
+    row, rest = library_name
     constants = row.constants(rest)
     return None if constants is None else (constants, sweep.model.name)

@@ -140,7 +140,9 @@ class Plan:
         """
         settings = self.sweep.inputs(mode="json", exclude=set(ELSEWHERE))
         settings["model"] = self.network.identity["model"]
-        read: dict[str, Any] = {"checkpoints": [one.digest for one in self.checkpoints]} if self.checkpoints else {}
+        read: dict[str, Any] = {}
+        if self.checkpoints:
+            read["checkpoints"] = [checkpoint.digest for checkpoint in self.checkpoints]
         if self.start is not None:
             read["start"] = self.start.digest
         if self.request is not None:
@@ -150,10 +152,10 @@ class Plan:
     @cached_property
     def warnings(self) -> list[str]:
         """Probable mistakes in the data or the request, one line each, for the plan and the report."""
-        found = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in self.sets.final)]
+        warnings = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in self.sets.final)]
         if self.request is not None:
-            found += [forgotten_near_copies(self.dataset, self.sets.final[0]), *self._unlike()]
-        return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, found)]
+            warnings += [forgotten_near_copies(self.dataset, self.sets.final[0]), *self._unlike()]
+        return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, warnings)]
 
     def _unlike(self) -> Iterator[str]:
         """A warning for each held-out set of groups whose size differs a lot from the request's."""
@@ -213,10 +215,10 @@ class Plan:
             raise UserError(f"data.crop: must be less than the {self.dataset.size} pixels of a side, but got {crop}")
         network = self.new_model()
         wanted = str(network.normalize)
-        for one in [*self.checkpoints, *filter(None, [self.start])]:
-            one.begin(network)
+        for checkpoint in [*self.checkpoints, *filter(None, [self.start])]:
+            checkpoint.begin(network)
             if self.sweep.data.normalize is not None and str(network.normalize) != wanted:
-                raise UserError(f"{one.source}: brings a normalisation of its own, {network.normalize}, and "
+                raise UserError(f"{checkpoint.source}: brings a normalisation of its own, {network.normalize}, and "
                                 f"data.normalize says {wanted}; leave data.normalize out, or give these numbers")
 
     def __str__(self) -> str:
@@ -237,8 +239,8 @@ class Plan:
               if self.request else []),
             *(f"  held out    set {number}: {len(rows)} rows of {name}"
               for number, (rows, name) in enumerate(zip(sets.held_out, sets.groups, strict=False))),
-            *(f"  original {k}  {one.source}: {'; '.join(one.notes)}" for k, one in enumerate(self.checkpoints)
-              if one.notes),
+            *(f"  original {k}  {checkpoint.source}: {'; '.join(checkpoint.notes)}"
+              for k, checkpoint in enumerate(self.checkpoints) if checkpoint.notes),
             *([f"  weights     {self.start}", f"  {BEGUN}"] if self.start else []),
             *([f"  normalise   {self.new_model().normalize}, {self.network.why}"] if self.start or self.checkpoints
               else []),

@@ -9,7 +9,7 @@ from amun_ray.unlearn import Contender
 from amun_ray.work.estimate import Pieces, pieces
 from amun_ray.work.evidence import Evidence
 from amun_ray.work.plan import Plan
-from amun_ray.work.trainings import Wanted, wanted_trainings
+from amun_ray.work.trainings import Trainings, wanted_trainings
 from amun_ray.work.units import Hyperparameters, Target, Trained, Workspace, case_inputs, rows_digest
 
 Lineage = Mapping[str, Any]  # of a case, as stored in units, as far as known
@@ -25,10 +25,11 @@ def left(plan: Plan, store: Store) -> Pieces:
     whole = pieces(plan)
     workspace = plan.workspace(store)
     wanted = wanted_trainings(workspace, plan)
-    have = [store.result(one.unit(workspace)) is not None for one in wanted.every]
+    have = [store.result(training.unit(workspace)) is not None for training in wanted.every]
     trainings = tuple(rows for rows, there in zip(whole.trainings, have, strict=True) if not there)
-    originals = {k: Trained(one.name, one.unit(workspace), result["weights"], result["seconds"])
-                 for k, one in enumerate(wanted.originals) if (result := store.result(one.unit(workspace))) is not None}
+    originals = {k: Trained(training.name, training.unit(workspace), result["weights"], result["seconds"])
+                 for k, training in enumerate(wanted.originals)
+                 if (result := store.result(training.unit(workspace))) is not None}
     targets = {case.key: Target(originals[case.original], case.name, case.rows) for case in plan.cases
                if case.original in originals}
     attacked = whole.attacked - sum(_made(workspace, target) for target in targets.values())
@@ -41,9 +42,9 @@ def left(plan: Plan, store: Store) -> Pieces:
 def describe(plan: Plan, todo: Pieces, store: Store) -> str:
     """What is already there of every stage, as one line."""
     whole = pieces(plan)
-    found = "; ".join(f"{count - todo.counts[stage][0]} of {count} {what}"
+    reused = "; ".join(f"{count - todo.counts[stage][0]} of {count} {what}"
                       for stage, (count, what) in whole.counts.items())
-    return f"  reused      {found}; from {store.uri}"
+    return f"  reused      {reused}; from {store.uri}"
 
 
 def _made(workspace: Workspace, target: Target) -> int:
@@ -52,9 +53,9 @@ def _made(workspace: Workspace, target: Target) -> int:
     return sum(len(shard.rows) for shard in shards if store.has(unit, shard.name) and not store.fault(unit, shard.name))
 
 
-def _lineages(plan: Plan, workspace: Workspace, wanted: Wanted, targets: Mapping[tuple[int, str], Target]) -> Known:
+def _lineages(plan: Plan, workspace: Workspace, wanted: Trainings, targets: Mapping[tuple[int, str], Target]) -> Known:
     """The lineage in units of each case whose models all exist."""
-    references = [Trained(one.name, one.unit(workspace), None, 0.0) for one in wanted.references]
+    references = [Trained(training.name, training.unit(workspace), None, 0.0) for training in wanted.references]
     mean = Evidence.of(workspace, plan.dataset.labels, references).digest
     return {key: {"original": target.original.weights, "forget": rows_digest(target.rows),
                   "adversarial": target.unit(workspace).digest, "references": mean} for key, target in targets.items()}
@@ -70,9 +71,9 @@ def _trials(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender
 
 def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender]:
     """How many unlearned models of each contender there are; for each case at most as many as the sweep needs."""
-    found = {(contender, place, inputs["cases"][0]["seed"]) for contender, inputs in _alike(workspace, "unlearned")
+    finished = {(contender, place, inputs["cases"][0]["seed"]) for contender, inputs in _alike(workspace, "unlearned")
              for place, case in enumerate(cases) if _are([case], inputs["cases"])}
-    runs = Counter((contender, place) for contender, place, _ in found)
+    runs = Counter((contender, place) for contender, place, _ in finished)
     counted: Counter[Contender] = Counter()
     for (contender, _), count in runs.items():
         counted[contender] += min(count, workspace.sweep.final.runs)
@@ -93,9 +94,9 @@ def _alike(workspace: Workspace, kind: str) -> Iterator[tuple[Contender, dict[st
             yield contender, inputs
 
 
-def _are(cases: Sequence[Lineage], found: Sequence[Lineage]) -> bool:
+def _are(cases: Sequence[Lineage], units: Sequence[Lineage]) -> bool:
     """Whether a unit's cases are `cases`, as far as they are known."""
-    return len(cases) == len(found) and all(there.get(key) == value for case, there in zip(cases, found, strict=True)
+    return len(cases) == len(units) and all(there.get(key) == value for case, there in zip(cases, units, strict=True)
                                             for key, value in case.items())
 
 

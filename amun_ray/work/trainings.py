@@ -36,7 +36,7 @@ def reference_trainings(workspace: Workspace, halves: np.ndarray) -> list[Traini
             for k, half in enumerate(halves)]
 
 
-class Wanted(NamedTuple):
+class Trainings(NamedTuple):
     """Every training of a sweep; `halves` (references, N) bool: what each reference model is trained on."""
 
     originals: list[Training]
@@ -54,11 +54,11 @@ class Wanted(NamedTuple):
         return [*chain.from_iterable(self.retrained.values()), *self.references]
 
 
-def wanted_trainings(workspace: Workspace, plan: Plan) -> Wanted:
+def wanted_trainings(workspace: Workspace, plan: Plan) -> Trainings:
     """The models that a sweep needs, whether or not the store has them."""
     sets = {case.name: case.rows for case in plan.cases}
     halves = reference_halves(workspace.size, plan.sweep.references.count, plan.sweep.seed)
     retrained = {name: retrained_trainings(workspace, name, sets[name], count)
                  for name, count in plan.retrained.items()}
-    return Wanted(original_trainings(workspace, plan.checkpoints), retrained,
+    return Trainings(original_trainings(workspace, plan.checkpoints), retrained,
                   reference_trainings(workspace, halves), halves)

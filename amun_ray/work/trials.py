@@ -42,12 +42,12 @@ class Job:
     def result(self, store: Store) -> dict[str, Any] | None:
         """The stored result of this trial. If an earlier search ran it for longer, it is cut where these limits would
         have stopped it: the same config gives the same trials, whatever the store holds."""
-        found = store.result(self.whole)
-        if found is None:
+        result = store.result(self.whole)
+        if result is None:
             return store.result(self.stopped) if self.limits else None
         limits = self.limits or ()
-        stop = stopped_after(curve(found), limits)
-        return found if stop is None else cut(found, stop, limits)
+        stop = stopped_after(curve(result), limits)
+        return result if stop is None else cut(result, stop, limits)
 
     def trial(self, result: dict[str, Any]) -> "Trial":
         return Trial(self.contender, self.number, self.settings, self.stopped if "stopped" in result else self.whole,

@@ -185,9 +185,9 @@ class Shard:
     @property
     def lineage(self) -> dict[str, str]:
         """What the shard's metadata must contain for it to be this shard."""
-        found = {"set": self.unit.digest, "rows": rows_digest(self.rows),
+        lineage = {"set": self.unit.digest, "rows": rows_digest(self.rows),
                  **{key: self.unit.inputs[key] for key in ("original", "dataset")}}
-        return found if self.radius is None else found | {RADIUS: repr(self.radius)}
+        return lineage if self.radius is None else lineage | {RADIUS: repr(self.radius)}
 
 
 def shard_name(number: int) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from amun_ray.attacks import ATTACKS, AdversarialRows, AttackSettings, Prepared, calibrate, craft, transfer
 from amun_ray.attacks.look import Capacity, Looker, flat
 from amun_ray.attacks.rows import AttackCost, report
-from amun_ray.attacks.slots import Found
+from amun_ray.attacks.slots import Outcome
 from amun_ray.attacks.verify import verify
 from amun_ray.base.status import Status
 from amun_ray.data.shards import COLUMNS
@@ -93,7 +93,7 @@ def test_kappa_is_a_margin_on_the_original(net, images, labels):
 def claims(best):
     """A search's answer that says every row flips."""
     count = len(best)
-    return Found(best, torch.ones(count, dtype=torch.bool), torch.ones(count), torch.ones(count), torch.ones(count))
+    return Outcome(best, torch.ones(count, dtype=torch.bool), torch.ones(count), torch.ones(count), torch.ones(count))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from amun_ray.attacks import ATTACKS, AttackSettings, craft, ddn, fast_fgsm, fgs
 from amun_ray.attacks.adversarial import attacked
 from amun_ray.attacks.fast_fgsm import FastFgsm
 from amun_ray.attacks.look import SLACK, Capacity, Looker, flat
-from amun_ray.attacks.slots import Found, run
+from amun_ray.attacks.slots import Outcome, run
 from amun_ray.attacks.verify import verify
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import generator
@@ -150,7 +150,8 @@ def test_a_push_stays_inside_the_box(up):
     clean = torch.full((1, 4), 0.5)
     best = clean + sign * torch.tensor([[0.5, 0.5, 0.049, 0.049]])
     label = torch.tensor([0])
-    found = Found(best, torch.ones(1, dtype=torch.bool), torch.ones(1), torch.ones(1, dtype=torch.int32), torch.ones(1))
+    found = Outcome(
+        best, torch.ones(1, dtype=torch.bool), torch.ones(1), torch.ones(1, dtype=torch.int32), torch.ones(1))
     verdict = verify(Looker(Sum(), (1, 2, 2), Capacity(1)), clean, label, found, kappa=0.0,
                      again=lambda clean, label: clean)
     assert verdict.flipped.all()
