@@ -101,11 +101,10 @@ class Record:
             metrics=[*_at(0, scores), *_layers(self.workspace.store.made(model.unit)), ("seconds", model.seconds, 0)],
             files=model_files(self._description, self._weights(model.unit, [WEIGHTS])))
 
-    def adversarial(self, target: Target, attacked: AdversarialSet) -> None:
+    def adversarial(self, target: Target, built: AdversarialSet) -> None:
         """The report of one adversarial set."""
-        self._child(attacked.unit, key=f"{attacked.unit.digest}-{target.name}", part="adversarial_sets",
-                    seconds=self._span(attacked),
-                    metrics=[*_at(0, attacked.report), ("device_seconds", attacked.seconds, 0)],
+        self._child(built.unit, key=f"{built.unit.digest}-{target.name}", part="adversarial_sets",
+                    seconds=self._span(built), metrics=[*_at(0, built.report), ("device_seconds", built.seconds, 0)],
                     name=f"adversarial set, {target.original.name}, {target.name}",
                     tags={"stage": "adversarial_set", "original": target.original.name, "forget_set": target.name,
                           "weights": target.original.weights},
@@ -136,7 +135,7 @@ class Record:
             metrics=metrics,
             files=model_files(self._description, self._weights(trial.unit, weights)) if weights else {})
 
-    def unlearned(self, outcome: Unlearned, scores: Mapping[str, float] | None, *, chosen: Trial | None) -> str | None:
+    def unlearned(self, final: Unlearned, scores: Mapping[str, float] | None, *, chosen: Trial | None) -> str | None:
         """One final model: its scores after each epoch, every attack on it, and itself as an MLflow model.
 
         Args:
@@ -144,22 +143,21 @@ class Record:
             chosen: the trial that its settings were found by, where it is the one of its method and access that is
                 registered.
         """
-        run, metrics, model = outcome.run, [], {}
+        run, metrics, model = final.run, [], {}
         if scores is not None:
-            curve = outcome.result["curve"]
+            curve = final.result["curve"]
             metrics = [entry for epoch, row in enumerate(curve, 1) for entry in _at(epoch, row)]
             metrics += _at(len(curve), {term: value for term, value in scores.items() if term not in curve[-1]})
-            metrics += [("seconds", outcome.result["seconds"], 0), *_cost(outcome.result["cost"]),
-                        *_layers(outcome.result)]
+            metrics += [("seconds", final.result["seconds"], 0), *_cost(final.result["cost"]), *_layers(final.result)]
             (weights,) = self._weights(run.unit, [WEIGHTS]).values()
             model = saved_model(self._description, weights, self.workspace.shape)
         tags = _tags("final", run.contender, run.case.name, str(run.case.original))
         return self._child(
-            run.unit, key=run.unit.digest, failed=scores is None, part="final", seconds=outcome.result["seconds"],
+            run.unit, key=run.unit.digest, failed=scores is None, part="final", seconds=final.result["seconds"],
             name=f"{title(*run.contender)}, original {run.case.original}, {run.case.name}, run {run.number}",
             description=scores and description.of_model(run, scores),
             datasets=self._datasets(run.case.name, run.case.rows),
-            tags=tags | {"run": run.number} | _reason(outcome.result) | _lineage(run.unit, [run.case])
+            tags=tags | {"run": run.number} | _reason(final.result) | _lineage(run.unit, [run.case])
             | (self._choice(chosen, run.case) if chosen else {}),
             params=_params(run.settings, run.unit), metrics=metrics, model=model,
             registered=registered_name(self.tracker.experiment, *run.contender) if chosen else None)
@@ -211,14 +209,12 @@ class Record:
             status="FAILED" if failed else "FINISHED", ended=self.workspace.store.ended(unit) or time.time(),
             **content))
 
-    def _span(self, attacked: AdversarialSet) -> float:
+    def _span(self, built: AdversarialSet) -> float:
         """The seconds from the start of the first shard of a set to its end, however many workers made it."""
-        times = [when.timestamp() for name, when in self.workspace.store.times(attacked.unit.folder).items()
+        times = [when.timestamp() for name, when in self.workspace.store.times(built.unit.folder).items()
                  if name != COMPLETE and when is not None]
-        ended = self.workspace.store.ended(attacked.unit)
-        if ended is None or not times:
-            return attacked.seconds
-        return ended - min(times) + attacked.seconds / attacked.shards
+        ended = self.workspace.store.ended(built.unit)
+        return built.seconds if ended is None or not times else ended - min(times) + built.seconds / built.shards
 
     def _add(self, **content: Any) -> None:
         self.tracker.log(Event(key=self.key, **content))
