@@ -2,10 +2,12 @@
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from amun_ray import data, sweep
 from amun_ray.base.databases import database_uri
@@ -16,9 +18,10 @@ from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.keep import Keep
 from amun_ray.data.splits import random_forget
-from amun_ray.ledger import History, Ledger, is_due
+from amun_ray.ledger import History, Ledger, RowId, is_due
 from amun_ray.reporting.proof import PROOFS, unproved
 from amun_ray.storage.store import Store
+from amun_ray.work.pictures import Begun, as_begun, keep_pictures
 from amun_ray.work.plan import Plan
 from amun_ray.work.production import (
     Chosen,
@@ -26,7 +29,6 @@ from amun_ray.work.production import (
     check_project,
     choose,
     ids,
-    keep_pictures,
     named_rows,
     project,
     received,
@@ -69,12 +71,27 @@ class Desk:
         return self._work()
 
     @cached_property
-    def plan(self) -> Plan:
+    def files(self) -> Plan:
+        """The plan of the data as the user's files are now."""
         return sweep.planned(self.config, load_passing if self.options.purge else data.load, self.output)
+
+    @cached_property
+    def begun(self) -> Begun | None:
+        """The data of the ledger, where the files have changed since it began and still have all of them."""
+        found = as_begun(self.files.dataset, self.ledger.history, self.store)
+        if found is not None:
+            say(f"your files have changed since the ledger began, and still have all of its pictures: "
+                f"{found.said(self.files.dataset)}. Models, scores and D_R are those of the pictures of then")
+        return found
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the data of the ledger."""
+        return self.files if self.begun is None else replace(self.files, dataset=self.begun.dataset)
 
     @property
     def store(self) -> Store:
-        return self.plan.store(self.output)
+        return self.files.store(self.output)
 
     @property
     def _name(self) -> str:
@@ -92,7 +109,7 @@ class Desk:
     def _receive(self, path: str) -> None:
         """Write a request into the ledger, unless it is there already and under way."""
         chosen = self._chosen  # before anything is written: a request that cannot be met is not taken
-        rows, section = named_rows(self.plan, path), self.config.requests
+        (rows, added), section = self._named(path), self.config.requests
         named = ids(self.plan.dataset, rows)
         while True:
             history = self.ledger.history
@@ -103,7 +120,7 @@ class Desk:
             if history.opened is not None:
                 check_new_try(history, named, {"settings": chosen.as_json(), "limits": section.limits.model_dump(),
                                                "adaptive": section.adaptive, "model": history.weights}, path)
-            content = received(self.plan, history, rows, path, self.options.by)
+            content = received(self.plan, history, rows, path, self.options.by, added=added)
             self._begin(history)
             entry = self.ledger.append("received", [history.next_id], content, expected=len(history.entries) or 1)
             if entry is not None:
@@ -112,7 +129,25 @@ class Desk:
         if content["earlier"]:
             say(f"{path}: {len(content['earlier'])} of {len(rows)} rows were asked for before, as "
                 f"{', '.join(dict.fromkeys(asked for _, asked in content['earlier']))}")
+        if added:
+            say(f"{path}: {len(added)} more rows were added to your files after the ledger began: no model was trained "
+                "on them, and no later sweep with this ledger in requests.forgotten is")
         say(f"{request}: {len(content['rows'])} rows of {path}")
+
+    def _named(self, path: str) -> tuple[np.ndarray, list[RowId]]:
+        """The rows that a file names, and the ids of those that came to the user's files after the ledger began.
+
+        Raises:
+            UserError: as `named_rows`; or all came later.
+        """
+        rows = named_rows(self.files, path)
+        if self.begun is None:
+            return rows, []
+        trained, added = self.begun.rows_of(rows)
+        if not len(trained):
+            raise UserError(f"{path}: all {len(rows)} rows were added to your files after the ledger began; no model "
+                            "was trained on them, and there is nothing to forget: delete them from your files")
+        return trained, ids(self.files.dataset, added)
 
     def _begin(self, history: History) -> None:
         """The first entry of a ledger, where there is none."""
@@ -120,7 +155,7 @@ class Desk:
             from amun_ray.stages.production import original_of
 
             make_private(self.output)
-            keep_pictures(self.plan, self.store)
+            keep_pictures(self.plan.dataset, self.store)
             loaded = {key: value for key, value in self.plan.identity.items() if key == "checkpoints"}
             self.ledger.append("opened", (), {
                 "project": project(self.plan), "loaded": loaded, "registry": self._name,

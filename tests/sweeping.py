@@ -84,6 +84,19 @@ class Sweep:
             time.sleep(0.02)
         return self
 
+    def worker(self, title: str) -> int:
+        """The process of a worker of this run that is at `title`; waits for one."""
+        found: list[int] = []
+
+        def seen() -> bool:
+            for process in map(int, filter(str.isdigit, os.listdir("/proc"))):
+                with suppress(OSError):
+                    if Path(f"/proc/{process}/cmdline").read_bytes().startswith(title.encode()):
+                        found.extend([process] * self._is_mine(process))
+            return bool(found)
+        self.when(seen)
+        return found[0]
+
     def interrupt(self) -> None:
         """Ctrl-C: SIGINT to the whole process group, as a terminal sends it."""
         os.killpg(self._process.pid, signal.SIGINT)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -106,7 +109,7 @@ def test_two_requests_one_after_another(output, tmp_path):
     assert alias(output) == "3"
     status = forget(output, "--status").finish().text
     assert "models:/small@production, version 3" in status
-    assert [line.split("|")[5].strip() for line in status.splitlines() if line.startswith("| r")] == [
+    assert [line.split("|")[5].strip() for line in status.splitlines() if re.match(r"\| r\d", line)] == [
         "promoted", "promoted", "refused"]
     assert "none was changed or removed" in forget(output, "--verify").finish().text
 
@@ -246,17 +249,38 @@ def life(number: int) -> list:
             ("promoted", request, {"version": str(number), "model": f"w{number}"})]
 
 
-@pytest.mark.parametrize(("option", "said"), [("--status", "| r1000 "), ("--verify", "4001 entries, from")])
-def test_what_a_ledger_says_needs_neither_torch_nor_ray_nor_mlflow(tmp_path, option, said):
-    """2 s of wall time for 1,000 requests, on a quiet machine: these would take 10 s to import."""
-    many(tmp_path, 1000)
-    code = (f"import sys; from amun_ray.forget import main; code = main(['--output', {str(tmp_path)!r}, {option!r}]); "
-            "print('loaded:', {'torch', 'ray', 'mlflow', 'matplotlib', 'optuna', 'pyarrow'} & set(sys.modules)); "
-            "sys.exit(code)")
+TOLD = {"--status": "| r1000 ", "--verify": "4001 entries, from"}
+HEAVY = ("torch", "ray", "mlflow", "matplotlib", "optuna", "pyarrow", "numpy", "pandas", "scipy")
+
+
+def ask(output: Path, option: str) -> str:
+    code = (f"import sys; from amun_ray.forget import main; code = main(['--output', {str(output)!r}, {option!r}]); "
+            f"print('loaded:', set({HEAVY}) & set(sys.modules)); sys.exit(code)")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert said in found.stdout
-    assert "loaded: set()" in found.stdout
+    return found.stdout
+
+
+@pytest.mark.parametrize("option", TOLD)
+def test_what_a_ledger_says_needs_none_of_the_large_libraries(tmp_path, option):
+    """They would take 10 s to import."""
+    many(tmp_path, 1000)
+    said = ask(tmp_path, option)
+    assert TOLD[option] in said
+    assert "loaded: set()" in said
+
+
+@ON_REQUEST
+@pytest.mark.parametrize("option", TOLD)
+def test_a_thousand_requests_are_told_within_two_seconds(tmp_path, option):
+    """Of wall time; the fastest of five, since other work on the machine slows them."""
+    many(tmp_path, 1000)
+    taken = []
+    for _ in range(5):
+        started = time.monotonic()
+        ask(tmp_path, option)
+        taken.append(time.monotonic() - started)
+    assert min(taken) < 2, taken
 
 
 def killed(output: Path, moment, *arguments: str | Path) -> None:
@@ -278,17 +302,51 @@ def unlearned(output: Path) -> bool:
 
 SWEEPS_OWN = 2 * 2 * 3  # final sets, runs, methods with their accesses
 MOMENTS = {"received": has("received"), "begun": has("begun"), "unlearned": unlearned, "finished": has("finished"),
-           "alias": lambda output: has("finished")(output) and alias(output) == "2"}
+           "alias": lambda output: has("finished")(output) and alias(output) == "2", "promoted": has("promoted")}
+
+
+@pytest.fixture(scope="module")
+def met(undisturbed, tmp_path_factory):
+    """The folder of a sweep whose production met a request and purged it, undisturbed; and the two commands."""
+    folder = tmp_path_factory.mktemp("met")
+    commands = (("--request", request(folder, 3, 5, 8, 9), "--promote", "--set", "requests.recheck=1"),
+                ("--purge", "r1"))
+    shutil.copytree(undisturbed[1], folder / "output")
+    for command in commands:
+        forget(folder / "output", *command).finish()
+    return folder / "output", *commands
+
+
+def left(output: Path) -> set[str]:
+    """The units in the store."""
+    return {str(path.parent.relative_to(output)) for path in (output / "store").rglob("unit.json")}
 
 
 @ON_REQUEST
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_kill_at_any_moment_ends_in_the_same_ledger_and_model(undisturbed, output, tmp_path, moment):
-    wanted = tmp_path / "undisturbed"
-    shutil.copytree(undisturbed[1], wanted)
-    command = ("--request", request(tmp_path, 3, 5, 8, 9), "--promote")
-    forget(wanted, *command).finish()
+def test_a_kill_at_any_moment_ends_in_the_same_ledger_and_model(met, output, moment):
+    wanted, command, _ = met
     killed(output, MOMENTS[moment], *command)
-    forget(output, *command).finish()
-    assert told(output) == told(wanted)
+    forget(output, *command).finish(2 if has("promoted")(output) else 0)  # by then there is nothing left to forget
+    assert told(output) == told(wanted)[:-1]
     assert alias(output) == alias(wanted) == "2"
+
+
+@ON_REQUEST
+def test_workers_killed_at_their_work_and_a_purge_in_the_middle_end_in_the_same_ledger_and_model(met, output):
+    """SIGKILL to who trains, who attacks and who unlearns; then to the purge, when it has a plan, and at work on it."""
+    wanted, command, purge = met
+    running = forget(output, *command)
+    for title in ("ray::_train", "ray::Crafter.work", "ray::_unlearn"):
+        os.kill(running.worker(title), signal.SIGKILL)
+    running.finish()
+    assert told(output) == told(wanted)[:-1]
+    assert alias(output) == alias(wanted) == "2"
+    sets = len(list((output / "store" / "adversarial_sets").iterdir()))
+    for moment in (lambda output: (output / "purges" / "r1.json").exists(),
+                   lambda output: len(list((output / "store" / "adversarial_sets").iterdir())) < sets):
+        killed(output, moment, *purge)
+    forget(output, *purge).finish()
+    assert told(output)[:-1] == told(wanted)[:-1]
+    assert [said[:2] for said in told(output)] == [said[:2] for said in told(wanted)]  # of the last, sizes differ
+    assert left(output) == left(wanted)

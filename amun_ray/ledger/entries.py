@@ -18,11 +18,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from amun_ray.base.errors import Damaged
+
+if TYPE_CHECKING:
+    import numpy as np
 
 KINDS = ("opened", "received", "begun", "finished", "promoted", "purged")
 START = "0" * 64  # what the first entry has in the place of the digest before
@@ -67,7 +68,7 @@ class Entry:
         return [RowId(row, picture) for row, picture in self.content["rows"]]
 
 
-def row_ids(pixels: np.ndarray, rows: np.ndarray, file_numbers: np.ndarray) -> list[RowId]:
+def row_ids(pixels: "np.ndarray", rows: "np.ndarray", file_numbers: "np.ndarray") -> list[RowId]:
     """The stable ids of dataset rows.
 
     Args:
@@ -78,10 +79,10 @@ def row_ids(pixels: np.ndarray, rows: np.ndarray, file_numbers: np.ndarray) -> l
     return [RowId(int(file_numbers[row]), picture_digest(pixels[row])) for row in rows]
 
 
-def picture_digest(pixels: np.ndarray) -> str:
+def picture_digest(pixels: "np.ndarray") -> str:
     """sha256 (hex) of a picture (C, H, W) uint8: its shape, then its pixels in C order."""
     content = hashlib.sha256(repr(pixels.shape).encode())
-    content.update(np.ascontiguousarray(pixels).data)
+    content.update(pixels.tobytes())
     return content.hexdigest()
 
 

@@ -118,6 +118,12 @@ class History:
         """Every row that was ever asked for, and the first request that names it. None of them is trained on again."""
         return self._named(self.requests.values())
 
+    @property
+    def pictures(self) -> set[str]:
+        """Every picture that was ever asked for, also those that no model was trained on."""
+        added = (picture for asked in self.requests.values() for _, picture in asked.received.content.get("added", ()))
+        return {*(row.picture for row in self.asked), *added}
+
     @cached_property
     def forgotten(self) -> dict[RowId, str]:
         """The rows that the model in production has forgotten, and the request that did it."""

@@ -5,6 +5,7 @@ Cost: the digest of every training picture, where a ledger is named. Without any
 second, is not loaded.
 """
 
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,14 @@ def without_forgotten(sweep: Sweep, dataset: Dataset, output: Path) -> Dataset:
         return dataset
     from amun_ray.base.databases import database
     from amun_ray.ledger import Ledger
-    from amun_ray.ledger.entries import picture_digest
 
     for uri in sweep.requests.forgotten:
         file = database(expanded(uri))
         history = Ledger.of(uri, output if file is None else file.parent).history  # its anchor is beside it
         if history.opened is None:
             raise UserError(f"requests.forgotten: no ledger at {uri}")
-        gone = {row.picture for row in history.asked}
-        rows = np.array([row for row in dataset.train_rows if picture_digest(dataset.pixels[row]) in gone], np.int64)
+        gone = history.pictures
+        rows = _named(dataset, gone)
         if len(rows) == dataset.train_size:
             raise UserError(f"requests.forgotten: {uri} names every training picture; nothing is left to train on")
         note = (f"left out:   {len(rows)} training images, of the {len(gone)} that the {len(history.requests)} "
@@ -59,14 +59,24 @@ def check_unasked(plan: Plan, output: Path) -> None:
 
     ledger = Ledger.of(requests.ledger, output.absolute())
     history = ledger.history
-    if history.opened is None or history.opened.content["project"]["dataset"] != plan.dataset.digest:
+    if not history.requests:
         return
+    assert history.opened is not None, "requests come after it"
+    known = history.opened.content["project"]["dataset"] == plan.dataset.digest
+    count = len(history.asked) if known else len(_named(plan.dataset, history.pictures))
     purged = history.of("purged")
-    if not history.requests or (not purged and table(plan, plan.store(output), history) is not None):
+    if not count or (not purged and table(plan, plan.store(output), history) is not None):
         return
     states = ", ".join(f"{asked.id} {asked.state}" for asked in list(history.requests.values())[:5])
     raise UserError(
-        f"ledger {ledger.uri}: {len(history.asked)} of these training images are to be forgotten ({states}"
+        f"ledger {ledger.uri}: {count} of these training images are to be forgotten ({states}"
         f"{', ...' if len(history.requests) > 5 else ''}), and this sweep would "
         f"{'make anew what was deleted' if purged else 'train on them'}. To search without them: --set "
         f"'requests.forgotten=[\"{ledger.uri}\"]' and another --output")
+
+
+def _named(dataset: Dataset, pictures: Set[str]) -> np.ndarray:
+    """(count,) int64, ascending: the training rows whose picture is one of these."""
+    from amun_ray.ledger.entries import picture_digest
+
+    return np.array([row for row in dataset.train_rows if picture_digest(dataset.pixels[row]) in pictures], np.int64)

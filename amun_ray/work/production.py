@@ -1,12 +1,13 @@
 """What a request in production is: its rows, whether and with which settings it can be met, and how the resulting
 model is judged. No Ray, no MLflow.
 
-Cost: the digest of every requested picture; once per ledger, of every training picture, to detect rows that moved.
+Cost: the digest of every requested picture.
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ from amun_ray.config.file import load_request
 from amun_ray.config.production import Limits
 from amun_ray.data.dataset import Dataset
 from amun_ray.ledger import Asked, History, Ledger, RowId, row_ids
-from amun_ray.ledger.entries import picture_digest
-from amun_ray.storage.store import Store, Unit
+from amun_ray.storage.store import COMPLETE, Store, Unit
 from amun_ray.unlearn import Contender
+from amun_ray.work.pictures import gone
 from amun_ray.work.plan import Plan
 from amun_ray.work.purge import Purge
 from amun_ray.work.units import Hyperparameters
 
 PURGES = "purges"  # folder in the sweep's output with the plans of purges
-PICTURES = "pictures.json"  # the digest of every training picture when the ledger began
+ANYWHERE = ("train", "test", "path", "root")  # settings of `data`: what is there counts, not what it is called
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,33 @@ class Chosen:
 def table(plan: Plan, store: Store, history: History) -> list[dict[str, Any]] | None:
     """The rows of the finished sweep of this config, as in results.json; None if there is none.
 
-    An original named by a registry alias is the one that the ledger began with, whatever has the alias now.
+    An original named by a registry alias is the one that the ledger began with, whatever has the alias now. Files of
+    the same content may have other names than in the sweep.
     """
-    first = {} if history.opened is None else history.opened.content["loaded"]
-    found = store.result(Unit("tables", plan.identity | first)) if store.exists() else None
+    if not store.exists():
+        return None
+    wanted = plan.identity | ({} if history.opened is None else history.opened.content["loaded"])
+    found = store.result(Unit("tables", wanted))
+    if found is None:
+        found = next((result for inputs, result in _tables(store) if _placeless(inputs) == _placeless(wanted)), None)
     return None if found is None else found["rows"]
+
+
+def _tables(store: Store) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The inputs and the result of each table in `store`."""
+    for name in store.sizes("tables"):
+        if name.endswith(f"/{COMPLETE}"):
+            with suppress(ValueError, KeyError):
+                inputs = json.loads(store.get(name) or b"{}")["inputs"]
+                if (result := store.result(Unit("tables", inputs))) is not None:
+                    yield inputs, result
+
+
+def _placeless(inputs: Mapping[str, Any]) -> Any:
+    """The inputs of a table as JSON has them, without what files are called."""
+    sweep = inputs["sweep"]
+    return json.loads(json.dumps({**inputs, "sweep": {**sweep, "data": {
+        key: value for key, value in sweep["data"].items() if key not in ANYWHERE}}}))
 
 
 def choose(rows: Sequence[Mapping[str, Any]], wanted: str | None) -> Chosen:
@@ -69,7 +92,7 @@ def choose(rows: Sequence[Mapping[str, Any]], wanted: str | None) -> Chosen:
 
 
 def named_rows(plan: Plan, path: str) -> np.ndarray:
-    """(count,) int64, ascending: the dataset rows that the file `path` names.
+    """(count,) int64, ascending: the rows of the plan's dataset that the file `path` names.
 
     Raises:
         UserError: as in `load_request` and `Plan.request`.
@@ -91,8 +114,10 @@ def dataset_rows(dataset: Dataset, named: Sequence[RowId]) -> np.ndarray:
     return np.searchsorted(dataset.file_numbers[:dataset.train_size], numbers)
 
 
-def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: str) -> dict[str, Any]:
-    """The content of a `received` entry for those of the dataset rows `rows` that were not requested before.
+def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: str, *,
+             added: Sequence[RowId] = ()) -> dict[str, Any]:
+    """The content of a `received` entry for those of the dataset rows `rows` that were not requested before; `added`
+    are the ids of named rows that came to the files after the ledger began.
 
     Raises:
         UserError: all were requested before, they are all that is left of a class, or more than half of D_R.
@@ -110,7 +135,8 @@ def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: st
     counts = Counter(plan.dataset.labels[new].tolist())
     return {"rows": [list(row) for row in ids(plan.dataset, new)], "by": by, "source": source,
             "labels": {str(label): count for label, count in sorted(counts.items())},
-            "earlier": [[row.row, request] for row, request in earlier.items()]}
+            "earlier": [[row.row, request] for row, request in earlier.items()],
+            **({"added": [list(row) for row in added]} if added else {})}
 
 
 def _check_room(dataset: Dataset, new: np.ndarray, gone: np.ndarray, source: str) -> None:
@@ -161,21 +187,11 @@ def judged(evidence: Mapping[str, float], limits: Limits) -> list[str]:
     return found
 
 
-def keep_pictures(plan: Plan, store: Store) -> None:
-    """Store the digest of every training picture, to detect later which rows moved."""
-    unit = Unit("pictures", {"dataset": plan.dataset.digest})
-    if not store.has(unit):
-        numbers = plan.dataset.file_numbers
-        found = {str(numbers[row]): picture_digest(plan.dataset.pixels[row]) for row in plan.dataset.train_rows}
-        store.write(unit, PICTURES, json.dumps(found).encode())
-        store.finish(unit, {"rows": len(found)}, [PICTURES])
-
-
 def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) -> None:
     """Check that the ledger belongs to this project: its name, network and data.
 
     Raises:
-        UserError: it belongs to another project; or the data changed, with the rows that moved.
+        UserError: it belongs to another project; or the files no longer have the data, and what is gone.
     """
     if history.opened is None:
         return
@@ -186,7 +202,7 @@ def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) ->
             raise UserError(f"{place}: of another project: its {key} is {theirs[key]}, this config has {mine[key]}")
     if theirs["dataset"] != mine["dataset"]:
         raise UserError(f"{place}: the data are not those that it began with: "
-                        f"{_moved(plan, theirs['dataset'], history, store)}. Bring back the files as they were, or "
+                        f"{gone(plan.dataset, history, store)}. Bring back the files as they were, or "
                         f"search anew on these, without what was asked for: the sweep with --set "
                         f"'requests.forgotten=[\"{ledger.uri}\"]' and another --output")
 
@@ -231,24 +247,3 @@ def _names(dataset: Dataset, asked: Asked) -> list[str]:
     paths = dataset.paths
     return [asked.received.content["source"],
             *(() if paths is None else (paths[row] for row in dataset_rows(dataset, asked.rows)))]
-
-
-def _moved(plan: Plan, dataset: str, history: History, store: Store) -> str:
-    """Which training rows moved; the first few with their numbers. Or that only requested ones are gone."""
-    unit = Unit("pictures", {"dataset": dataset})
-    if not store.is_sound(unit):
-        return "which rows moved is not known, since the store lost its note of them"
-    before = {int(row): picture for row, picture in json.loads(store.read(unit, PICTURES).to_pybytes()).items()}
-    now = dict(ids(plan.dataset, plan.dataset.train_rows))
-    places = {picture: row for row, picture in now.items()}
-    requested = {row.picture: request for row, request in history.asked.items()}
-    gone = [picture for picture in before.values() if picture not in places]
-    if gone and requested.keys() >= set(gone) and [one for one in before.values() if one in places] == [*now.values()]:
-        return (f"{len(gone)} training pictures are gone, which were asked for as "
-                f"{', '.join(dict.fromkeys(requested[picture] for picture in gone))}; nothing else changed among the "
-                "training pictures, but the sweep's models and scores are those of all of them")
-    moved = [(row, places.get(picture)) for row, picture in before.items() if now.get(row) != picture]
-    if not moved:
-        return "training pictures are where they were, labels, test pictures or further rows are not"
-    said = [f"row {row} is gone" if place is None else f"row {row} is now row {place}" for row, place in moved[:5]]
-    return f"{len(moved)} training rows moved or changed: {', '.join(said)}{', ...' if len(moved) > 5 else ''}"

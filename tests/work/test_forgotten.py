@@ -90,3 +90,11 @@ def test_a_sweep_that_would_train_on_forgotten_rows_is_refused(plan, ledger, tmp
     ledger.append("purged", ["r1"])
     with pytest.raises(UserError, match="would make anew what was deleted"):
         check_unasked(plan, tmp_path)
+
+
+def test_a_sweep_on_files_that_changed_since_trains_on_no_forgotten_picture_either(plan, ledger, tmp_path):
+    whole = plan.dataset
+    moved = Dataset("moved", np.roll(whole.pixels, 1, 0), np.roll(whole.labels, 1), 301, whole.classes)
+    with pytest.raises(UserError, match="3 of these training images are to be forgotten"):
+        check_unasked(Plan(plan.sweep, moved), tmp_path)
+    check_unasked(Plan(plan.sweep, without_forgotten(naming(plan, ledger), moved, tmp_path)), tmp_path)

@@ -1,5 +1,6 @@
 """Requests in production, without Ray: which rows count, what is refused, what is due, and how a model is judged."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,8 +14,9 @@ from amun_ray.config.production import Batch, Limits
 from amun_ray.data.dataset import Dataset
 from amun_ray.ledger import Entry, History, Ledger, is_due
 from amun_ray.metrics import auc_interval
-from amun_ray.storage.store import Store
+from amun_ray.storage.store import Store, Unit
 from amun_ray.work import production
+from amun_ray.work.pictures import as_begun, keep_pictures
 from amun_ray.work.plan import Plan
 from amun_ray.work.units import Workspace
 
@@ -160,37 +162,102 @@ def moved(dataset: Dataset, order) -> Dataset:
     return Dataset("digits", dataset.pixels[rows], dataset.labels[rows], len(order), dataset.classes)
 
 
-def test_changed_data_are_refused_with_the_rows_that_moved(plan, store, tmp_path):
+@pytest.fixture
+def begun(plan, store, tmp_path):
+    """A plan of 300 digits, and a ledger that began with them."""
     before = replace(plan, dataset=moved(plan.dataset, np.arange(300)))
-    production.keep_pictures(before, store)
+    keep_pictures(before.dataset, store)
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "anchor")
     ledger.append("opened", content={"project": production.project(before)})
     production.check_project(before, ledger.history, store, ledger)
+    assert as_begun(before.dataset, ledger.history, store) is None
+    return before, ledger
+
+
+def appended(dataset: Dataset, order, rows) -> Dataset:
+    """`dataset` with its training rows in another order, and some of its test rows, `rows`, behind them."""
+    taken = np.concatenate([order, rows, dataset.test_rows])
+    return Dataset("digits", dataset.pixels[taken], dataset.labels[taken], len(order) + len(rows), dataset.classes)
+
+
+def test_rows_that_were_added_or_moved_change_nothing_of_what_a_ledger_began_with(begun, store):
+    before, ledger = begun
     order = np.arange(300)
     order[[3, 7]] = 7, 3
-    with pytest.raises(UserError, match="2 training rows moved or changed: row 3 is now row 7, row 7 is now row 3"):
-        production.check_project(replace(before, dataset=moved(plan.dataset, order)), ledger.history, store, ledger)
-    with pytest.raises(UserError, match=r"1 training rows moved or changed: row 299 is gone. Bring"):
-        production.check_project(replace(before, dataset=moved(plan.dataset, np.arange(299))), ledger.history, store,
-                                 ledger)
+    now = appended(before.dataset, order, [310, 311])
+    found = as_begun(now, ledger.history, store)
+    assert found.dataset.digest == before.dataset.digest != now.digest
+    np.testing.assert_array_equal(found.dataset.file_numbers, before.dataset.file_numbers)
+    assert found.said(now) == "2 training rows were added; 2 moved: row 3 is now row 7, row 7 is now row 3"
+    production.check_project(replace(before, dataset=found.dataset), ledger.history, store, ledger)
+    trained, added = found.rows_of(np.array([3, 8, 300, 301]))  # as the files have them now
+    assert (trained.tolist(), added.tolist()) == ([7, 8], [300, 301])
+    only = as_begun(appended(before.dataset, np.arange(300), [310]), ledger.history, store)
+    assert only.said(appended(before.dataset, np.arange(300), [310])) == "1 training rows were added; none moved"
 
 
-def test_requested_rows_that_are_gone_from_the_files_are_no_change_of_unknown_origin(plan, store, tmp_path):
-    before = replace(plan, dataset=moved(plan.dataset, np.arange(300)))
-    production.keep_pictures(before, store)
-    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "anchor")
-    ledger.append("opened", content={"project": production.project(before)})
+def test_a_picture_that_went_to_the_test_set_is_still_one_that_was_trained_on(begun, store):
+    """As where files of a folder are drawn anew for testing, because some were added."""
+    before, ledger = begun
+    taken = np.concatenate([np.arange(1, 300), [400, 0], np.setdiff1d(before.dataset.test_rows, [400])])
+    now = Dataset("digits", before.dataset.pixels[taken], before.dataset.labels[taken], 300, before.dataset.classes)
+    found = as_begun(now, ledger.history, store)
+    assert found.dataset.digest == before.dataset.digest
+    assert "row 0 is now test row 0" in found.said(now)
+    trained, added = found.rows_of(np.array([0, 299]))  # rows 1 and 400 of then
+    assert (trained.tolist(), added.tolist()) == ([1], [299])
+
+
+def test_what_is_gone_of_the_data_is_said(begun, store):
+    before, ledger = begun
+
+    def refused(now: Dataset) -> str:
+        assert as_begun(now, ledger.history, store) is None
+        with pytest.raises(UserError) as error:
+            production.check_project(replace(before, dataset=now), ledger.history, store, ledger)
+        return str(error.value)
+    assert "1 training pictures are gone or changed: row 299. Bring" in refused(moved(before.dataset, np.arange(299)))
+    other = before.dataset.labels.copy()
+    other[5] = (other[5] + 1) % 10
+    assert "no training picture is gone, but labels, classes or test pictures are others. Bring" in refused(
+        replace(before.dataset, labels=other))
+    shutil.rmtree(store.locate("pictures"))
+    assert "what changed is not known" in refused(moved(before.dataset, np.arange(1, 300)))
+
+
+def test_a_table_is_found_whatever_the_files_are_called_now(plan, store):
+    def with_data(**changes):
+        data = plan.sweep.data.model_copy(update=changes)
+        return replace(plan, sweep=plan.sweep.model_copy(update={"data": data}))
+    store.finish(Unit("tables", with_data(train=("a.parquet",)).identity), {"rows": [1]})
+    assert production.table(with_data(train=("a.parquet",)), store, History(())) == [1]
+    assert production.table(with_data(train=("b.parquet",)), store, History(())) == [1]
+    assert production.table(with_data(train=("b.parquet",), crop=2), store, History(())) is None
+
+
+def test_rows_that_no_model_was_trained_on_are_noted_and_left_out_of_a_later_sweep(begun):
+    before, ledger = begun
+    added = production.ids(before.dataset, np.array([310]))
+    content = production.received(before, ledger.history, np.array([3]), "list.csv", "", added=added)
+    ledger.append("received", ["r1"], content)
+    assert content["added"] == [list(added[0])]
+    assert ledger.history.pictures == {picture for _, picture in production.ids(before.dataset, np.array([3, 310]))}
+    assert len(ledger.history.asked) == 1
+
+
+def test_requested_rows_that_are_gone_from_the_files_are_no_change_of_unknown_origin(begun, store):
+    before, ledger = begun
     for number, rows in enumerate(([3, 7], [200], [30]), 1):
         ledger.append(*asked(before, f"r{number}", rows))
 
     def said(*gone):
         with pytest.raises(UserError) as error:
-            production.check_project(replace(before, dataset=moved(plan.dataset, np.delete(np.arange(300), gone))),
+            production.check_project(replace(before, dataset=moved(before.dataset, np.delete(np.arange(300), gone))),
                                      ledger.history, store, ledger)
         assert f"requests.forgotten=[\"{ledger.uri}\"]" in str(error.value)
         return str(error.value)
     assert "3 training pictures are gone, which were asked for as r1, r2; nothing else changed" in said(3, 7, 200)
-    assert "297 training rows moved or changed: row 3 is gone, row 4 is now row 3, " in said(3, 7, 201)
+    assert "3 training pictures are gone or changed: row 3, row 7, row 201" in said(3, 7, 201)
 
 
 @pytest.mark.parametrize(("change", "key"), [("name=other", "name"), ("model.options.width=8", "model")])
