@@ -2,13 +2,16 @@
 
 What the kinds of entry have in `content` (JSON values; weights and units by digest, times in UTC, scores in percent):
 
-    opened     config, identity (of the sweep), dataset, registry (name of the model there), original {weights, version}
-    received   rows [[file row, picture]], by, source, labels {class: count}, method, adaptive, earlier [[file row,
-               request]] (rows that an earlier request names, too)
-    begun      step (from 1), rows and earlier (digests of sets of row ids), model (weights before), settings {method,
-               access, lr, schedule, epochs, own}, adaptive, recheck
-    finished   accepted, reasons, evidence {score: value}, intervals {score: [low, high]}, limits, model {weights, unit,
-               version, run}, seconds; `failed` with the reason where there is no model
+    opened     project {name, model, dataset}, loaded (digests of loaded checkpoints), registry (name of the model
+               there), original {weights, unit, test_accuracy}
+    received   rows [[file row, picture]], by, source, labels {class: count}, earlier [[file row, request]] (rows that
+               an earlier request names, too), added [[file row, picture]] (rows that no model was trained on)
+    begun      step (from 1), rows and gone {count, digest}, model (weights before), settings {method, access, lr,
+               schedule, epochs, own}, expected_gap, adaptive, recheck, limits, unseen (requests whose rows no reference
+               model has seen)
+    finished   accepted, reasons, evidence {score: value}, intervals {score: [low, high]}, before and target {score:
+               value}, limits, current (the version with the alias), model {weights, unit, version, run}, seconds;
+               `failed` with the reason where there is no model
     promoted   version, before (the version that had the alias), model (weights)
     purged     what was deleted and what is left, see `work.purge`
 """
