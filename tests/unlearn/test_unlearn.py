@@ -118,6 +118,17 @@ def test_sfr_on_climbs_before_every_fifth_step_and_ever_less(model, sets):
     assert weights == pytest.approx([4 * (1 + math.cos(math.pi * step / 6)) for step in range(6)], rel=1e-4)
 
 
+def test_fisher_information_is_the_mean_over_batches_of_the_squared_gradient_of_each(sets):
+    """Softmax regression, whose gradient is (p - onehot) x^T; the last of three batches is smaller."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 4, bias=False))
+    part = sets.forget.take(torch.arange(5), augment=True)
+    task = replace(task_of(net, sets), recipe=Recipe(lr=0.1, epochs=1, batch_size=2))
+    (found,) = sfr_on.fisher(task, part).values()
+    x = part.own_images.flatten(1) / 255
+    each = (net[1](x).softmax(1) - torch.eye(4)[part.labels])[:, :, None] * x[:, None]
+    torch.testing.assert_close(found, sum(one.mean(0)**2 for one in each.split(2)) / 3)
+
+
 def test_salun_moves_the_weights_that_matter_for_the_forget_set():
     """Softmax regression: D_F has light in the first pixel alone, D_R in the last: their gradients share no weight."""
     def lit(pixel, count):
@@ -129,6 +140,16 @@ def test_salun_moves_the_weights_that_matter_for_the_forget_set():
     given = Sets(retain=lit(3, 21), forget=lit(0, 5), adversarial=lit(2, 5))
     (mask,) = salient(task_of(net, given, mask_ratio=0.25)).values()
     assert mask.tolist() == [[True, False, False, False]] * 2
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.25, 32), (0.001, 1)])
+def test_of_weights_that_matter_alike_the_earlier_ones_move_and_at_least_one(ratio, count):
+    """Weights of 0 and pixels of 1: every gradient is a half, up or down."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False))
+    nn.init.zeros_(net[1].weight)
+    forget = place(torch.ones(3, 1, 8, 8), torch.zeros(3, dtype=torch.int64), augment=False)
+    (mask,) = salient(task_of(net, Sets(retain=None, forget=forget), mask_ratio=ratio)).values()
+    assert torch.equal(mask.flatten(), torch.arange(128) < count)
 
 
 def test_amun_sees_what_the_table_of_the_paper_says(model, sets):
@@ -249,6 +270,23 @@ def test_settings_are_searchable():
             assert setting.low < setting.high, (name, key)
             assert all(setting.problem(value) is None for value in (setting.low, setting.high, setting.default))
             assert setting.low > 0 or not setting.log, (name, key)
+
+
+FROM_0, SHARE, SWITCH = ((-1e-9,), (0, 1e9)), ((0, 1.001), (1e-9, 1)), ((-1, 0.5, 2), (0, 1))
+RULES = {  # of each setting: values that are refused, and values that are not
+    **dict.fromkeys(("alpha", "gamma", "max_epochs", "noise", "loss_power", "threshold", "step", "damping", "scale",
+                     "sigma", "distance", "hessian_lipschitz"), FROM_0),
+    **dict.fromkeys(("mask_ratio", "bound", "retain_weight"), SHARE), "delta": ((0, 0.501), (1e-9, 0.5)),
+    **dict.fromkeys(("forget_statistics", "adversarial"), SWITCH), "steps": ((0.999,), (1, 1e9)),
+    "temperature": ((0,), (1e-9, 1e9)),
+    "l1_sparse.decay_epochs": ((0.999,), (1, 1e9)), "sfr_on.decay_epochs": ((0,), (1e-9, 1e9))}
+
+
+def test_what_a_setting_may_be():
+    for name, method in METHODS.items():
+        for key, setting in method.settings.items():
+            refused, allowed = RULES.get(f"{name}.{key}") or RULES[key]
+            assert [value for value in (*refused, *allowed) if setting.problem(value)] == [*refused], (name, key)
 
 
 def test_choices_are_the_only_values():
