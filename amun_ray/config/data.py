@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from amun_ray import data
 from amun_ray.base.names import lookup
 from amun_ray.config.fields import Files, Fraction, Natural, Normalization, ShareRange, Strict, Uri
+from amun_ray.data.labels import MOST_CLASSES
 from amun_ray.training.augment import Augmentation
 
 
@@ -41,7 +42,7 @@ class Data(Strict):
     """Use a random subset of the training images of this size."""
     test_size: PositiveInt | None = None
     """Use a random subset of the test images of this size."""
-    classes: Annotated[int, Field(gt=0, le=100_000)] | None = None
+    classes: Annotated[int, Field(gt=0, le=MOST_CLASSES)] | None = None
     """parquet and huggingface: the number of classes; if not given, the number of class names or of labels."""
     seed: int | None = None
     """The seed of the random subsets."""

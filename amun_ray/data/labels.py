@@ -13,6 +13,7 @@ from amun_ray.base.names import suggestion
 from amun_ray.data.columns import TEXTS, listed, quoted, value_type, whole_numbers
 from amun_ray.data.files import File
 
+MOST_CLASSES = 100_000
 CLASSES_SHOWN = 20
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 
@@ -64,12 +65,21 @@ def number_labels(train: Sequence[Column], test: Sequence[Column], classes: int 
             raise UserError(f"{column.file}: row {outside[0]}: label {labels[outside[0]]} is outside the classes "
                             f"0..{classes - 1}")
     remarks = [class_list(names)] if names else []
-    return Labels(numbers[0], numbers[1], classes, remarks + notes, tuple(names))
+    return Labels(numbers[0], numbers[1], classes, remarks + notes + _empty(numbers[0], classes), tuple(names))
 
 
 def class_list(names: Sequence[str]) -> str:
     """The line of a plan about the names of the classes."""
     return f"classes     {listed([f'{number} {name}' for number, name in enumerate(names)], CLASSES_SHOWN)}"
+
+
+def _empty(train: Sequence[np.ndarray], classes: int) -> list[str]:
+    """A warning where classes have no training image."""
+    empty = np.setdiff1d(np.arange(classes), np.concatenate(train))
+    if not empty.size:
+        return []
+    cure = "; if the labels count from 1, subtract 1" if empty.tolist() == [0] else ""
+    return [f"warning: no training image has the label {listed(list(map(str, empty)))} of 0..{classes - 1}{cure}"]
 
 
 def _names(train: Sequence[Column]) -> list[str] | None:
@@ -110,12 +120,14 @@ def _mapped(numbers: list[list[np.ndarray]], test: Sequence[Column]) -> tuple[in
     for column, labels in zip(test, numbers[1], strict=True):
         unknown = np.flatnonzero(~np.isin(labels, values))
         if unknown.size:
-            raise UserError(f"{column.file}: row {unknown[0]}: no training image has the label {labels[unknown[0]]}; "
-                            "say data.classes if it is meant")
+            raise UserError(f"{column.file}: row {unknown[0]}: no training image has the label {labels[unknown[0]]}, "
+                            f"they have {listed(list(map(str, values)))}; correct the labels, or say data.classes if "
+                            "it is meant")
     for part in numbers:
         part[:] = [np.searchsorted(values, labels).astype(np.int64) for labels in part]
-    notes = ["labels      have gaps: the classes are numbered by the size of the labels, each called by its label; "
-             f"data.classes: {1 + values[-1]} would leave them as they are"]
+    kept = f"; data.classes: {1 + values[-1]} would leave them as they are" if values[-1] < MOST_CLASSES else ""
+    notes = ["labels      have gaps: the classes are numbered by the size of the labels, each called by its label"
+             f"{kept}"]
     if single := values[counts == 1].tolist():
         notes.append(f"warning: one training image alone has the label {listed([str(name) for name in single])}; is it "
                      "a mistake?")

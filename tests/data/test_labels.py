@@ -75,7 +75,7 @@ def test_bad_labels_are_named_with_their_file_and_row(train, test, classes, mess
 
 @pytest.mark.parametrize(("labels", "values"), [
     ([[1, 2], [3, 1]], [1, 2, 3]), ([[0, 1, 3, 3]], [0, 1, 3]), ([[0, 1_440_764], [7, 7, 0]], [0, 7, 1_440_764]),
-    ([["20", "3"], ["20", "3"]], [3, 20]),
+    ([["20", "3"], ["20", "3"]], [3, 20]), ([[0, 100_000]], [0, 100_000]),
 ])
 def test_labels_with_gaps_are_mapped_by_their_size_and_keep_their_names(labels, values):
     found = numbered(labels, labels[0])
@@ -85,8 +85,9 @@ def test_labels_with_gaps_are_mapped_by_their_size_and_keep_their_names(labels, 
     assert found.names == tuple(map(str, values))
     assert found.notes[0] == f"classes     {', '.join(f'{place} {value}' for place, value in enumerate(values))}"
     assert found.notes[1].startswith("labels      have gaps")
+    assert (f"data.classes: {values[-1] + 1} would leave" in found.notes[1]) == (values[-1] < 100_000)
     whole = numbered([[int(one) for one in part] for part in labels], [0], classes=values[-1] + 1)
-    assert (whole.names, whole.notes, whole.train[0].tolist()) == ((), [], [int(one) for one in labels[0]])
+    assert (whole.names, whole.train[0].tolist()) == ((), [int(one) for one in labels[0]])
 
 
 def test_a_label_with_a_gap_that_one_image_has_is_probably_a_mistake():
@@ -95,15 +96,22 @@ def test_a_label_with_a_gap_that_one_image_has_is_probably_a_mistake():
     assert "warning" not in " ".join(numbered([[3, 3, 5, 5]], [3]).notes)
 
 
+@pytest.mark.parametrize(("labels", "classes", "said"), [
+    ([1, 2, 3], 4, "0 of 0..3; if the labels count from 1, subtract 1"), ([0, 1, 3], 4, "2 of 0..3"),
+    ([2], 4, "0, 1, 3 of 0..3"), ([0], 256, "1, 2, 3, 4, 5, 6, 7, 8 and 247 more of 0..255")])
+def test_classes_that_no_training_image_has_are_named(labels, classes, said):
+    assert numbered([labels], labels, classes).notes == [f"warning: no training image has the label {said}"]
+
+
 def test_a_test_label_in_a_gap_is_named():
-    with pytest.raises(UserError, match="0.parquet: row 1: no training image has the label 2; say data.classes"):
+    with pytest.raises(UserError, match="0.parquet: row 1: no training image has the label 2, they have 1, 3; correct"):
         numbered([[1, 3]], [3, 2])
 
 
 def test_names_that_the_files_give_say_what_the_numbers_are():
     found = number_labels(columns([0, 2]), columns([1]), None, ("cat", "dog", "eel"))
     assert (found.classes, found.names, found.train[0].tolist()) == (3, ("cat", "dog", "eel"), [0, 2])
-    assert found.notes == ["classes     0 cat, 1 dog, 2 eel"]
+    assert found.notes == ["classes     0 cat, 1 dog, 2 eel", "warning: no training image has the label 1 of 0..2"]
     with pytest.raises(UserError, match="row 0: label 3 is outside the classes 0..2"):
         number_labels(columns([3]), columns([1]), None, ("cat", "dog", "eel"))
     with pytest.raises(UserError, match="row 0: label -1 is outside the classes 0..1"):  # Hugging Face: no label

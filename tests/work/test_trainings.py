@@ -86,6 +86,12 @@ def test_every_model_has_a_seed_of_its_own_and_the_order_is_that_of_the_stages(w
     assert [training.keep_weights for training in wanted.every] == [True] * 7 + [False] * 6
 
 
+def test_weights_of_references_are_kept_where_one_is_to_be_unlearned(plan):
+    other = Plan(Sweep.model_validate(plan.sweep.model_dump() | {"audit": {"ulira": 1}}), plan.dataset)
+    made = wanted_trainings(other.workspace(Store("nowhere")), other)
+    assert all(training.keep_weights for training in made.references)
+
+
 def test_checkpoints_take_the_place_of_originals_in_their_order(workspace):
     given = [Checkpoint(name, name, {}) for name in ("one", "other")]
     made = original_trainings(workspace, given)
