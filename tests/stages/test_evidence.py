@@ -90,6 +90,14 @@ def test_scores_are_those_of_the_attack_that_the_config_sets(space, bank):
     assert wanted != score(logits, labels, space.split(FORGET, labels), models.evidence.mean)
 
 
+def test_evidence_of_a_sample_that_every_reference_saw_is_refused(space, bank):
+    labels, models = bank
+    halves = models.halves.copy()
+    halves[:, 3] = True
+    with pytest.raises(UserError, match=f"sample 3 is out 0 of {MODELS} models"):
+        Evidence.of(space, labels, models.references, halves)
+
+
 def test_a_bank_without_a_pair_is_the_mean_over_the_other_references(space, bank):
     labels, models = bank
     each = [space.sweep.rmia.confidence(read_logits(space, one.unit, one.name), labels) for one in models.references]
