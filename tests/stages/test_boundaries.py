@@ -9,7 +9,7 @@ import torch
 from searching import FORGET, RANKS, case, ranked, sweep
 from torch import nn
 
-from amun_ray.config.audit import Audit
+from amun_ray.config.audit import AuditConfig
 from amun_ray.metrics import adversarial_label, moved_boundary
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.stages.boundaries import DISTANCES, MARGINS, Boundaries, make_reading
@@ -43,7 +43,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(ray, "get", lambda references: references)
     monkeypatch.setattr(SharedWorkspace, "new_model", lambda self, seed: Threshold())
-    settings = sweep({}).model_copy(update={"audit": Audit(samples=20)})
+    settings = sweep({}).model_copy(update={"audit": AuditConfig(samples=20)})
     return SharedWorkspace.open(settings, Store(str(tmp_path)), ranked())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from amun_ray.base.errors import Damaged, UserError
 from amun_ray.base.seeds import generator
-from amun_ray.config.audit import Audit as AuditSettings
+from amun_ray.config.audit import AuditConfig
 from amun_ray.metrics import (
     GAP_TERMS,
     GAP_TERMS_MIS,
@@ -45,7 +45,7 @@ FROM_PREDICTIONS = {term for term in ATTACKS if not term.startswith(
 @pytest.fixture
 def space(tmp_path):
     """The part of a workspace that predictions and attacks use."""
-    sweep = SimpleNamespace(seed=0, rmia=RmiaSettings(), audit=AuditSettings(models=3))
+    sweep = SimpleNamespace(seed=0, rmia=RmiaSettings(), audit=AuditConfig(models=3))
     return Workspace(sweep, Store(str(tmp_path / "store")), "", (1, 1, 1), CLASSES, SIZE, TRAIN, None, None)
 
 
@@ -137,7 +137,7 @@ def test_an_audit_is_score_and_audit_with_the_distance_to_the_retrained_models(s
     assert attacks.scores(logits, "final 0", 1) == pytest.approx(wanted)
     together = attacks.retrained_together()["final 0"]
     assert set(wanted) | set(together) == (FROM_PREDICTIONS | set(COLUMNS)) - {"forgotten_test_accuracy"}
-    assert set(attacks.seconds) == set(AuditSettings().chosen()) - {"boundary"} | {"rmia"}
+    assert set(attacks.seconds) == set(AuditConfig().chosen()) - {"boundary"} | {"rmia"}
 
 
 def test_several_models_are_compared_with_as_many_retrained_ones(space, bank, attacks):
@@ -164,7 +164,7 @@ def test_several_models_are_compared_with_as_many_retrained_ones(space, bank, at
 
 
 def test_what_is_switched_off_is_not_computed(space, bank):
-    space.sweep.audit = AuditSettings(**dict.fromkeys(AuditSettings().chosen(), False))
+    space.sweep.audit = AuditConfig(**dict.fromkeys(AuditConfig().chosen(), False))
     attacks = Audit(bank[1], {"final 0": FORGET})
     found = attacks.retrained_scores("final 0", 0) | attacks.retrained_together()["final 0"]
     assert set(found) == set(COLUMNS) - {"forgotten_test_accuracy"} | {
@@ -174,7 +174,7 @@ def test_what_is_switched_off_is_not_computed(space, bank):
 
 
 def test_attacks_that_lack_what_they_need_are_named_and_left_out():
-    settings = AuditSettings(models=4, forgetting_quality=False)
+    settings = AuditConfig(models=4, forgetting_quality=False)
     assert settings.left_out(originals=8, forgotten=3, references=4) == {}
     assert settings.left_out(originals=7, forgotten=2, references=4) == {
         "klom": "needs 2 x 4 (audit.models) retrained models of each forget set, and originals.count is 7",

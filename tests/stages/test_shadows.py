@@ -6,7 +6,7 @@ import pytest
 import ray
 from searching import BEST_LR, RANKS, ranked, sweep, wrong
 
-from amun_ray.config.audit import Audit
+from amun_ray.config.audit import AuditConfig
 from amun_ray.data.splits import reference_halves
 from amun_ray.metrics import logit_scaled, unlearned_or_never
 from amun_ray.runtime.bench import SharedWorkspace
@@ -28,7 +28,7 @@ REFERENCES, TARGETS, FORGOTTEN = 8, 20, 14
 def workspace(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(ray, "get", lambda references: references)
-    settings = sweep({}).model_copy(update={"audit": Audit(ulira=TARGETS)})
+    settings = sweep({}).model_copy(update={"audit": AuditConfig(ulira=TARGETS)})
     return SharedWorkspace.open(settings, Store(str(tmp_path)), ranked())
 
 
@@ -121,11 +121,11 @@ def test_a_method_that_diverges_on_a_reference_has_no_such_scores(workspace, mod
 
 
 def test_too_few_references_or_too_many_targets_are_named():
-    settings = Audit(ulira=100, klom=False, forgetting_quality=False)
+    settings = AuditConfig(ulira=100, klom=False, forgetting_quality=False)
     assert settings.left_out(4, 50, 8) == {}
     assert settings.left_out(4, 50, 6) == {"ulira": "needs 8 reference models, and references.count is 6"}
     assert settings.left_out(4, 49, 8)["ulira"].startswith("can have at most 98 targets, twice the forget set")
-    assert "ulira" not in Audit().left_out(4, 50, 4)  # nobody asked
+    assert "ulira" not in AuditConfig().left_out(4, 50, 4)  # nobody asked
 
 
 real = shadows.forget_sets
