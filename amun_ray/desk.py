@@ -13,7 +13,7 @@ from amun_ray import data, sweep
 from amun_ray.base.databases import database_uri
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import expanded, make_private, write_whole
-from amun_ray.base.log import say
+from amun_ray.base.log import counted, say
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.keep import Keep
@@ -80,8 +80,8 @@ class Desk:
         """The data of the ledger, where the files have changed since it began and still have all of them."""
         found = as_begun(self.files.dataset, self.ledger.history, self.store)
         if found is not None:
-            say(f"your files have changed since the ledger began, and still have all of its pictures: "
-                f"{found.said(self.files.dataset)}. Models, scores and D_R are those of the pictures of then")
+            say(f"the data are other ones than when the ledger began, and still have all of its pictures: "
+                f"{found.said(self.files.dataset)}. Models, scores and D_R stay those of the pictures of then")
         return found
 
     @cached_property
@@ -130,9 +130,9 @@ class Desk:
             say(f"{path}: {len(content['earlier'])} of {len(rows)} rows were asked for before, as "
                 f"{', '.join(dict.fromkeys(asked for _, asked in content['earlier']))}")
         if added:
-            say(f"{path}: {len(added)} more rows were added to your files after the ledger began: no model was trained "
-                "on them, and no later sweep with this ledger in requests.forgotten is")
-        say(f"{request}: {len(content['rows'])} rows of {path}")
+            say(f"{path}: not counted: {counted(len(added), 'row')} that came after the ledger began. No model was "
+                "trained on them, nor will a later sweep be with this ledger in requests.forgotten")
+        say(f"{request}: {counted(len(content['rows']), 'row')} of {path}")
 
     def _named(self, path: str) -> tuple[np.ndarray, list[RowId]]:
         """The rows that a file names, and the ids of those that came to the user's files after the ledger began.
@@ -145,7 +145,7 @@ class Desk:
             return rows, []
         trained, added = self.begun.rows_of(rows)
         if not len(trained):
-            raise UserError(f"{path}: all {len(rows)} rows were added to your files after the ledger began; no model "
+            raise UserError(f"{path}: names {counted(len(rows), 'row')}, none of them older than the ledger; no model "
                             "was trained on them, and there is nothing to forget: delete them from your files")
         return trained, ids(self.files.dataset, added)
 
@@ -169,7 +169,9 @@ class Desk:
             code = self._step(promote)
         else:
             later = history.of("received")
-            say(f"nothing is due: {len(later)} requests with {sum(len(one.rows) for one in later)} rows wait")
+            say("nothing is due: " + (f"waiting: {counted(len(later), 'request')}, "
+                                      f"{counted(sum(len(one.rows) for one in later), 'row')}" if later else
+                                      "no request waits"))
         self._purge_promoted()
         return code
 

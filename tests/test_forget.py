@@ -197,9 +197,9 @@ def as_it_is(output: Path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("happens", "arguments", "message"), [
-    (as_it_is, ["--request", "{folder}/near.csv"], "every row was asked for before: 2 rows as r1 (received); there is"),
+    (as_it_is, ["--request", "{folder}/near.csv"], "every row was asked for before: 1 row as r1 (received); there is"),
     (as_it_is, ["--request", "{folder}/zeros.csv"], "these are all training images of class 0 that are left; a whole"),
-    (as_it_is, ["--due", "--set", "data.train_size=299"], "the data are not those that it began with: "),
+    (as_it_is, ["--request", "{folder}/far.csv", "--set", "data.train_size=299"], "no finished sweep of this config"),
     (as_it_is, ["--due", "--set", "name=other"], "of another project: its name is small, this config has other"),
     (as_it_is, ["--purge", "r1"], "--purge r1: it is received; a request is purged when the model that forgot it"),
     (as_it_is, ["--purge", "r2"], "--purge r2: no such request; there are r1"),
@@ -216,7 +216,7 @@ def test_a_mistake_with_a_ledger_is_one_line_and_changes_nothing(output, tmp_pat
     (tmp_path / "far.csv").write_text("index\n7\n8\n")
     assert main(["--config", str(CONFIG), "--output", str(output), "--request", str(tmp_path / "two.csv"),
                  "--set", "requests.batch.rows=100"]) == 0
-    assert "nothing is due: 1 requests with 2 rows wait" in capsys.readouterr().out
+    assert "nothing is due: waiting: 1 request, 2 rows" in capsys.readouterr().out
     happens(output, monkeypatch)
     check_refused(output, tmp_path, capsys, arguments, message)
 

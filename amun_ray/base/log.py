@@ -11,6 +11,11 @@ LONGEST = 2000  # characters; longer lines are cut
 logger = logging.getLogger("amun_ray")
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def say(text: str) -> None:
     """Log one line of progress, at level INFO."""
     logger.info(text)

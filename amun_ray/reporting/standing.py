@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from amun_ray.base.log import counted
 from amun_ray.config.production import Batch
 from amun_ray.ledger import Asked, Entry, History, is_due
 from amun_ray.reporting.grid import grid
@@ -19,9 +20,9 @@ def standing(history: History, batch: Batch, address: str) -> Iterator[str]:
     yield f"in production: {address}, {version}" if history.opened else "in production: nothing that this ledger knows"
     waiting = history.of("received")
     rows = sum(len(asked.rows) for asked in waiting)
-    enough = f"{batch.rows} rows" + (f" or {batch.days:g} days" if batch.days is not None else "")
-    yield "waiting:       " + (f"{len(waiting)} requests, {rows} rows; they go on together at {enough}" if waiting
-                               else "nothing")
+    enough = counted(batch.rows, "row") + (f" or {batch.days:g} days" if batch.days is not None else "")
+    yield "waiting:       " + (f"{counted(len(waiting), 'request')}, {counted(rows, 'row')}; to go on at {enough}"
+                               if waiting else "nothing")
     due = [*(history.begun.requests if history.begun else ()),
            *(asked.id for asked in waiting if is_due(waiting, batch.rows, batch.days))]
     yield f"due:           {', '.join(due) or 'nothing'}" + ("" if not due else "; amun-forget --due goes on with it")

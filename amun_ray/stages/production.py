@@ -15,7 +15,7 @@ from typing import Any
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.files import write_whole
-from amun_ray.base.log import say
+from amun_ray.base.log import counted, say
 from amun_ray.config.production import Limits
 from amun_ray.ledger import Asked, Entry, History, Ledger, RowId
 from amun_ray.metrics import auc_interval, average_gap
@@ -64,7 +64,8 @@ class Production:
         current = self._current(history)  # before the step begins: the model may be missing
         begun = history.begun or self._begin(history, chosen, requests)
         history = self.ledger.history
-        say(f"[step {begun.content['step']}] {', '.join(begun.requests)}: {begun.content['rows']['count']} rows, "
+        say(f"[step {begun.content['step']}] {', '.join(begun.requests)}: "
+            f"{counted(begun.content['rows']['count'], 'row')}, "
             f"{Contender(begun.content['settings']['method'], begun.content['settings']['access'])}")
         finished = self.ledger.append("finished", begun.requests, self._outcome(history, begun, current))
         self.prove(finished)

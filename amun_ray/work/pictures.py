@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amun_ray.base.log import counted
 from amun_ray.data.dataset import Dataset
 from amun_ray.ledger import History
 from amun_ray.ledger.entries import picture_digest
@@ -44,11 +45,11 @@ class Begun(NamedTuple):
         before, after = self.dataset.file_numbers, now.file_numbers[self.places]
         moved = [row for row in range(self.dataset.train_size)
                  if before[row] != after[row] or self.places[row] >= now.train_size]
-        added = len(np.setdiff1d(now.train_rows, self.places))
+        added = len(np.setdiff1d(now.train_rows, self.places[:self.dataset.train_size]))
         shown = ", ".join(f"row {before[row]} is now {'test ' if self.places[row] >= now.train_size else ''}row "
                           f"{after[row]}" for row in moved[:SHOWN])
-        return "; ".join([f"{added} training rows were added" if added else "no training row was added",
-                          f"{len(moved)} moved: {shown}{', ...' * (len(moved) > SHOWN)}" if moved else "none moved"])
+        return "; ".join([f"{counted(added, 'training row')} more", f"{counted(len(moved), 'row')} moved" + (
+            f": {shown}{', ...' * (len(moved) > SHOWN)}" if moved else "")])
 
 
 def keep_pictures(dataset: Dataset, store: Store) -> None:
@@ -94,7 +95,7 @@ def _taken(places: list[int], train_size: int, tested: bool) -> int:
     return place
 
 
-def gone(now: Dataset, history: History, store: Store) -> str:
+def lacking(now: Dataset, history: History, store: Store) -> str:
     """What files lack of the data that a ledger began with; or that they lack nothing but requested pictures."""
     note = _noted(history, store)
     if note is None:
@@ -104,13 +105,13 @@ def gone(now: Dataset, history: History, store: Store) -> str:
     there, requested = set(pictures), {row.picture: request for row, request in history.asked.items()}
     lost = {row: picture for row, picture in before.items() if picture not in there}
     if lost and requested.keys() >= set(lost.values()) and [one for one in before.values() if one in there] == pictures:
-        return (f"{len(lost)} training pictures are gone, which were asked for as "
+        return (f"{counted(len(lost), 'training picture')} gone, asked for as "
                 f"{', '.join(dict.fromkeys(requested[picture] for picture in lost.values()))}; nothing else changed "
                 "among the training pictures, but the sweep's models and scores are those of all of them")
     if not lost:
         return "no training picture is gone, but labels, classes or test pictures are others"
     shown = ", ".join(f"row {row}" for row in list(lost)[:SHOWN])
-    return f"{len(lost)} training pictures are gone or changed: {shown}{', ...' * (len(lost) > SHOWN)}"
+    return f"{counted(len(lost), 'training picture')} gone or changed: {shown}{', ...' * (len(lost) > SHOWN)}"
 
 
 def _noted(history: History, store: Store) -> tuple[Mapping[int, str], list[str] | None] | None:

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from amun_ray.base.errors import UserError
+from amun_ray.base.log import counted
 from amun_ray.config.file import load_request
 from amun_ray.config.production import Limits
 from amun_ray.data.dataset import Dataset
 from amun_ray.ledger import Asked, History, Ledger, RowId, row_ids
 from amun_ray.storage.store import COMPLETE, Store, Unit
 from amun_ray.unlearn import Contender
-from amun_ray.work.pictures import gone
+from amun_ray.work.changes import flat
+from amun_ray.work.pictures import lacking
 from amun_ray.work.plan import Plan
 from amun_ray.work.purge import Purge
 from amun_ray.work.units import Hyperparameters
@@ -127,8 +129,8 @@ def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: st
                if row in named and history.requests[request].state != "refused"}
     new = np.array([place for row, place in named.items() if row not in earlier], np.int64)
     if not len(new):
-        said = ", ".join(f"{len(asked.rows)} rows as {asked.id} ({asked.state})"
-                         for asked in map(history.requests.__getitem__, dict.fromkeys(earlier.values())))
+        said = ", ".join(f"{counted(count, 'row')} as {request} ({history.requests[request].state})"
+                         for request, count in Counter(earlier.values()).items())
         raise UserError(f"{source}: every row was asked for before: {said}; there is nothing left to forget")
     gone = dataset_rows(plan.dataset, list(history.asked))
     _check_room(plan.dataset, new, gone, source)
@@ -197,12 +199,14 @@ def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) ->
         return
     place = f"ledger {ledger.uri}"
     theirs, mine = history.opened.content["project"], project(plan)
-    for key in ("name", "model"):
-        if theirs[key] != mine[key]:
-            raise UserError(f"{place}: of another project: its {key} is {theirs[key]}, this config has {mine[key]}")
+    before, after = (flat({key: said[key] for key in ("name", "model")}) for said in (theirs, mine))
+    for key in dict.fromkeys([*before, *after]):
+        if (before.get(key) or None) != (after.get(key) or None):
+            raise UserError(f"{place}: of another project: its {key} is {before.get(key, 'not set')}, this config has "
+                            f"{after.get(key, 'none')}")
     if theirs["dataset"] != mine["dataset"]:
         raise UserError(f"{place}: the data are not those that it began with: "
-                        f"{gone(plan.dataset, history, store)}. Bring back the files as they were, or "
+                        f"{lacking(plan.dataset, history, store)}. Bring back the files as they were, or "
                         f"search anew on these, without what was asked for: the sweep with --set "
                         f"'requests.forgotten=[\"{ledger.uri}\"]' and another --output")
 

@@ -70,7 +70,7 @@ def test_rows_of_a_refused_request_may_be_asked_for_again(plan):
 
 
 @pytest.mark.parametrize(("rows", "message"), [
-    ([1, 2], "every row was asked for before: 2 rows as r1 (promoted)"),
+    ([1, 2], "every row was asked for before: 2 rows as r1 (promoted); there"),
     (list(range(3, 160)), "157 rows are more than half of the 298 that are left"),
 ])
 def test_a_request_that_cannot_be_met_is_one_line(plan, rows, message):
@@ -188,12 +188,12 @@ def test_rows_that_were_added_or_moved_change_nothing_of_what_a_ledger_began_wit
     found = as_begun(now, ledger.history, store)
     assert found.dataset.digest == before.dataset.digest != now.digest
     np.testing.assert_array_equal(found.dataset.file_numbers, before.dataset.file_numbers)
-    assert found.said(now) == "2 training rows were added; 2 moved: row 3 is now row 7, row 7 is now row 3"
+    assert found.said(now) == "2 training rows more; 2 rows moved: row 3 is now row 7, row 7 is now row 3"
     production.check_project(replace(before, dataset=found.dataset), ledger.history, store, ledger)
     trained, added = found.rows_of(np.array([3, 8, 300, 301]))  # as the files have them now
     assert (trained.tolist(), added.tolist()) == ([7, 8], [300, 301])
     only = as_begun(appended(before.dataset, np.arange(300), [310]), ledger.history, store)
-    assert only.said(appended(before.dataset, np.arange(300), [310])) == "1 training rows were added; none moved"
+    assert only.said(appended(before.dataset, np.arange(300), [310])) == "1 training row more; 0 rows moved"
 
 
 def test_a_picture_that_went_to_the_test_set_is_still_one_that_was_trained_on(begun, store):
@@ -216,7 +216,7 @@ def test_what_is_gone_of_the_data_is_said(begun, store):
         with pytest.raises(UserError) as error:
             production.check_project(replace(before, dataset=now), ledger.history, store, ledger)
         return str(error.value)
-    assert "1 training pictures are gone or changed: row 299. Bring" in refused(moved(before.dataset, np.arange(299)))
+    assert "1 training picture gone or changed: row 299. Bring" in refused(moved(before.dataset, np.arange(299)))
     other = before.dataset.labels.copy()
     other[5] = (other[5] + 1) % 10
     assert "no training picture is gone, but labels, classes or test pictures are others. Bring" in refused(
@@ -256,16 +256,18 @@ def test_requested_rows_that_are_gone_from_the_files_are_no_change_of_unknown_or
                                      ledger.history, store, ledger)
         assert f"requests.forgotten=[\"{ledger.uri}\"]" in str(error.value)
         return str(error.value)
-    assert "3 training pictures are gone, which were asked for as r1, r2; nothing else changed" in said(3, 7, 200)
-    assert "3 training pictures are gone or changed: row 3, row 7, row 201" in said(3, 7, 201)
+    assert "3 training pictures gone, asked for as r1, r2; nothing else changed" in said(3, 7, 200)
+    assert "3 training pictures gone or changed: row 3, row 7, row 201" in said(3, 7, 201)
 
 
-@pytest.mark.parametrize(("change", "key"), [("name=other", "name"), ("model.options.width=8", "model")])
-def test_a_ledger_of_another_project_is_refused(plan, store, tmp_path, change, key):
+@pytest.mark.parametrize(("change", "difference"), [
+    ("name=other", "name is digits, this config has other"),
+    ("model.options.width=8", "model.options.width is not set, this config has 8")])
+def test_a_ledger_of_another_project_is_refused(plan, store, tmp_path, change, difference):
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "anchor")
     ledger.append("opened", content={"project": production.project(plan)})
     other = Plan(load("default", ["data.train_size=300", change]), plan.dataset)
-    with pytest.raises(UserError, match=f"of another project: its {key} is"):
+    with pytest.raises(UserError, match=f"of another project: its {difference}"):
         production.check_project(other, ledger.history, store, ledger)
 
 
