@@ -1,7 +1,7 @@
 """Arrays in, numbers out; only `predict` touches a model. Rates are in percent."""
 
 from amun_ray.metrics import lira
-from amun_ray.metrics.accuracy import accuracy
+from amun_ray.metrics.accuracy import accuracy, accuracy_interval
 from amun_ray.metrics.auc import auc, auc_interval, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
 from amun_ray.metrics.boundary import adversarial_label, moved_boundary
@@ -47,6 +47,7 @@ __all__ = [
     "Split",
     "Summary",
     "accuracy",
+    "accuracy_interval",
     "adversarial_label",
     "auc",
     "auc_interval",

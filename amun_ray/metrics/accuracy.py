@@ -18,6 +18,15 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return 100 * float(np.count_nonzero(logits.argmax(axis=1) == labels)) / len(labels)
 
 
+def accuracy_interval(percent: float, count: int) -> tuple[float, float]:
+    """95 % interval of an accuracy of `percent` over `count` independent samples (Wilson, 1927)."""
+    share, z = percent / 100, 1.96
+    centre = share + z**2 / (2 * count)
+    margin = z * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
+    scale = 100 / (1 + z**2 / count)
+    return max(0.0, scale * (centre - margin)), min(100.0, scale * (centre + margin))
+
+
 def check_logits(logits: np.ndarray, labels: np.ndarray, name: str = "logits") -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays: `logits` (N, classes) and `labels` (N,) in [0, classes); UserError if they do not fit."""
     logits, labels = np.asarray(logits), np.asarray(labels)

@@ -4,6 +4,7 @@ and what is not. Everything is said by the ledger; pictures and environment are 
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from amun_ray import plots
 from amun_ray.base.files import write_whole
+from amun_ray.base.log import counted
 from amun_ray.ledger import Asked, Entry, History
 from amun_ray.metrics import Split, logit_scaled
 from amun_ray.reporting.columns import ACCESS
@@ -21,6 +23,7 @@ PROOFS = "proofs"  # the folder, in that of the sweep, with a folder for each re
 FIGURE, ENVIRONMENT, NAMES = "confidence.png", "environment.json", ("proof.html", "proof.pdf")
 LAST = "last"  # in PROOFS: the digest of the last entry that the proofs know
 SHOWN_ROWS = 30
+UNSAID = ("mlflow.source.name", "mlflow.source.type")  # of the environment: what MLflow's pages are made of
 MEASURES = {  # term: (name, what a good value is where no model was retrained, what it says)
     "unlearn_accuracy": ("accuracy on the forgotten pictures", "as on unseen pictures, not 0",
                          "how many the model still classifies right; a model that never saw them does so, too"),
@@ -129,7 +132,9 @@ def _asked(asked: Asked) -> Section:
              ("by class", ", ".join(f"{label}: {count}" for label, count in content.get("labels", {}).items())),
              ("digest of the list", digest([list(row) for row in sorted(rows)]))]
     if content.get("earlier"):
-        facts.append(("asked before", f"{len(content['earlier'])} of them, in earlier requests"))
+        facts.append(("asked before", f"{len(content['earlier'])} more, in earlier requests"))
+    if content.get("added"):
+        facts.append(("not trained on", f"{len(content['added'])} more, which came to the data later"))
     shown = sorted(rows)[:SHOWN_ROWS]
     more = "" if len(shown) == len(rows) else f" The first {len(shown)} of {len(rows)}; the ledger has all."
     return Section("What was asked", tables=(Table(facts, widths=(1, 3)), Table(
@@ -146,8 +151,8 @@ def _done(history: History, asked: Asked) -> Section:
         facts = [("step", f"{content['step']}, begun {_when(asked.begun)}"),
                  ("together with", ", ".join(one for one in asked.begun.requests if one != asked.id) or "no other"),
                  ("method", f"{settings['method']} {ACCESS.get(settings['access'], settings['access'])}".strip()),
-                 ("settings", f"learning rate {settings['lr']:.3g}, {settings['schedule']}, {settings['epochs']} epochs"
-                  + (f", {own}" if own else "")),
+                 ("settings", f"learning rate {settings['lr']:.3g} (schedule: {settings['schedule']}), "
+                  f"{counted(settings['epochs'], 'epoch')}" + (f", {own}" if own else "")),
                  ("adversarial images", "found on the current model" if content.get("adaptive") else
                   "found on the first original"),
                  ("weights before", content["model"])]
@@ -227,8 +232,13 @@ def _purged(asked: Asked) -> Iterator[Section]:
 def _cost(asked: Asked, environment: Mapping[str, str]) -> Section:
     said: Mapping[str, Any] = asked.finished.content if asked.finished else {}
     facts = [("unlearning", f"{said['seconds']:.1f} seconds")] if "seconds" in said else []
+    if asked.begun is not None and asked.finished is not None:
+        began, ended = (datetime.fromisoformat(entry.time) for entry in (asked.begun, asked.finished))
+        taken = counted(round((ended - began).total_seconds()), "second")
+        facts.append(("the whole step", f"{taken}, from begin to verdict"))
     return Section("Cost and environment", tables=(
-        Table([*facts, *((name, str(value)) for name, value in environment.items())] or [("cost", "none yet")],
+        Table([*facts, *((name.removeprefix("environment.").removeprefix("mlflow.").replace("_", " "), str(value))
+                         for name, value in environment.items() if name not in UNSAID)] or [("cost", "none yet")],
               widths=(1, 3)),))
 
 

@@ -18,7 +18,7 @@ from amun_ray.base.files import write_whole
 from amun_ray.base.log import counted, say
 from amun_ray.config.production import Limits
 from amun_ray.ledger import Asked, Entry, History, Ledger, RowId
-from amun_ray.metrics import auc_interval, average_gap
+from amun_ray.metrics import accuracy_interval, auc_interval, average_gap
 from amun_ray.models import checkpoint
 from amun_ray.reporting.proof import FIGURE, PROOFS, confidence_picture, note_proved, write_proof
 from amun_ray.reporting.steps import log_model
@@ -152,6 +152,8 @@ class Production:
         split = workspace.split(rows, evidence.labels)
         intervals = {term: list(auc_interval(scores[term], len(rows), len(others))) for term, others in
                      (("forget_test_auc", split.unseen), ("forget_retain_auc", split.retain))}
+        intervals |= {term: list(accuracy_interval(scores[term], len(part))) for term, part in
+                      (("unlearn_accuracy", split.forget), ("test_accuracy", split.test))}
         for request in begun.requests:
             (self.proofs / request).mkdir(parents=True, exist_ok=True)
             write_whole(self.proofs / request / FIGURE, confidence_picture(earlier, later, evidence.labels, split))

@@ -19,6 +19,7 @@ from amun_ray.base.log import counted
 from amun_ray.config.file import load_request
 from amun_ray.config.production import Limits
 from amun_ray.data.dataset import Dataset
+from amun_ray.data.requests import class_title
 from amun_ray.ledger import Asked, History, Ledger, RowId, row_ids
 from amun_ray.storage.store import COMPLETE, Store, Unit
 from amun_ray.unlearn import Contender
@@ -136,7 +137,7 @@ def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: st
     _check_room(plan.dataset, new, gone, source)
     counts = Counter(plan.dataset.labels[new].tolist())
     return {"rows": [list(row) for row in ids(plan.dataset, new)], "by": by, "source": source,
-            "labels": {str(label): count for label, count in sorted(counts.items())},
+            "labels": {class_title(plan.dataset, label): count for label, count in sorted(counts.items())},
             "earlier": [[row.row, request] for row, request in earlier.items()],
             **({"added": [list(row) for row in added]} if added else {})}
 
@@ -149,8 +150,8 @@ def _check_room(dataset: Dataset, new: np.ndarray, gone: np.ndarray, source: str
     kept = np.bincount(dataset.labels[np.setdiff1d(left, new)], minlength=dataset.classes)
     for label in np.unique(dataset.labels[new]):
         if not kept[label]:
-            raise UserError(f"{source}: these are all training images of class {label} that are left; a whole class is "
-                            "forgotten by a sweep of its own, which judges it otherwise")
+            raise UserError(f"{source}: these are all training images of class {class_title(dataset, label)} that are "
+                            "left; a whole class is forgotten by a sweep of its own, which judges it otherwise")
 
 
 def same_request(history: History, rows: Sequence[RowId]) -> Asked | None:

@@ -8,6 +8,7 @@ from amun_ray.metrics import (
     GAP_TERMS,
     GAP_TERMS_MIS,
     accuracy,
+    accuracy_interval,
     average_gap,
     is_unchanged,
     keeps_accuracies,
@@ -105,3 +106,11 @@ def test_tug_of_war_is_a_product_over_the_three_accuracies():
               "forget_test_auc": 0.0}
     assert tug_of_war(scores, RETRAIN) == pytest.approx(81)
     assert tug_of_war(RETRAIN, RETRAIN) == 100
+
+
+def test_the_interval_of_an_accuracy_is_wilsons():
+    """By hand, z^2 = 3.8416: 14 of 14 is at least 14 / (14 + z^2); 5 of 10 is 50 +- 26.34, symmetric."""
+    low, high = accuracy_interval(100.0, 14)
+    assert (low, high) == (pytest.approx(100 * 14 / 17.8416), pytest.approx(100))
+    assert accuracy_interval(50.0, 10) == pytest.approx((50 - 26.341, 50 + 26.341), abs=1e-3)
+    assert accuracy_interval(0.0, 14) == pytest.approx((100 - high, 100 - low))

@@ -17,7 +17,7 @@ EVIDENCE = {"unlearn_accuracy": 96.5, "retain_accuracy": 99.75, "test_accuracy":
 CONTENTS = (
     ("opened", (), {"registry": "digits", "original": {"weights": "0" * 64}}),
     ("received", ("r1",), {"rows": ROWS, "by": "Zoë Müller <script>", "source": "today.csv", "labels": {"4": 1, "9": 1},
-                           "earlier": []}),
+                           "earlier": [], "added": [[30, "ef" * 32]]}),
     ("begun", ("r1",), {"step": 1, "rows": {}, "model": "e" * 64, "settings": SETTINGS, "adaptive": True}),
     ("finished", ("r1",), {"accepted": True, "reasons": [], "evidence": EVIDENCE, "seconds": 12.5, "target": None,
                            "before": {"forget_test_auc": 68.75}, "intervals": {"forget_test_auc": [41.5, 61.0]},
@@ -57,22 +57,25 @@ def picture():
     return confidence_picture(logits, logits + 1, labels, Split.of(np.arange(20), labels=labels, train_size=300))
 
 
-SAID = ("r1", "2026-01-02 03:04:01", "today.csv", "4: 1, 9: 1", "ab" * 32, "cd" * 32, "amun with D_R", "0.0123",
-        "every_2", "e" * 64, "f" * 64, "68.75", "51.25", "41.5 to 61.0", "coin toss", "at most 55", "holds",
-        "12.5 seconds", "Python 3.11", "123,456", "67 files", "1.02", "backups are out of reach",
+SAID = ("r1", "2026-01-02 03:04:01", "today.csv", "4: 1, 9: 1", "1 more, which came to the data later", "ab" * 32,
+        "cd" * 32, "amun with D_R", "0.0123 (schedule: every_2), 3 epochs", "e" * 64, "f" * 64, "68.75", "51.25",
+        "41.5 to 61.0", "coin toss", "at most 55", "holds", "12.5 seconds", "1 second, from begin to verdict",
+        "Python 3.11", "123,456", "67 files", "1.02", "backups are out of reach",
         "not a proof in the mathematical sense")
 
 
 @pytest.mark.parametrize("form", ["html", "pdf"])
 def test_the_page_and_the_paper_say_all_of_it(form, picture):
     past = history()
-    document = proof(past, "r1", picture, {"Python": "3.11", "host": "Python 3.11"})
+    document = proof(past, "r1", picture, {"environment.Python": "3.11", "mlflow.user": "Python 3.11",
+                                           "mlflow.source.name": "another command"})
     text = document.html().decode() if form == "html" else words(document.pdf())
     found = squeezed(text)
     for said in (*SAID, past.entries[-1].digest,
                  *(entry.digest for entry in past.entries[1:])):
         assert squeezed(said) in found, said
     assert past.entries[0].digest not in found  # an entry about no request
+    assert not re.search(r"anothercommand|environment\.|mlflow\.", found)
 
 
 def test_the_page_needs_nothing_else_and_runs_no_code_of_whoever_asked(picture):
