@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Starts the MLflow server; everything it needs comes from the environment, nothing secret from the command line.
+# With --check it only looks at that.
 set -euo pipefail
 
 : "${MLFLOW_BACKEND_STORE_URI:?}" "${MLFLOW_ARTIFACTS_DESTINATION:?}" "${MLFLOW_FLASK_SERVER_SECRET_KEY:?}"
@@ -18,6 +19,8 @@ done
 [ "${#MLFLOW_AUTH_ADMIN_PASSWORD}" -ge 12 ] || fail "MLFLOW_AUTH_ADMIN_PASSWORD must have twelve characters or more"
 [ "$MLFLOW_AUTH_ADMIN_PASSWORD" != password1234 ] || fail "MLFLOW_AUTH_ADMIN_PASSWORD is MLflow's default: change it"
 [ "${#MLFLOW_FLASK_SERVER_SECRET_KEY}" -ge 32 ] || fail "MLFLOW_FLASK_SERVER_SECRET_KEY must have 32 characters or more"
+
+[ "${1:-}" != --check ] || exit 0
 
 # Users live in the same kind of database as runs do; the file is readable by its owner alone.
 umask 077

@@ -89,18 +89,39 @@ def closed(schema: dict) -> dict:
     return found
 
 
-def test_the_kubernetes_job_is_as_the_operator_wants_it():
+def test_the_kubernetes_job_and_the_cluster_that_stays_are_as_the_operator_wants_them():
     path = REPOSITORY.parent / "shared" / "schemas" / "kuberay-rayjob-crd.yaml.gz"
     if not path.is_file():
         pytest.skip(f"no {path.name}: the schema of KubeRay's RayJob is not here")
     (crd,) = [one for one in yaml.load_all(gzip.decompress(path.read_bytes()), yaml.CSafeLoader) if one]
     (version,) = [one for one in crd["spec"]["versions"] if one["name"] == "v1"]
-    spec = closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
-    validator = jsonschema.Draft202012Validator(spec)
-    job = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())
-    assert [error.json_path for error in validator.iter_errors(job["spec"])] == []
-    job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["imag"] = "x"
-    assert len([*validator.iter_errors(job["spec"])]) == 1
+    of_job = closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+    of_cluster = of_job["properties"]["rayClusterSpec"]  # a RayCluster's spec is that of a RayJob's cluster
+    for name, schema in (("kuberay.yaml", of_job), ("kuberay-cluster.yaml", of_cluster)):
+        spec = yaml.safe_load((CLUSTER / name).read_text())["spec"]
+        validator = jsonschema.Draft202012Validator(schema)
+        assert [error.json_path for error in validator.iter_errors(spec)] == []
+        spec.get("rayClusterSpec", spec)["headGroupSpec"]["template"]["spec"]["containers"][0]["imag"] = "x"
+        assert len([*validator.iter_errors(spec)]) == 1
+
+
+def test_the_cluster_that_stays_has_the_pods_of_the_job_and_gpus_that_come_with_the_work():
+    job = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())["spec"]["rayClusterSpec"]
+    cluster = yaml.safe_load((CLUSTER / "kuberay-cluster.yaml").read_text())["spec"]
+    assert cluster["enableInTreeAutoscaling"]
+    (group,) = cluster["workerGroupSpecs"]
+    assert group["minReplicas"] == group["replicas"] < group["maxReplicas"]
+    pods = [[each["template"]["spec"] for each in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+            for spec in (job, cluster)]
+    for ours, theirs in zip(*pods, strict=True):
+        assert theirs.pop("restartPolicy") == "Never", "the newer autoscaler asks for it"
+        for spec, nodes in ((ours, "3"), (theirs, "2")):
+            for variable in spec["containers"][0].get("env", []):
+                if variable["name"] == "AMUN_NODES":
+                    assert variable.pop("value") == nodes
+    assert pods[0][0].pop("automountServiceAccountToken") is False, "the job's head asks Kubernetes for nothing"
+    assert "automountServiceAccountToken" not in pods[1][0], "the autoscaler beside the head asks it for pods"
+    assert pods[0] == pods[1]
 
 
 def test_pods_have_no_rights_and_only_the_cluster_the_job_and_the_operator_reach_them():

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
-GOOD = {"MLFLOW_BACKEND_STORE_URI": "postgresql://mlflow:3f0c@database/mlflow", "AWS_SECRET_ACCESS_KEY": "9a7e",
+GOOD = {"MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg2://mlflow:3f0c@database/mlflow", "AWS_SECRET_ACCESS_KEY": "9a7e",
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow/", "MLFLOW_FLASK_SERVER_SECRET_KEY": "0123456789abcdef" * 4,
         "MLFLOW_AUTH_ADMIN_USERNAME": "admin", "MLFLOW_AUTH_ADMIN_PASSWORD": "a-long-enough-one",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:5000"}
@@ -37,7 +37,7 @@ def test_the_server_starts_with_good_secrets_and_shows_none_on_its_command_line(
 @pytest.mark.parametrize(("changed", "said"), [
     ({"MLFLOW_AUTH_ADMIN_PASSWORD": "change-me-twelve-characters-or-more"}, "MLFLOW_AUTH_ADMIN_PASSWORD is still"),
     ({"MLFLOW_FLASK_SERVER_SECRET_KEY": "change-me-64-random-hex-digits"}, "MLFLOW_FLASK_SERVER_SECRET_KEY is still"),
-    ({"MLFLOW_BACKEND_STORE_URI": "postgresql://mlflow:change-me-letters-and-digits@database/mlflow"},
+    ({"MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg2://mlflow:change-me-letters-and-digits@database/mlflow"},
      "MLFLOW_BACKEND_STORE_URI is still"),
     ({"AWS_SECRET_ACCESS_KEY": "change-me-letters-and-digits"}, "AWS_SECRET_ACCESS_KEY is still"),
     ({"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"}, "MLflow's default"),
