@@ -2,7 +2,8 @@
 
     python cluster/check_hosts.py cluster/cluster.yaml      exit code 0 when every host is ready, 2 when one is not
 
-`ray up` itself waits a quarter of an hour for a host that refuses the key.
+`ray up` itself waits a quarter of an hour for a host that refuses the key. The first check notes each host's key
+in ~/.ssh/known_hosts; a host that later shows another one is named.
 """
 
 import re
@@ -21,7 +22,9 @@ $python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2
 command -v rsync > /dev/null || echo 'no rsync'
 [ -w "$AMUN_SHARED" ] || echo "no writable folder $AMUN_SHARED"
 """
-REASONS = {"Permission denied": "refuses the key {key} for user {user}",
+REASONS = {"IDENTIFICATION HAS CHANGED": "shows another host key than ~/.ssh/known_hosts has: another machine, or a "
+                                         "stranger; if you know why, ssh-keygen -R {host}",
+           "Permission denied": "refuses the key {key} for user {user}",
            "Could not resolve hostname": "there is no host of that name",
            "timed out": f"nothing answers within {SECONDS} s: no such host, or a firewall",
            "No route to host": "there is no such host in its network",
@@ -55,12 +58,12 @@ def asker(user: str, key: str, script: str) -> Callable[[str], str]:
     def ask(host: str) -> str:
         done = subprocess.run(
             ["ssh", "-i", key, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", f"ConnectTimeout={SECONDS}",
-             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+             "-o", "StrictHostKeyChecking=accept-new", "-o", "LogLevel=ERROR",
              f"{user}@{host}", "bash", "--login", "-i", "-s"], input=script, capture_output=True, text=True)
         if done.returncode == 255:  # ssh's own failure
             said = done.stderr.strip().splitlines()[-1:] or ["ssh failed"]
-            return next((reason.format(key=key, user=user) for word, reason in REASONS.items() if word in done.stderr),
-                        said[0])
+            return next((reason.format(key=key, user=user, host=host) for word, reason in REASONS.items()
+                         if word in done.stderr), said[0])
         return "; ".join(done.stdout.strip().splitlines())
     return ask
 

@@ -109,7 +109,8 @@ def substituted(text: str) -> str:
     """
     config = yaml.safe_load(text)
     config["provider"] |= {"head_ip": HEAD, "worker_ips": [WORKER]}
-    config["auth"] = {"ssh_user": "root", "ssh_private_key": "~/.ssh/id_ed25519"}
+    config["auth"] |= {"ssh_user": "root",
+                       "ssh_proxy_command": config["auth"]["ssh_proxy_command"].replace("ubuntu@", "root@")}
     config["file_mounts"][CREDENTIALS] = CREDENTIALS  # as cluster/mlflow/README.md says
     (setup,) = config["setup_commands"]
     changes = {"/shared/amun ": f"{hosts.SHARED} MLFLOW_TRACKING_URI={MLFLOW} ", "AMUN_NODES=3": "AMUN_NODES=1"}

@@ -11,22 +11,32 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 240
+WORKER = """
+import yaml
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.commands import _bootstrap_config
+config = _bootstrap_config(yaml.safe_load(open("cluster/aws.yaml")), no_config_cache=True)
+provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+provider.create_node(config["available_node_types"]["gpu"]["node_config"],
+                     {"ray-node-type": "worker", "ray-user-node-type": "gpu"}, 1)
+"""  # what the autoscaler on the head does for one more node
 
 
 @pytest.fixture(scope="module")
 def asked(aws_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The head that `ray up` has launched, as EC2 describes it, with its volumes and security groups."""
+    """The head that `ray up` has launched and a node that the head launches, as EC2 describes them, with their volumes
+    and the security group."""
     folder, endpoint = tmp_path_factory.mktemp("aws"), f"http://{aws_server}"
     (folder / ".ray").mkdir()
     (folder / ".ray" / "auth_token").write_text("0" * 64)
     iam, ec2 = (boto3.client(name, endpoint_url=endpoint, region_name="us-west-2") for name in ("iam", "ec2"))
     iam.create_instance_profile(InstanceProfileName="amun-node")
-    log = folder / "log"
+    log, environment = folder / "log", os.environ | {
+        "AWS_ENDPOINT_URL": endpoint, "HOME": str(folder), "PYTHONUNBUFFERED": "1"}
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", "--no-config-cache", "cluster/aws.yaml"],
-            env=os.environ | {"AWS_ENDPOINT_URL": endpoint, "HOME": str(folder), "PYTHONUNBUFFERED": "1"},
-            cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            env=environment, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while "Launched 1 nodes" not in log.read_text():  # EC2 has answered: its disk and its profile are attached
@@ -36,10 +46,16 @@ def asked(aws_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
     finally:
         process.kill()
         process.wait()
-    (head,) = [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]
-    return {"head": head, "groups": ec2.describe_security_groups(
-               GroupIds=[group["GroupId"] for group in head["SecurityGroups"]])["SecurityGroups"],
-           "volumes": ec2.describe_volumes()["Volumes"], "folder": folder}
+    subprocess.run([sys.executable, "-c", WORKER], env=environment, cwd=REPOSITORY, check=True)
+    nodes = {_tags(one)["ray-node-type"]: one
+             for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]}
+    return {**nodes, "groups": ec2.describe_security_groups(
+                GroupIds=[group["GroupId"] for group in nodes["head"]["SecurityGroups"]])["SecurityGroups"],
+            "volumes": ec2.describe_volumes()["Volumes"], "folder": folder}
+
+
+def _tags(instance: dict) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
 
 
 def test_the_head_is_the_instance_that_the_file_names(asked):
@@ -48,14 +64,21 @@ def test_the_head_is_the_instance_that_the_file_names(asked):
     assert head["IamInstanceProfile"]["Arn"].endswith("/amun-node")
     assert head["Placement"]["AvailabilityZone"].startswith("us-west-2")
     assert head["ImageId"].startswith("ami-")
-    tags = {tag["Key"]: tag["Value"] for tag in head["Tags"]}
-    assert tags["ray-cluster-name"] == "amun"
-    assert tags["ray-node-type"] == "head"
+    assert _tags(head)["ray-cluster-name"] == "amun"
+    assert "InstanceLifecycle" not in head, "it is no spot instance"
 
 
-def test_its_disk_is_encrypted_and_its_metadata_ask_for_a_token(asked):
-    assert [volume["Encrypted"] for volume in asked["volumes"] if volume["Size"] == 200] == [True]
-    assert asked["head"]["MetadataOptions"]["HttpTokens"] == "required"
+def test_the_gpus_are_spot_instances_with_the_same_profile(asked):
+    node = asked["worker"]
+    assert (node["InstanceType"], node["InstanceLifecycle"]) == ("g5.2xlarge", "spot")
+    assert node["IamInstanceProfile"]["Arn"] == asked["head"]["IamInstanceProfile"]["Arn"]
+    assert node["SecurityGroups"] == asked["head"]["SecurityGroups"]
+    assert _tags(node)["ray-cluster-name"] == "amun"
+
+
+def test_disks_are_encrypted_and_metadata_ask_for_a_token(asked):
+    assert [volume["Encrypted"] for volume in asked["volumes"] if volume["Size"] == 200] == [True, True]
+    assert [asked[kind]["MetadataOptions"]["HttpTokens"] for kind in ("head", "worker")] == ["required", "required"]
 
 
 def test_only_ssh_is_open_to_the_outside(asked):

@@ -148,6 +148,26 @@ def test_hosts_are_checked_with_a_line_each(submitted, team):
     assert (checked.returncode, checked.stdout) == (2, f"10.77.0.1: {refused}10.77.0.2: {refused}")
 
 
+def test_a_host_that_shows_another_key_than_at_first_is_refused(submitted, team):
+    known = team.laptop.home / ".ssh" / "known_hosts"
+    before = known.read_text()
+    stranger = " ".join((team.laptop.home / ".ssh" / "other.pub").read_text().split()[:2])
+    try:
+        team.laptop.run(f"ssh-keygen -q -R 10.77.0.1; ssh-keygen -q -R 10.77.0.2; echo 10.77.0.1 {stranger} >> "
+                        f"~/.ssh/known_hosts; echo 10.77.0.2 {stranger} >> ~/.ssh/known_hosts")
+        checked = team.laptop.run(f"{CHECK} cluster/cluster.yaml", check=False)
+        assert checked.returncode == 2
+        assert re.findall(r"^(\S+): shows another host key .* ssh-keygen -R (\S+)$", checked.stdout, re.MULTILINE) == [
+            ("10.77.0.1", "10.77.0.1"), ("10.77.0.2", "10.77.0.2")]
+        team.laptop.run("pkill -f mux || true")  # a connection that is still open
+        done = team.laptop.run("cd amun_ray && ray exec cluster/cluster.yaml 'echo reached the head'", check=False)
+        assert done.returncode != 0
+        assert "IDENTIFICATION HAS CHANGED" in done.stdout
+        assert "\nreached the head" not in done.stdout
+    finally:
+        known.write_text(before)
+
+
 @pytest.mark.parametrize(("environment", "said"), [
     ("HOME=/tmp/no_home RAY_AUTH_MODE=token", "token"),
     pytest.param("RAY_AUTH_MODE=token RAY_AUTH_TOKEN=" + "0" * 64, "it may have another token", marks=long),
