@@ -9,7 +9,8 @@ import yaml
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 GOOD = {"MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg2://mlflow:3f0c@database/mlflow",
-        "AWS_SECRET_ACCESS_KEY": "9a7e", "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow/", "MLFLOW_FLASK_SERVER_SECRET_KEY": "0123456789abcdef" * 4,
+        "AWS_SECRET_ACCESS_KEY": "9a7e", "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow/",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "0123456789abcdef" * 4,
         "MLFLOW_AUTH_ADMIN_USERNAME": "admin", "MLFLOW_AUTH_ADMIN_PASSWORD": "a-long-enough-one",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:5000"}
 
