@@ -163,6 +163,17 @@ def test_the_image_has_what_the_package_needs_with_hashes_and_nothing_of_the_tes
     assert backend == f"hatchling=={entries['hatchling']}"
 
 
+def test_the_images_of_others_are_those_that_the_page_lists():
+    files = {"Dockerfile": r"^FROM (\S+)", "cluster/mlflow/Dockerfile": r"^FROM (\S+)",
+             "cluster/mlflow/compose.yaml": r"^ +image: (\S+)", "cluster/mlflow/compose.tls.yaml": r"^ +image: (\S+)"}
+    used = {(image, file) for file, pattern in files.items()
+            for image in re.findall(pattern, (REPOSITORY / file).read_text(), re.MULTILINE)}
+    page = (REPOSITORY / "docs" / "cluster.md").read_text()
+    listed = re.findall(r"^\| `([\w./-]+:[\w.-]+)` \| `([\w./]+)`", page, re.MULTILINE)
+    assert set(listed) == used
+    assert len(listed) == 5
+
+
 def test_one_version_of_ray_everywhere():
     assert f"ray=={RAY}\n" in (REPOSITORY / "constraints.txt").read_text()
     assert f"FROM rayproject/ray:{RAY}-py311-gpu" in (REPOSITORY / "Dockerfile").read_text()
