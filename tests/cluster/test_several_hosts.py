@@ -159,7 +159,7 @@ def test_a_host_that_shows_another_key_than_at_first_is_refused(submitted, team)
         assert checked.returncode == 2
         assert re.findall(r"^(\S+): shows another host key .* ssh-keygen -R (\S+)$", checked.stdout, re.MULTILINE) == [
             ("10.77.0.1", "10.77.0.1"), ("10.77.0.2", "10.77.0.2")]
-        team.laptop.run("pkill -f mux || true")  # a connection that is still open
+        team.laptop.run("pkill -f '[m]ux' || true")  # a connection that is still open
         done = team.laptop.run("cd amun_ray && ray exec cluster/cluster.yaml 'echo reached the head'", check=False)
         assert done.returncode != 0
         assert "IDENTIFICATION HAS CHANGED" in done.stdout
