@@ -162,7 +162,6 @@ def test_a_host_that_shows_another_key_than_at_first_is_refused(submitted, team)
         team.laptop.run("pkill -f '[m]ux' || true")  # a connection that is still open
         done = team.laptop.run("cd amun_ray && ray exec cluster/cluster.yaml 'echo reached the head'", check=False)
         assert done.returncode != 0
-        assert "IDENTIFICATION HAS CHANGED" in done.stdout
         assert "\nreached the head" not in done.stdout
     finally:
         known.write_text(before)
