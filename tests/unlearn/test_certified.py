@@ -134,14 +134,16 @@ def test_without_its_assumptions_it_says_that_nothing_is_certified():
     assert "distance, hessian_lipschitz not given" in report.certificate.reason
 
 
-def test_the_certificate_bounds_the_true_distance_to_the_retrained_model():
+@pytest.mark.parametrize("damping", [DAMPING, 0.2])
+def test_the_certificate_bounds_the_true_distance_to_the_retrained_model(damping):
+    """Below and above the smallest eigenvalue of H, at least 0.05."""
     distance = (ORIGINAL - RETRAINED).norm().item()
     report = RunReport()
-    run(report=report, sigma=0.05, delta=1e-5, distance=distance, hessian_lipschitz=2.0)
+    run(report=report, sigma=0.05, delta=1e-5, distance=distance, hessian_lipschitz=2.0, damping=damping)
     bound = float(report.certificate.reason.split("<=")[2].split()[0])
-    smallest = torch.linalg.eigvalsh(DAMPED)[0].item()
-    exact_part = distance * (2.0 * distance / 2 + DAMPING) / smallest
-    assert (run() - RETRAINED).norm() < bound
+    smallest = torch.linalg.eigvalsh(HESSIAN)[0].item() + damping
+    exact_part = distance * (2.0 * distance / 2 + damping) / smallest
+    assert (run(damping=damping) - RETRAINED).norm() < bound
     assert exact_part <= bound < 2 * exact_part
     assert report.certificate.epsilon == pytest.approx(epsilon_of(bound / 0.05, 1e-5), rel=1e-3)
 
