@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,20 @@ def test_rows_split_the_stack():
     np.testing.assert_array_equal(np.concatenate([dataset.train_rows, dataset.test_rows]), np.arange(10))
     assert len(dataset.train_rows) == 7
     assert dataset.train_rows.dtype == dataset.test_rows.dtype == np.int64
+
+
+def test_without_some_rows_the_others_keep_their_pictures_names_and_numbers():
+    whole = replace(make(), paths=tuple(f"{row}.png" for row in range(10)))
+    once = whole.without(np.array([1, 4]), "two are gone")
+    rest = once.without(np.array([2]), "another")  # row 3 of the user's files
+    for found, rows in ((once, [0, 2, 3, 5, 6]), (rest, [0, 2, 5, 6])):
+        assert found.train_size == len(rows)
+        assert found.file_train_size == 7
+        assert found.file_numbers.tolist() == [*rows, 0, 1, 2]  # D_T has a file of its own
+        assert found.paths == tuple(f"{row}.png" for row in [*rows, 7, 8, 9])
+        np.testing.assert_array_equal(found.pixels, whole.pixels[[*rows, 7, 8, 9]])
+        np.testing.assert_array_equal(found.labels, whole.labels[[*rows, 7, 8, 9]])
+    assert rest.notes == (*whole.notes, "two are gone", "another")
 
 
 def test_digest_follows_the_contents_and_not_the_name():

@@ -108,6 +108,8 @@ def test_a_class_without_training_images_is_refused(bare):
     empty = replace(bare, classes=5)
     assert refused(of_classes, empty, [4]) == (
         "forget.classes: no training image is of class 4; the nearest that have any: 0, 1, 2")
+    many = Dataset("many", np.zeros((21, 1, 1, 1), np.uint8), np.append(np.arange(0, 40, 2), 0), 20, 40)
+    assert refused(of_classes, many, [31]).endswith("have any: 24, 26, 28, 30, 32, 34, 36, 38")
 
 
 def test_counts_by_class(dataset):
