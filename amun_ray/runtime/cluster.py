@@ -21,6 +21,7 @@ from amun_ray.runtime.own_machine import keep_token_private, on_loopback, record
 
 STARTS = 2  # attempts to start a local Ray
 NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the machine nearly stops the workers
+OOM_RETRIES = "RAY_task_oom_retries", "3"  # of a task that Ray ended for want of memory; Ray's default is no limit
 SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
 CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
 
@@ -31,6 +32,7 @@ class Cluster:
 
     nodes: tuple[tuple[float, float], ...]
     origin: str
+    joined: bool = False  # other sweeps may be on it
 
     def __str__(self) -> str:
         cpus, gpus = (sum(column) for column in zip(*self.nodes, strict=True))
@@ -51,6 +53,7 @@ def connect() -> Cluster:
     if ray.is_initialized():
         return Cluster(_nodes(), "Ray: that of this program, which stays as it is")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU sees none
+    os.environ.setdefault(*OOM_RETRIES)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "job_config": job_config()}
     started, recorded = recorded_address()
     named = os.environ.get("RAY_ADDRESS") or "local"
@@ -66,7 +69,7 @@ def connect() -> Cluster:
     except (ConnectionError, RayError) as error:
         raise UserError(f"{source}: no cluster lets this program in at {address}: {_reason(error)}") from error
     await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # set by the cluster file
-    return Cluster(_nodes(), f"Ray: joined the cluster at {address}")
+    return Cluster(_nodes(), f"Ray: joined the cluster at {address}", joined=True)
 
 
 def start_here(**options: Any) -> None:

@@ -19,6 +19,8 @@ from ray.exceptions import (
 from amun_ray.base.errors import Diverged, UserError
 from amun_ray.base.log import say
 from amun_ray.base.progress import bar
+from amun_ray.runtime.losses import KEPT, reason
+from amun_ray.runtime.neighbours import Neighbours
 from amun_ray.storage.sharing import make_all
 from amun_ray.storage.store import Store, Unit
 
@@ -75,7 +77,7 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
         if unit(item).digest not in pending:
             over(item)
     new: set[str] = set()
-    with bar(label, len(pending), noun) as progress:
+    with Neighbours.wanting(len(pending)), bar(label, len(pending), noun) as progress:
         for item, result in make_all(store, list(pending.values()), unit,
                                    lambda some: run_tasks(submit, some, limit=limit)):
             new |= {unit(item).digest} if result else set()
@@ -96,18 +98,22 @@ class ActorQueue:
     While an item waits for an actor, `RESERVE` actors are requested beyond those that have started. On a full cluster
     they wait, at the cost of an entry in Ray's list; when a node joins or comes back they start, and more are
     requested. They also show an autoscaler that there is work for more nodes.
+
+    Beside other sweeps the queue keeps to its `share`: an actor beyond it ends when it has finished its item.
     """
 
-    def __init__(self, spawn: Callable[[], Any], workers: int, *, most: float = inf) -> None:
-        """Request `workers` actors, as many as fit in the cluster now; `most` is the limit for later."""
-        self._spawn, self._workers, self._most = spawn, workers, most
+    def __init__(self, spawn: Callable[[], Any], workers: int, *, most: float = inf,
+                 share: Callable[[], float] = lambda: inf) -> None:
+        """Request `workers` actors, as many as fit in the cluster now; `most` is the limit for later, and `share` the
+        limit at any moment."""
+        self._spawn, self._workers, self._most, self._share = spawn, workers, most, share
         self._idle: list[Any] = []
         self._starting: dict[ray.ObjectRef[Any], Any] = {}
         self._running: dict[ray.ObjectRef[Any], tuple[Any, Any]] = {}
         self._lost: Counter[int] = Counter()  # id of an item -> actors lost over it
         self._failed_starts = 0
         self._told = False
-        for _ in range(workers):
+        for _ in range(int(min(workers, share()))):
             self._greet(spawn())
 
     def __enter__(self) -> "ActorQueue":
@@ -125,12 +131,13 @@ class ActorQueue:
         a valid item.
 
         Raises:
-            RuntimeError: an item has killed its worker `TRIES` times, or no worker can be started.
+            UserError: an item has killed its worker `TRIES` times, or no worker can be started, with the last reason.
             UserError, Diverged, RayTaskError: raised by the work itself; it is not retried.
         """
         source = iter(items)
         waiting = next(source, None)
         while waiting is not None or self._running:
+            self._shrink()
             while self._idle and waiting is not None:
                 actor = self._idle.pop()
                 self._running[submit(actor, waiting)] = actor, waiting
@@ -168,8 +175,18 @@ class ActorQueue:
     def _reserve(self) -> None:
         """Request `RESERVE` actors beyond those that have started, unless starting has failed too often."""
         while (len(self._starting) < RESERVE and self._failed_starts < TRIES * self._workers
-               and len(self._idle) + len(self._running) + len(self._starting) < self._most):
+               and self._held < min(self._most, self._share())):
             self._greet(self._spawn())
+
+    @property
+    def _held(self) -> int:
+        """How many actors there are, requested ones included."""
+        return len(self._idle) + len(self._running) + len(self._starting)
+
+    def _shrink(self) -> None:
+        """Give up actors beyond this sweep's share: first those that have not started, then those without work."""
+        while self._held > self._share() and (self._starting or self._idle):
+            ray.kill(self._starting.popitem()[1] if self._starting else self._idle.pop())
 
     def _admit(self, ready: "ray.ObjectRef[Any]") -> None:
         """Accept an actor that has started. One that failed to start is replaced, a limited number of times."""
@@ -180,7 +197,7 @@ class ActorQueue:
             ray.kill(actor)
             self._failed_starts += 1
             if self._failed_starts >= TRIES * self._workers and not (self._idle or self._running or self._starting):
-                raise RuntimeError(f"no worker can be started: {error}") from error
+                raise UserError(f"no worker can be started: {reason(str(error))}; {KEPT}") from error
         else:
             self._failed_starts = 0
             self._idle.append(actor)
@@ -190,7 +207,7 @@ class ActorQueue:
         ray.kill(actor)  # one that is only unreachable would come back and hold the device that its replacement needs
         self._lost[id(item)] += 1
         if self._lost[id(item)] >= TRIES:
-            raise RuntimeError(f"work {item} took its worker down {TRIES} times: {error}") from error
+            raise UserError(f"{item} took its worker down {TRIES} times: {reason(str(error))}; {KEPT}") from error
         self._failed_starts = 0  # it had started, so actors can start
         idle, self._idle = self._idle, []
         for other in idle:  # it may be lost with the same node, and its item must not be blamed for that

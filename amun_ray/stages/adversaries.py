@@ -27,6 +27,7 @@ from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import to_unit
 from amun_ray.data import shards
 from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
+from amun_ray.runtime.neighbours import Neighbours, Share
 from amun_ray.runtime.queue import ActorQueue
 from amun_ray.storage.sharing import claimed
 from amun_ray.storage.store import COMPLETE, Store
@@ -115,7 +116,9 @@ def _complete(workspace: SharedWorkspace, sets: Mapping[str, Sequence[Shard]], o
     originals = {shard.original.weights: shard.original.unit for shard in missing}
     states = {weights: [ray.put(numpy_state(workspace.store, unit, WEIGHTS))] for weights, unit in originals.items()}
     shared, crafter = ray.put(workspace), ray.remote(Crafter).options(**options)
-    with ActorQueue(lambda: crafter.remote(shared), min(workers, len(missing)), most=len(missing)) as queue:
+    with (Neighbours.wanting(len(missing)),
+          ActorQueue(lambda: crafter.remote(shared), min(workers, len(missing)), most=len(missing),
+                     share=Share(options)) as queue):
         return _build(queue, missing, [_sample(workspace, sets[key]) for key in uncalibrated], states)
 
 

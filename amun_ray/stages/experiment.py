@@ -1,6 +1,7 @@
 """One sweep from its plan to its table: which models, sets and cases each stage gets, and what is logged in MLflow."""
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,8 @@ from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import Cluster, check_concurrent, connect, slots, worker_options
 from amun_ray.runtime.environment import environment
 from amun_ray.runtime.key import share_key
+from amun_ray.runtime.losses import in_one_line
+from amun_ray.runtime.neighbours import Neighbours
 from amun_ray.runtime.nodes import check_nodes, own_modules
 from amun_ray.stages.adversaries import adversarial_sets
 from amun_ray.stages.boundaries import Boundaries, read_boundaries
@@ -52,6 +55,8 @@ from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, Target, Training, Unlearned
 
 Key = tuple[int, str]  # original, name of the forget set
+OF_RAY = re.compile(r"working_dir_files$|session_\d{4}-\d\d-\d\d_")  # folders that Ray makes for jobs and for itself
+FIRST = {"store", "requests", "ledger.db", "ledger.anchor"}  # may be in an output folder before its first sweep
 WRITTEN = ("results.json", "table.md", "report.html")  # next to the store; MLflow gets these and more
 
 
@@ -91,8 +96,11 @@ class Experiment:
             tracker = tracker or track()
             if not ray.is_initialized():  # leave a caller's Ray alone
                 leave.callback(ray.shutdown)
+            leave.enter_context(in_one_line())
             cluster = connect()
             say(str(cluster))
+            if cluster.joined:
+                leave.enter_context(Neighbours.joined())
             check_nodes(store, own_modules(sweep))
             options = worker_options(sweep.resources, cluster)
             workers = slots(options, cluster)
@@ -237,8 +245,13 @@ class Experiment:
 
 
 def _check_folder(output: Path) -> None:
+    """Make the output folder, which `ray job submit --working-dir` then leaves at home."""
+    if any(OF_RAY.match(part) for part in output.absolute().parts):
+        raise UserError(f"--output {output}: is in a folder of Ray's, which goes with its job; name one that stays")
     try:
         make_private(output)
+        if {path.name for path in output.iterdir()} <= FIRST:
+            (output / ".rayignore").write_text("*\n")
         with TemporaryFile(dir=output):
             pass
     except OSError as error:

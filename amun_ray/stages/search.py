@@ -25,8 +25,9 @@ from amun_ray.base.progress import bar
 from amun_ray.metrics import jackknife_error, proxy
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import gpu_share
+from amun_ray.runtime.neighbours import Neighbours, Share
 from amun_ray.stages.cases import OpenCase, bank_scores, run_case
-from amun_ray.stages.studies import BROKEN, FAILED, Studies
+from amun_ray.stages.studies import BROKEN, FAILED, InOrder, Studies
 from amun_ray.storage.sharing import overtaken
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import cpu_state, store_weights
@@ -99,17 +100,20 @@ def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: St
               at_once: int) -> None:
     """One Tune experiment for the trials missing from the store.
 
-    Its files are temporary, and it prints nothing: the sweep has its own output.
+    Its files are temporary, and it prints nothing: the sweep has its own output. It takes no snapshots of itself: the
+    store has every trial.
     """
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
                    "TUNE_DISABLE_SIGINT_HANDLER": "1"}  # Ctrl-C ends the sweep, not only the search
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")
     shared = ray.put((workspace, tuple(cases)))
     trainable = tune.with_resources(tune.with_parameters(run_trial, shared=[shared]),
                                     {"cpu": options["num_cpus"], "gpu": options["num_gpus"]})
-    with workspace.store.scratch() as folder, hushed():
+    studies.share = Share(options)
+    with workspace.store.scratch() as folder, Neighbours.wanting(studies.total), hushed():
         tune.Tuner(trainable,
-                   tune_config=tune.TuneConfig(search_alg=studies, num_samples=studies.total, reuse_actors=True,
-                                               max_concurrent_trials=at_once),
+                   tune_config=tune.TuneConfig(search_alg=studies, scheduler=InOrder(studies), reuse_actors=True,
+                                               num_samples=studies.total, max_concurrent_trials=at_once),
                    run_config=tune.RunConfig(verbose=0, name="search", storage_path=folder,
                                              failure_config=tune.FailureConfig(max_failures=LOST_WORKERS))).fit()
     if studies.broken:

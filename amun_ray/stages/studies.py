@@ -10,12 +10,17 @@ ahead of or behind the store.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
+from pathlib import Path
 from typing import Any
 
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from amun_ray.base.errors import UserError
 from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.runtime.losses import reason
 from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.study import Study
 from amun_ray.storage.leases import claim, release
@@ -23,6 +28,7 @@ from amun_ray.storage.sharing import LOOK_SECONDS
 from amun_ray.unlearn import Contender
 from amun_ray.work.trials import Job, Trial, chosen
 
+ATTEMPT = "Failure # "  # begins, in Tune's file of a trial's errors, a line before what each attempt ended with
 LOST = "its worker was lost, and again each time it was tried"
 FAILED, BROKEN = "failed", "broken"  # reported for a trial without a result; `broken` is not its own fault
 
@@ -40,6 +46,8 @@ class Studies(Searcher):
         self.broken: str | None = None  # why no more trials can be finished
         self._ready: deque[Job] = deque()
         self._running: dict[str, Job] = {}
+        self.share: Callable[[], float] = lambda: inf  # how many trials may be running or waiting for a worker now
+        self.losses: dict[str, str] = {}  # why a running trial last lost its worker
         self._look_again = 0.0  # earliest time to look again, while other sweeps are making everything that is ready
         self._same: dict[str, list[Job]] = {}  # the same settings suggested again while the first is running, by digest
         for contender in self._studies:
@@ -57,7 +65,7 @@ class Studies(Searcher):
 
     def suggest(  # type: ignore[override]  # Ray's annotation leaves its own FINISHED out
             self, trial_id: str) -> dict[str, Any] | str | None:
-        job = None if self.broken else self._next()
+        job = None if self.broken or len(self._running) >= self.share() else self._next()
         if job is None:
             return None if self._running or (self._ready and not self.broken) else Searcher.FINISHED
         self._running[trial_id] = job
@@ -68,13 +76,13 @@ class Studies(Searcher):
         """Intermediate epochs are ignored: a study knows only finished trials."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        first = self._running.pop(trial_id)
+        first, lost = self._running.pop(trial_id), self.losses.pop(trial_id, None)
         release(self._workspace.store, first.whole.folder)
         outcome = first.result(self._workspace.store)
         if outcome is None and (broken := (result or {}).get(BROKEN)):
             self.broken = broken
             return
-        outcome = outcome or {"failed": (result or {}).get(FAILED, LOST), "kept": False}
+        outcome = outcome or {"failed": (result or {}).get(FAILED, f"{LOST}: {lost}" if lost else LOST), "kept": False}
         self._over(first, outcome, stored=False)
 
     def save(self, checkpoint_path: str) -> None:
@@ -150,3 +158,16 @@ class Studies(Searcher):
         trial = job.trial(result)
         self._studies[job.contender].tell(trial)
         self._on_trial(trial, stored)
+
+
+class InOrder(FIFOScheduler):
+    """Runs trials as they come; tells `studies`, which Tune does not, why a trial lost its worker."""
+
+    def __init__(self, studies: Studies) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._studies = studies
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        if trial.error_file is not None:
+            said = Path(trial.error_file).read_text().rpartition(ATTEMPT)[2].partition("\n")[2]  # of the last attempt
+            self._studies.losses[trial.trial_id] = reason(said)

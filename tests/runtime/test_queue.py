@@ -58,7 +58,7 @@ def test_a_worker_killed_by_a_signal_is_replaced_and_its_item_done(worker):
 
 
 def test_an_item_that_always_kills_its_worker_is_named(worker):
-    with pytest.raises(RuntimeError, match=f"always dies took its worker down {TRIES} times"):
+    with pytest.raises(UserError, match=f"always dies took its worker down {TRIES} times"):
         drain(worker[0], ["always dies"], workers=1)
 
 
@@ -73,7 +73,7 @@ def test_workers_that_cannot_start_are_said_so(local_ray):
         def __init__(self):
             raise OSError("no such library")
 
-    with pytest.raises(RuntimeError, match="no worker can be started"):
+    with pytest.raises(UserError, match="no worker can be started"):
         drain(Broken, ["item"], workers=1, most=1)
 
 

@@ -1,13 +1,14 @@
 """What is tried next, without a worker: Tune is played by a loop that answers with scores known in closed form."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from searching import BEST_LR, case, gap, sweep, without_ray
 
 from amun_ray.base.errors import UserError
-from amun_ray.stages.studies import Studies
+from amun_ray.stages.studies import InOrder, Studies
 from amun_ray.work.plan import trial_count
 from amun_ray.work.trials import cut, limits, stopped_after
 
@@ -215,3 +216,16 @@ def test_a_search_without_any_successful_trial_ends_with_the_reasons(tmp_path):
     assert [trial.result for trial, _ in lost.over] == [
         {"failed": "its worker was lost, and again each time it was tried", "kept": False}] * 2
     assert Played(sweep({"trials": 2}), tmp_path / "lost").ran  # another start tries such a trial again
+
+
+def test_a_trial_whose_worker_was_lost_says_what_it_was_lost_to_last(tmp_path):
+    studies = Studies(without_ray(sweep({"trials": 1}), tmp_path), [case()], lambda trial, stored: None)
+    assert studies.suggest("a")
+    (tmp_path / "error.txt").write_text(  # as Tune writes it
+        "Failure # 1 (occurred at 2026-11-26_16-00-00)\nThe node has died.\n"
+        "Failure # 2 (occurred at 2026-11-26_16-01-00)\n1 worker(s) were killed due to the node running low on memory. "
+        "Memory on the node\n")
+    InOrder(studies).on_trial_error(None, SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt")))
+    studies.on_trial_complete("a", error=True)
+    ((_, reason),) = studies.lost().items()
+    assert reason.startswith("its worker was lost, and again each time it was tried: a node was running low on memory")
