@@ -3,11 +3,14 @@
     python tests/stages/stressing.py long FOLDER TRIALS     a search of so many trials, all in one worker
     python tests/stages/stressing.py spot FOLDER DEATHS     a search whose node is taken away so many times
     python tests/stages/stressing.py share FOLDER           two sweeps at once on one cluster
+    python tests/stages/stressing.py job FOLDER             `ray job submit` beside 200 MB of results
     python tests/stages/stressing.py short FOLDER           a search whose worker Ray ends for want of memory
 """
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -256,6 +259,30 @@ def big() -> Dataset:
     draw, labels = np.random.default_rng(0), np.arange(1000) % 2
     pixels = draw.integers(0, 128, (1000, 3, 224, 224), np.uint8) + (64 * labels).astype(np.uint8)[:, None, None, None]
     return Dataset("big", pixels, labels, 800, 2)
+
+
+def job(folder: Path) -> dict[str, Any]:
+    """`ray job submit --working-dir .` where a sweep has left 200 MB: what the jobs say, a look around and a sweep."""
+    from ray.cluster_utils import Cluster
+
+    from amun_ray.stages.experiment import _check_folder
+    output = folder / "amun_output" / "mine"
+    _check_folder(output)
+    (output / "weights").write_bytes(os.urandom(200 << 20))
+    shutil.copy(Path(__file__).parents[1] / "small_sweep.yaml", folder / "mine.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    cluster = Cluster(initialize_head=True, head_node_args={
+        "num_cpus": 1, "include_dashboard": True, "dashboard_port": port, "include_log_monitor": False})
+
+    def submit(*command: str) -> tuple[int, str]:
+        done = subprocess.run(["ray", "job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".",
+                               "--", *command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
+    found = {"look": submit("find", ".", "-type", "f"), "sweep": submit(
+        "python", "-m", "amun_ray.sweep", "--config", "mine.yaml")}
+    cluster.shutdown()
+    return found
 
 
 if __name__ == "__main__":

@@ -91,3 +91,14 @@ def test_head_and_worker_find_together_with_the_token_alone(tmp_path):
     found = run(REPOSITORY / "tests" / "runtime" / "pairing.py", tmp_path)
     assert [pair for pair, outcome in found.items() if outcome == "joins" and pair.startswith("token")] == [
         "token: head with, worker with"]
+
+
+def test_a_job_leaves_results_at_home_and_keeps_none_where_they_would_go_with_it(tmp_path):
+    found = stressed("job", tmp_path)
+    code, said = found["look"]
+    assert code == 0
+    assert {line for line in said.splitlines() if line.startswith("./")} == {"./mine.yaml"}
+    code, said = found["sweep"]
+    assert code == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "is in a folder of Ray's, which goes with its job; name one that stays" in line
