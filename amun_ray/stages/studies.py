@@ -10,6 +10,7 @@ ahead of or behind the store.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,6 @@ class InOrder(FIFOScheduler):
         self._studies = studies
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        if trial.error_file is not None:
+        with suppress(OSError):  # a search does not end for want of a reason
             said = Path(trial.error_file).read_text().rpartition(ATTEMPT)[2].partition("\n")[2]  # of the last attempt
             self._studies.losses[trial.trial_id] = reason(said)

@@ -13,9 +13,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}  # a busy machine is slow
+
 
 def started(home: Path, *arguments: str, mode: str) -> tuple[subprocess.Popen[str], str]:
     """`ray start ARGUMENTS` by a user with that home, until it runs or has ended; the process, and what it said."""
+    os.environ |= PATIENT
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     process = subprocess.Popen(
         ["ray", "start", "--block", "--disable-usage-stats", "--num-cpus=1", *arguments], text=True, bufsize=1,

@@ -87,11 +87,12 @@ def test_a_sign_says_what_its_sweep_could_use_and_goes_with_it(local_ray, monkey
     share = Share({"num_cpus": 0.5, "num_gpus": 0.0})  # of which this Ray holds four
     assert share() == inf, "no cluster was joined"
     with Neighbours.joined():
+        assert ray.get([other.wanted.remote(), Neighbours.sign.wanted.remote()]) == [0, 0]  # both have started
         assert Neighbours.others() == [0]
         assert share() == inf
         with Neighbours.wanting(7):
             assert ray.get(Neighbours.sign.wanted.remote()) == 7
-            other.want.remote(3)
+            ray.get(other.want.remote(3))
             assert share() == 2
         assert ray.get(Neighbours.sign.wanted.remote()) == 0
         ray.kill(other)

@@ -17,6 +17,7 @@ from sweeping import CONFIG, REPOSITORY, Sweep, finished, numbers
 
 pytestmark = pytest.mark.skipif("AMUN_ENDURANCE" not in os.environ, reason="takes half an hour: AMUN_ENDURANCE=1")
 HERE = Path(__file__).resolve().parent
+PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}  # a busy machine is slow
 TINY = {"name": "big", "data": {"name": "stressing:big"}, "model": {"name": "stressing:Mean"},
         "training": {"epochs": 1, "lr": 0.1}, "forget": {"fraction": 0.05}, "references": {"count": 4},
         "attack": {"search": {"name": "pgd_l2", "steps": 1}}, "methods": {"finetune": None},
@@ -26,7 +27,7 @@ TINY = {"name": "big", "data": {"name": "stressing:big"}, "model": {"name": "str
 def run(script: Path, *arguments: str | Path) -> Any:
     """What a script of the tests prints as JSON in its last line."""
     done = subprocess.run([sys.executable, script, *arguments], check=True, text=True, stdout=subprocess.PIPE,
-                          env=os.environ | {"RAY_AUTH_MODE": "disabled"})
+                          env=os.environ | PATIENT | {"RAY_AUTH_MODE": "disabled"})
     return json.loads(done.stdout.splitlines()[-1])
 
 
