@@ -47,8 +47,11 @@ class Neighbours:
 
     @classmethod
     @contextmanager
-    def joined(cls) -> Iterator[None]:
-        """Put up this sweep's sign in this context."""
+    def beside(cls, cluster: Cluster) -> Iterator[None]:
+        """Put up this sweep's sign in this context, where it has joined a cluster."""
+        if not cluster.joined:
+            yield
+            return
         beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         cls.name = uuid.uuid4().hex
         cls.sign = ray.remote(_Sign).options(num_cpus=0, name=cls.name, namespace=NAMESPACE,

@@ -89,18 +89,16 @@ class Experiment:
         tracker = track() if server else None  # contact a server before creating a folder
         _check_folder(output)
         store.check_writable()
-        with ExitStack() as leave:
+        with ExitStack() as leave, in_one_line():
             for place in {store.uri: store, own.uri: own}.values():
                 leave.enter_context(announced(place))
             hold(own, "output", f"--output {output}")
             tracker = tracker or track()
             if not ray.is_initialized():  # leave a caller's Ray alone
                 leave.callback(ray.shutdown)
-            leave.enter_context(in_one_line())
             cluster = connect()
             say(str(cluster))
-            if cluster.joined:
-                leave.enter_context(Neighbours.joined())
+            leave.enter_context(Neighbours.beside(cluster))
             check_nodes(store, own_modules(sweep))
             options = worker_options(sweep.resources, cluster)
             workers = slots(options, cluster)

@@ -9,6 +9,7 @@ from searching import case, sweep, without_ray
 
 from amun_ray.runtime import neighbours
 from amun_ray.runtime import queue as queue_module
+from amun_ray.runtime.cluster import Cluster
 from amun_ray.runtime.neighbours import Neighbours, Share, part
 from amun_ray.runtime.queue import ActorQueue
 from amun_ray.stages.studies import Studies
@@ -86,7 +87,7 @@ def test_a_sign_says_what_its_sweep_could_use_and_goes_with_it(local_ray, monkey
     monkeypatch.setattr(neighbours, "LOOK_SECONDS", 0)
     share = Share({"num_cpus": 0.5, "num_gpus": 0.0})  # of which this Ray holds four
     assert share() == inf, "no cluster was joined"
-    with Neighbours.joined():
+    with Neighbours.beside(Cluster((), "test", joined=True)):
         assert ray.get([other.wanted.remote(), Neighbours.sign.wanted.remote()]) == [0, 0]  # both have started
         assert Neighbours.others() == [0]
         assert share() == inf

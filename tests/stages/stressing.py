@@ -192,8 +192,7 @@ def work(kind: str, count: int, log: Path) -> None:
 def sharer(folder: Path, name: str) -> None:
     """One of two sweeps; the second begins each kind of work when the first has begun it."""
     from amun_ray.runtime.cluster import connect
-    connect()
-    with Neighbours.joined():
+    with Neighbours.beside(connect()):
         (folder / f"{name}-ready").touch()
         await_all(folder / "first-ready", folder / "second-ready")
         for kind in KINDS:
