@@ -1,12 +1,14 @@
 """DATASETS: every row loads, and a user's mistake is one line."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sklearn.datasets
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import allow
-from amun_ray.data import DATASETS, check, load
+from amun_ray.data import DATASETS, check, further, load
 from amun_ray.data.dataset import Dataset, permutation
 
 allow([__name__, "no_such_module"])
@@ -93,3 +95,15 @@ def test_check_reads_nothing(name):
     settings = {"digits": {}, "folder": {"train": "nowhere"}, "huggingface": {"path": "nowhere"},
                 "parquet": {"train": "nowhere", "test": "nowhere"}}.get(name, {"root": "nowhere"})
     assert check(name, **settings) is DATASETS[name]
+
+
+def test_a_further_column_counts_over_the_files_in_their_order(tmp_path):
+    for name, column in (("b", pa.array(["x", "y"]).dictionary_encode()), ("a", pa.array(["z"])), ("c", pa.array([7]))):
+        pq.write_table(pa.table({"person": column}), tmp_path / f"{name}.parquet")
+    one, two, other = (str(tmp_path / f"{name}.parquet") for name in "bac")
+    assert further("parquet", "person", train=one, test="nowhere").to_pylist() == ["x", "y"]
+    assert further("parquet", "person", train=[one, two]).to_pylist() == ["x", "y", "z"]
+    with pytest.raises(UserError, match="c.parquet: column 'person' is of int64, in .*b.parquet of string"):
+        further("parquet", "person", train=[one, other])
+    with pytest.raises(UserError, match="only data.name: huggingface and parquet have further columns, not digits"):
+        further("digits", "person")
