@@ -21,7 +21,6 @@ from amun_ray.base.files import expanded
 from amun_ray.base.log import say
 from amun_ray.config.production import Standing
 from amun_ray.config.reading import checked, resolve, settings
-from amun_ray.ledger import Ledger
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -76,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             return tell(options)
         from amun_ray.config.file import load
         from amun_ray.desk import Desk  # seconds of torch that --status and --verify spare
+        from amun_ray.ledger import Ledger
 
         config = load(options.config or "default", options.overrides)
         output = (options.output or Path("amun_output", config.name)).absolute()
@@ -86,23 +86,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 def tell(options: argparse.Namespace) -> int:
     """`--status` and `--verify`: what the ledger says; returns the exit code."""
+    from amun_ray.ledger.anchor import Anchor
+    from amun_ray.ledger.file import ANCHOR, NAME, history_of
     from amun_ray.reporting.standing import standing
 
     path = resolve(options.config or "default")
     config = checked(Standing, path, settings(path, options.overrides), options.overrides)
-    ledger = Ledger.of(config.requests.ledger, (options.output or Path("amun_output", config.name)).absolute())
-    if options.trust:
-        trusted = ledger.trust(options.trust)
-        say(f"{ledger.anchor.path}: written anew, at entry {trusted.number} of {trusted.time}")
-    history = ledger.history
+    uri, output = config.requests.ledger, (options.output or Path("amun_output", config.name)).absolute()
+    anchor = Anchor(output / ANCHOR)
+    if uri is None and options.trust is None:
+        history = history_of(output)
+    else:
+        from amun_ray.ledger import Ledger
+
+        ledger = Ledger.of(uri, output)
+        if options.trust:
+            trusted = ledger.trust(options.trust)
+            say(f"{anchor.path}: written anew, at entry {trusted.number} of {trusted.time}")
+        history, uri = ledger.history, ledger.uri
     if not history.entries:
-        raise UserError(f"no ledger at {ledger.uri}; it begins with the first --request")
+        raise UserError(f"no ledger at {uri or output / NAME}; it begins with the first --request")
     if options.verify:
         first, last = history.entries[0], history.entries[-1]
         say(f"{len(history.entries)} entries, from {first.time} to {last.time}: none was changed or removed. The "
             f"last digest: {last.digest}")
-        if ledger.anchor.read() is None:
-            say(f"not checked: whether entries are missing at the end; {ledger.anchor.path} is written with the next "
+        if anchor.read() is None:
+            say(f"not checked: whether entries are missing at the end; {anchor.path} is written with the next "
                 "entry from here, or by --trust DIGEST")
     else:
         address = f"models:/{config.requests.model or config.name}@{config.requests.alias}"

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -250,7 +249,8 @@ def life(number: int) -> list:
 
 
 TOLD = {"--status": "| r1000 ", "--verify": "4001 entries, from"}
-HEAVY = ("torch", "ray", "mlflow", "matplotlib", "optuna", "pyarrow", "numpy", "pandas", "scipy")
+HEAVY = ("torch", "ray", "mlflow", "matplotlib", "optuna", "pyarrow", "numpy", "pandas", "scipy",
+         "sqlalchemy")
 
 
 def ask(output: Path, option: str) -> str:
@@ -273,13 +273,13 @@ def test_what_a_ledger_says_needs_none_of_the_large_libraries(tmp_path, option):
 @ON_REQUEST
 @pytest.mark.parametrize("option", TOLD)
 def test_a_thousand_requests_are_told_within_two_seconds(tmp_path, option):
-    """Of wall time; the fastest of five, since other work on the machine slows them."""
+    """Of CPU time, which is wall time on a machine that does nothing else: they wait for nothing. The best of three."""
     many(tmp_path, 1000)
     taken = []
-    for _ in range(5):
-        started = time.monotonic()
+    for _ in range(3):
+        before = os.times()
         ask(tmp_path, option)
-        taken.append(time.monotonic() - started)
+        taken.append(sum(os.times()[2:4]) - sum(before[2:4]))
     assert min(taken) < 2, taken
 
 

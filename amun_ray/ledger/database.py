@@ -23,16 +23,15 @@ from amun_ray.base.databases import database_uri
 from amun_ray.base.errors import StorageError, UserError, first_line
 from amun_ray.base.files import expanded
 from amun_ray.base.log import say
+from amun_ray.ledger import file
 from amun_ray.ledger.anchor import Anchor
 from amun_ray.ledger.entries import KINDS, Entry, check_chain, text
 from amun_ray.ledger.history import History
 
 DRIVERS = ("sqlite", "postgresql", "postgresql+psycopg2", "postgresql+psycopg")
-WAIT_SECONDS = 60  # for another process that inserts an entry
 TABLE = sql.Table(
-    "amun_ledger", sql.MetaData(), sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
-    *(sql.Column(name, sql.Text, nullable=False) for name in ("kind", "requests", "time", "content", "before",
-                                                               "digest")))
+    file.TABLE, sql.MetaData(), sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+    *(sql.Column(name, sql.Text, nullable=False) for name in file.COLUMNS[1:]))
 APPEND_ONLY = "CREATE TRIGGER IF NOT EXISTS amun_ledger_no_{0} BEFORE {0} ON amun_ledger BEGIN SELECT RAISE(ABORT, " \
               "'a ledger is only added to'); END"
 
@@ -53,7 +52,7 @@ class Ledger:
     @classmethod
     def of(cls, uri: str | None, output: Path) -> "Ledger":
         """The ledger at `uri` or, where there is none, that of the sweep in the folder `output`."""
-        return cls(expanded(uri) if uri else database_uri(output / "ledger.db"), output / "ledger.anchor")
+        return cls(expanded(uri) if uri else database_uri(output / file.NAME), output / file.ANCHOR)
 
     @property
     def history(self) -> History:
@@ -63,12 +62,8 @@ class Ledger:
             Damaged: the chain is broken, see `check_chain`; or the anchor is, or is gone from beside the file.
             UserError: the database cannot be read, or is something else.
         """
-        entries = self._entries
-        remembered = self.anchor.read()
-        if remembered is None and entries and self._is_file and self.anchor.path.parent == Path(self._name).parent:
-            self.anchor.missing(self._name)
-        check_chain(entries, self._name, remembered)
-        return History(tuple(entries))
+        beside = self._is_file and self.anchor.path.parent == Path(self._name).parent
+        return file.verified(self._entries, self._name, self.anchor, beside=beside)
 
     def trust(self, digest: str) -> Entry:
         """Write the anchor anew, at the entry that has `digest`: for a person who kept that digest elsewhere.
@@ -90,8 +85,8 @@ class Ledger:
     @property
     def _entries(self) -> list[Entry]:
         """All entries, as they are."""
-        if self._is_file and not Path(self._name).exists():  # SQLite would make an empty one
-            return []
+        if self._is_file:
+            return file.entries_of(Path(self._name))
         with self._talking("read"), self._engine.connect() as connection:
             return self._read(connection)
 
@@ -168,7 +163,7 @@ class Ledger:
             url = sql.make_url(self.uri)
             if url.drivername not in DRIVERS or not url.database or url.database == ":memory:":
                 raise UserError(f"ledger {url}: must be sqlite:///PATH or postgresql+psycopg2://HOST/DATABASE")
-            timeout = {"timeout": WAIT_SECONDS} if url.get_backend_name() == "sqlite" else {}
+            timeout = {"timeout": file.WAIT_SECONDS} if url.get_backend_name() == "sqlite" else {}
             return sql.create_engine(url, connect_args=timeout, poolclass=sql.NullPool)
         except ImportError as error:
             package = "psycopg[binary]" if error.name == "psycopg" else "amun_ray[postgresql]"
@@ -212,25 +207,16 @@ class Ledger:
         except (SQLAlchemyError, OSError) as error:
             if isinstance(error, StorageError):
                 raise
-            reason = first_line(getattr(error, "orig", None) or error)
-            raise StorageError(f"ledger {self._name} cannot be {what}: {reason}. Once it can, the same command goes "
-                               "on") from error
+            raise file.unusable(self._name, what, getattr(error, "orig", None) or error) from error
 
     def _read(self, connection: sql.Connection) -> list[Entry]:
         if not sql.inspect(connection).has_table(TABLE.name):
             return []
-        return [self._entry(row) for row in connection.execute(TABLE.select().order_by(TABLE.c.number))]
+        return [Entry.stored(*row) for row in connection.execute(TABLE.select().order_by(TABLE.c.number))]
 
     def _last(self, connection: sql.Connection) -> Entry | None:
         row = connection.execute(TABLE.select().order_by(TABLE.c.number.desc()).limit(1)).first()
-        return None if row is None else self._entry(row)
-
-    def _entry(self, row: "sql.Row[*tuple[Any, ...]]") -> Entry:
-        try:
-            return Entry(row.number, row.kind, tuple(json.loads(row.requests)), row.time, json.loads(row.content),
-                         row.before, row.digest)
-        except (TypeError, ValueError):  # text that is not JSON was changed, too
-            return Entry(row.number, str(row.kind), (), str(row.time), {}, str(row.before), "")
+        return None if row is None else Entry.stored(*row)
 
     def _now(self, last: Entry | None) -> str:
         now = datetime.now(UTC).isoformat(timespec="microseconds")

@@ -59,6 +59,14 @@ class Entry:
         text = _canonical(number, kind, requests, time, content, before)
         return cls(number, kind, tuple(requests), time, content, before, _sha256(text))
 
+    @classmethod
+    def stored(cls, number: int, kind: str, requests: str, time: str, content: str, before: str, digest: str) -> Self:
+        """An entry as a database has it."""
+        try:
+            return cls(number, kind, tuple(json.loads(requests)), time, json.loads(content), before, digest)
+        except (TypeError, ValueError):  # text that is not JSON was changed, too
+            return cls(number, str(kind), (), str(time), {}, str(before), "")
+
     @property
     def is_sound(self) -> bool:
         """Whether the digest is that of what the entry says."""
