@@ -88,10 +88,14 @@ def test_a_set_larger_than_the_object_store_needs_a_disk_and_without_one_nothing
     assert numbers(tmp_path / "out") == table
 
 
-def test_head_and_worker_find_together_with_the_token_alone(tmp_path):
+def test_head_and_worker_find_together_where_both_were_told_the_same(tmp_path):
     found = run(REPOSITORY / "tests" / "runtime" / "pairing.py", tmp_path)
-    assert [pair for pair, outcome in found.items() if outcome == "joins" and pair.startswith("token")] == [
-        "token: head with, worker with"]
+    assert [pair for pair, outcome in found.items() if outcome == "joins"] == [
+        "token: head with, worker with", "unset: head without, worker with", "unset: head without, worker without"]
+    refused = {pair: outcome for pair, outcome in found.items() if outcome != "joins"}
+    assert list(refused) == ["token: head with, worker without", "token: head without",
+                             "unset: head with, worker with", "unset: head with, worker without"]
+    assert all("AuthenticationError" in outcome for outcome in refused.values())
 
 
 def test_a_job_leaves_results_at_home_and_keeps_none_where_they_would_go_with_it(tmp_path):
