@@ -96,7 +96,7 @@ def _positions(column: Column, names: list[str]) -> np.ndarray:
     """(rows,) int64: the place of each row's label in `names`."""
     if not any(holds(value_type(column.values)) for holds in TEXTS):
         raise UserError(f"{column.file}: label: a column of {value_type(column.values)}, but the training labels are "
-                        f"names: {listed(names)}")
+                        f"names: {listed(names)}; write names in both")
     texts = column.values.cast(pa.string())
     positions = pc.index_in(texts, value_set=pa.array(names, pa.string()))
     if positions.null_count:
