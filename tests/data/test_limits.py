@@ -10,6 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from amun_ray.base.errors import UserError
+from amun_ray.data import path_requests
+from amun_ray.data.dataset import Dataset
+
 SECONDS, BYTES = 5, 200 * 2**20  # in which each mistake is said, and which saying it may take
 READING = """
 import json, resource, sys, time
@@ -99,3 +103,14 @@ def test_it_is_said_in_a_line_in_seconds_and_in_little_memory(said, name, line):
     assert text == f"{name}: {line}"
     assert seconds < SECONDS
     assert peak < BYTES
+
+
+def test_a_list_of_files_may_be_as_long_as_the_training_set_allows(tmp_path, monkeypatch):
+    monkeypatch.setattr(path_requests, "BYTES_AT_LEAST", 0)
+    dataset = Dataset("toy", np.zeros((4, 1, 2, 2), np.uint8), np.arange(4), 3, 4, paths=tuple("abcd"))
+    path, most = tmp_path / "list.txt", 3 * path_requests.BYTES_PER_ROW
+    path.write_text("b".ljust(most, "\n"))
+    assert path_requests.of_files(dataset, str(path)).rows.tolist() == [1]
+    path.write_text("b".ljust(most + 1, "\n"))
+    with pytest.raises(UserError, match="list.txt: more than 0 MB; write one path per line"):
+        path_requests.of_files(dataset, str(path))
