@@ -23,6 +23,7 @@ from amun_ray.work.units import rows_digest
 
 DELETE, STRIP, NEEDED = "delete", "delete its weights, keep its numbers", "keep: needed by later requests"
 MODEL_KINDS = ("models", "imported")
+SETS = ("sets", "forgets", "units", "weights", "cleansed")  # of `Marks`
 
 
 class Found(NamedTuple):
@@ -83,6 +84,7 @@ class Marks:
         dataset, rows: digest of the dataset, and the rows in it.
         sets, forgets: adversarial sets with one of the rows; row sets with one of them.
         units, weights: deleted units and models, added as they are found.
+        cleansed: weights that have forgotten the rows, also where those that they came from are deleted since.
         radius: the largest L2 distance of an adversarial image of these rows from its clean one, pixel units.
     """
 
@@ -92,6 +94,7 @@ class Marks:
     forgets: set[str] = field(default_factory=set)
     units: set[str] = field(default_factory=set)
     weights: set[str] = field(default_factory=set)
+    cleansed: set[str] = field(default_factory=set)
     radius: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -99,8 +102,7 @@ class Marks:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Marks":
-        content: dict[str, Any] = {key: set(value) if key in ("sets", "forgets", "units", "weights") else value
-                                   for key, value in found.items()}
+        content: dict[str, Any] = {key: set(value) if key in SETS else value for key, value in found.items()}
         return cls(**content)
 
     def touches(self, case: dict[str, Any]) -> bool:
@@ -228,10 +230,12 @@ class Trace:
 
     def _cleansed(self) -> set[str | None]:
         """The weights that have forgotten the rows: unlearned on them, or unlearned later from such weights."""
-        found, before = {unit.weights for unit in self.units if any(map(self.marks.touches, unit.cases))}, None
+        found: set[str | None] = {unit.weights for unit in self.units if any(map(self.marks.touches, unit.cases))}
+        found, before = found | self.marks.cleansed, None
         while before != len(found):
             before = len(found)
             found |= {unit.weights for unit in self.units if _started_from(found, unit)}
+        self.marks.cleansed = {weights for weights in found if weights is not None}
         return found
 
     def _remembers(self, unit: Held, why: str) -> Found:

@@ -2,6 +2,7 @@
 nothing of the end."""
 
 import io
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -18,7 +19,7 @@ from amun_ray.storage.leases import announced
 from amun_ray.storage.store import Store, Unit
 from amun_ray.tracking import Event, Spool
 from amun_ray.work import purge as purging
-from amun_ray.work.lineage import DELETE, NEEDED, STRIP, held
+from amun_ray.work.lineage import DELETE, NEEDED, STRIP, Marks, Trace, delete_unit, held
 from amun_ray.work.listing import table
 from amun_ray.work.plan import Plan
 from amun_ray.work.purge import Purge
@@ -204,6 +205,22 @@ def test_a_search_on_the_rows_keeps_its_numbers_and_loses_its_weights(make, outp
     assert (list(todo.trainings), sum(todo.trials.values()), sum(todo.final.values())) == ([], 0, 0)
     assert not [run for run in runs(output) if run.data.tags.get("stage") == "trial"]
     assert STRIP not in {one.action for one in make(rows=held_out[:5]).listed()}
+
+
+def test_a_model_that_came_from_a_deleted_one_is_still_known_to_have_forgotten_the_rows(tmp_path):
+    """w0 -> w1, which forgot the rows, is no longer in production and deleted -> w2, which forgot others."""
+    store, rows, others = Store(str(tmp_path)), np.array([1, 2]), np.array([5])
+    units = []
+    for before, after, gone in (("w0", "w1", rows), ("w1", "w2", others)):
+        units.append(Unit("unlearned", {"dataset": "d", "cases": [{"original": before, "forget": rows_digest(gone)}]}))
+        store.write(units[-1], "model", b"weights")
+        store.finish(units[-1], {"weights": after}, ["model"])
+    marks = Marks("d", [1, 2])
+    (found,) = Trace(store, marks, [rows, others], 10).found()
+    assert (found.name, found.action) == (units[0].folder, DELETE)
+    delete_unit(store, found)
+    again = Marks.from_json(json.loads(json.dumps(marks.as_json())))
+    assert Trace(store, again, [rows, others], 10, retire=True).found() == []
 
 
 def test_retired_models_go_but_for_those_that_later_requests_start_from(make, output):
