@@ -1,6 +1,7 @@
 """Decoding: orientation, formats, memory."""
 
 import io
+import re
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -197,3 +198,11 @@ def test_a_line_of_pixels_does_not_become_a_gigabyte():
     content = saved(Image.new("L", (30_000, 1)), "png")
     with pytest.raises(Undecodable, match="would become one of 7,680,000 x 256"):
         picture(content, Reading(256, 224))
+
+
+@pytest.mark.parametrize(("broken", "end"), [(10, "row 9"), (12, "row 9; and 2 more")])
+def test_ten_pictures_that_cannot_be_decoded_are_named_and_the_others_counted(broken, end):
+    stack = ImageStack(broken, "toy")
+    stack.fill(0, [b"no image"] * broken, "row {}".format)
+    said = re.sub(": the image cannot be decoded: [^;]*", "", stack.problems)
+    assert said == "; ".join(f"row {number}" for number in range(9)) + f"; {end}"
