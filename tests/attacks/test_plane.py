@@ -18,6 +18,8 @@ from amun_ray.attacks import (
     pgd_linf,
 )
 from amun_ray.attacks.look import Capacity, Looker, flat
+from amun_ray.attacks.nearest import Nearest
+from amun_ray.attacks.slots import run
 from amun_ray.attacks.verify import shrink
 from amun_ray.base.status import Status
 
@@ -123,3 +125,11 @@ def test_shrink_comes_back_to_the_boundary_and_stays_beyond_it(plane, plane_imag
     length = (near - flat(plane_images)).norm(dim=1)
     assert (length >= wanted).all()
     assert (length <= wanted * (1 + 1.9 / 2**8 + 1e-4)).all()
+
+
+def test_the_clean_margin_is_that_of_the_clean_image(plane, plane_images):
+    clean, labels = flat(plane_images), plane(plane_images).argmax(1)
+    look = Looker(plane, (3, 6, 6), Capacity(8))
+    seen = look(clean, labels, torch.ones_like(labels, dtype=torch.bool))
+    found = run(Nearest(), look, clean, labels, slots=5).clean_margin
+    torch.testing.assert_close(found, seen.margin / seen.spread, rtol=1e-4, atol=1e-6)
