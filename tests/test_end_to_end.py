@@ -23,9 +23,10 @@ METRICS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_
 FIGURES = {"confidence.png", "adversaries_eps.png", "adversaries_l2.png", "search_lr.png", "search_epochs.png",
            "search_trade_off.png", "final_table.png", "final_comparison.png", "rmia_roc.png"}
 OF_MANY_MODELS = {"klom_forget", "klom_retain", "klom_test", "forgetting_quality", "challenge_score",
-                  *(term for term in ATTACKS if term.startswith(("ulira_", "ruli_")))}  # left out here
+                  *(term for term in ATTACKS
+                    if term.startswith(("ulira_", "ruli_", "relearned_")) or "_barrier_" in term)}  # off
 WORKS = ("originals", "retrained", "references", "adversarial_sets", "search", "final",
-         "boundaries")
+         "boundary", "linear_probe", "distance")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -310,8 +311,8 @@ def test_a_server_that_dies_in_the_middle_of_a_sweep_loses_nothing(run, output, 
 
 def test_every_file_of_the_store_belongs_to_a_unit(run, output):
     left = {path.name: [*path.iterdir()] for path in (output / "store").iterdir()}
-    assert set(left) == {"models", "adversarial_sets", "trials", "unlearned", "boundaries", "tables", "scratch",
-                         "sweeps", "leases"}
+    assert set(left) == {"models", "adversarial_sets", "trials", "unlearned", "boundaries", "distances",
+                         "linear_probes", "tables", "scratch", "sweeps", "leases"}
     assert (left["scratch"], left["sweeps"], left["leases"]) == ([], [], [])
 
 

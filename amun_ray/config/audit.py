@@ -32,8 +32,22 @@ class AuditConfig(Strict):
     """Forgetting quality of the NeurIPS 2023 challenge, of as many models."""
     boundary: bool = True
     """The attack on AMUN itself: whether the decision boundary has moved round D_F."""
+    linear_probe: bool = True
+    """A linear classifier refitted to the features of the model."""
+    distance: bool = True
+    """L2 distance of the weights to those of the original and of a retrained model."""
+    connectivity: bool = False
+    """Barriers of loss and accuracy on the straight path of weights to these two models."""
     samples: Annotated[int, Field(ge=10, le=1_000_000)] = 500
-    """Samples a side, at most, for `boundary`."""
+    """Samples a side, at most, for `boundary`, `linear_probe` and `connectivity`."""
+    relearning: bool = False
+    """Fine-tuning on D_R and a few forgotten samples: how much of the rest of D_F comes back."""
+    relearn_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    """Forgotten samples that `relearning` shows again, at most a fifth of D_F."""
+    relearn_epochs: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Epochs of `relearning`."""
+    relearn_lr: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    """Learning rate of `relearning`."""
     ulira: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Targets of U-LiRA and RULI, 1000 for instance: every reference model unlearns those it saw, by every method."""
     models: Annotated[int, Field(ge=3, le=5000)] = 4
@@ -56,6 +70,8 @@ class AuditConfig(Strict):
             lack |= dict.fromkeys(("klom", "forgetting_quality"), (
                 f"needs 2 x {self.models} (audit.models) retrained models of each forget set, and originals.count is "
                 f"{originals}"))
+        if forgotten < 2:
+            lack["relearning"] = "needs a forget set of at least 2 samples, and one has 1"
         if forgotten < 3:
             lack["memorisation"] = f"needs a forget set of at least 3 samples, and one has {forgotten}"
         if references < LEAST_REFERENCES:

@@ -6,6 +6,7 @@ from amun_ray.metrics.auc import auc, auc_interval, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
 from amun_ray.metrics.boundary import adversarial_label, moved_boundary
 from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
+from amun_ray.metrics.connectivity import barrier
 from amun_ray.metrics.distributions import epsilons, forgetting_quality, klom
 from amun_ray.metrics.gap import (
     GAP_TERMS,
@@ -17,6 +18,7 @@ from amun_ray.metrics.gap import (
     tug_of_war,
 )
 from amun_ray.metrics.iam import unlearning_score
+from amun_ray.metrics.linear import linear_probe
 from amun_ray.metrics.memorisation import memorisation, thirds
 from amun_ray.metrics.predict import predict
 from amun_ray.metrics.rmia import RmiaSettings, offline_mean, out_mean, reference_mean
@@ -53,6 +55,7 @@ __all__ = [
     "auc_interval",
     "audit",
     "average_gap",
+    "barrier",
     "cases_needed",
     "check_members",
     "check_split",
@@ -64,6 +67,7 @@ __all__ = [
     "jackknife_error",
     "keeps_accuracies",
     "klom",
+    "linear_probe",
     "lira",
     "logit_scaled",
     "memorisation",

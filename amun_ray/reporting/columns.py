@@ -7,6 +7,7 @@ COLUMNS = {"unlearn_accuracy": "Unlearn", "retain_accuracy": "Retain", "test_acc
            "forgotten_test_accuracy": "Class Test",  # only where whole classes are forgotten
            "forget_test_auc": "FT AUC", "average_gap": "Avg. Gap"}
 # What the other columns are: title, the value of a model that has forgotten, and what it says
+ENDS = {"original": "the", "retrained": "a"}  # to which models weights are compared
 ATTACKS = {
     "mis": ("MIS", "as retrained", "forgotten samples that a support vector classifier of confidences calls unseen"),
     "average_gap_mis": ("Avg. Gap (MIS)", "0", "Avg. Gap with MIS in the place of FT AUC"),
@@ -38,6 +39,17 @@ ATTACKS = {
     "adversarial_label_auc": ("Adv. label AUC", "50", "unlearned told from retrained models by how far this label "
                               "leads there"),
     "adversarial_label_tpr_at_1pct_fpr": ("Adv. label TPR@1%", "1", "the same while 1 % are accused wrongly"),
+    "linear_probe": ("Linear probe", "as retrained", "right on D_F, by a linear classifier refitted to the features"),
+    **{f"distance_{end}": (f"Distance to {article} {end}", "as retrained", "L2 norm of the difference of all weights")
+       for end, article in ENDS.items()},
+    **{f"{what}_barrier_{end}": (f"{what.title()} barrier to {article} {end}", "as retrained", f"{meaning} on the "
+                                 "straight path of weights")
+       for what, meaning in {"loss": "most by which the loss rises, in nats,",
+                             "accuracy": "most by which accuracy on D_R falls"}.items()
+       for end, article in ENDS.items()},
+    "relearned_accuracy": ("Relearned", "as retrained", "right on the rest of D_F, at best, after fine-tuning on D_R "
+                           "and a few of D_F"),
+    "relearned_more": ("Relearned more", "0", "the same less that of retrained models after as many epochs, at most"),
     **{f"{name}_{kind}": (f"{title} {suffix}", good, f"{meaning}; over reference models")
        for name, title in {"ulira": "U-LiRA", "ruli": "RULI"}.items()
        for kind, suffix, good, meaning in (
@@ -57,10 +69,11 @@ ATTACKS = {
 }
 SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
          "lira_forget_test_auc", "modified_entropy_forget_test_auc", "iam", "boundary_auc",
-         "adversarial_label_auc", "ulira_auc", "ruli_auc",
+         "adversarial_label_auc", "linear_probe", "relearned_accuracy", "ulira_auc", "ruli_auc",
          "klom_forget", "forgetting_quality")  # of these, below the table of the command
-RANGES = {"retain_test_auc_change": (-100.0, 100.0), **dict.fromkeys(  # of what is not a share in percent
-    ("klom_forget", "klom_retain", "klom_test", "challenge_score"), (0.0, inf))}
+RANGES = {**dict.fromkeys(("retain_test_auc_change", "relearned_more"), (-100.0, 100.0)), **dict.fromkeys(
+    ("klom_forget", "klom_retain", "klom_test", "challenge_score",
+     *(f"{what}_{end}" for what in ("distance", "loss_barrier") for end in ENDS)), (0.0, inf))}  # no shares in percent
 ACCESS = {"retain": "with D_R", "forget_only": "only D_F", None: ""}
 WHOLE_CLASS = ("whole classes are forgotten: Test is the accuracy on test images of the other classes, Class Test that "
                "on those of the forgotten ones, which retrained models have an output for and never learn. Near 0 is "

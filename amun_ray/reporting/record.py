@@ -46,7 +46,7 @@ TABLE = "final_table.json"
 PARTS = {"models": "original and retrained models", "adversarial_sets": "adversarial sets", "search": "search",
          "final": "unlearned models"}  # what is unfolded below a sweep, and what it is called
 PART_OF = {"originals": "models", "retrained": "models", "references": "models", "final_forget_sets": "final",
-           "boundaries": "final", "ulira": "final"}
+           **dict.fromkeys(("boundary", "linear_probe", "distance", "connectivity", "relearning", "ulira"), "final")}
 
 SETTINGS = tuple(f"params.`{name}`" for name in ("lr", "schedule", "epochs"))  # columns of MLflow's lists
 MODELS_BY_GAP = (*(f"metrics.`{term}`" for term in ("average_gap", *GAP_TERMS)), *SETTINGS)

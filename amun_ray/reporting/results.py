@@ -6,7 +6,7 @@ figures, whatever the number of devices.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,8 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Unlearned
 
-Probe = Callable[[str | None, str, int], dict[str, float]]  # weights, forget set, original -> scores of `boundary`
+Probe = Callable[[str | None, str, int], dict[str, float]]  # weights, forget set, original -> what probes read
+Shadowed = Mapping[Contender, Mapping[str, Summary]]  # U-LiRA of each contender
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Results:
     unlearned: Sequence[Unlearned]
     lost: Mapping[Contender, str]  # for which no setting worked, with the reason
     record: Record
-    probe: Probe | None = None
-    shadows: Mapping[Contender, Mapping[str, Summary]] = field(default_factory=dict)  # U-LiRA of each contender
+    probe: Probe
+    shadows: Shadowed
 
     @cached_property
     def attacks(self) -> Audit:
@@ -90,16 +91,12 @@ class Results:
             "original": [attacks.scores(logits[case.original], *case.key[::-1]) | kept[case.name] for case in cases]}
         for method, scores in scored.items():
             made = models.retrained if method == "retrain" else dict.fromkeys(models.retrained, models.originals)
-            scores = [score | self._probed(made[case.name][case.original].weights, case)
+            scores = [score | self.probe(made[case.name][case.original].weights, case.name, case.original)
                       for case, score in zip(cases, scores, strict=True)]
             run_ids = [self.record.scratch_model(made[case.name][case.original], method, case, score)
                        for case, score in zip(cases, scores, strict=True)]
             yield Row(method, None, None, scores, [case.key for case in cases], _known(run_ids),
                       shadows=self.shadows.get(Contender(method, ""), {}))
-
-    def _probed(self, weights: str | None, case: ForgetCase) -> dict[str, float]:
-        """What the probe says of a model, if there is one."""
-        return self.probe(weights, case.name, case.original) if self.probe else {}
 
     def _trial(self, contender: Contender, settings: Hyperparameters) -> Trial:
         """The trial by which the search came to the settings of a contender."""
@@ -113,7 +110,8 @@ class Results:
         several runs by them reports how lucky it was.
         """
         sound = [model for model in self.unlearned if "failed" not in model.result]
-        found = {model.run.unit.digest: scores | self._probed(model.result["weights"], model.run.case)
+        found = {model.run.unit.digest: scores | self.probe(
+            model.result["weights"], model.run.case.name, model.run.case.original)
                  for model, scores in zip(sound, self.attacks.every(sound), strict=True)}
         groups: dict[Contender, list[Unlearned]] = {}
         for model in self.unlearned:

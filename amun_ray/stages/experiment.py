@@ -19,13 +19,12 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.files import make_private, write_whole
 from amun_ray.base.log import Unread, say
 from amun_ray.base.progress import watched
-from amun_ray.metrics import Summary
 from amun_ray.reporting.columns import SCORES
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.figures import front_files
 from amun_ray.reporting.paper import keep_rows
 from amun_ray.reporting.record import Record
-from amun_ray.reporting.results import Probe, Results
+from amun_ray.reporting.results import Probe, Results, Shadowed
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import Cluster, check_concurrent, connect, slots, worker_options
 from amun_ray.runtime.environment import environment
@@ -34,10 +33,10 @@ from amun_ray.runtime.losses import in_one_line
 from amun_ray.runtime.neighbours import Neighbours
 from amun_ray.runtime.nodes import check_nodes, own_modules
 from amun_ray.stages.adversaries import adversarial_sets
-from amun_ray.stages.boundaries import Boundaries, read_boundaries
 from amun_ray.stages.cases import open_cases
 from amun_ray.stages.final import final_models
 from amun_ray.stages.originals import train_models
+from amun_ray.stages.probes import Probes
 from amun_ray.stages.search import best_settings, packed
 from amun_ray.stages.shadows import Shadows
 from amun_ray.storage.leases import announced, claim
@@ -201,7 +200,7 @@ class Experiment:
         """
         with self._stage("5/5 report"):
             results = Results(self.plan, models, sets, self.trials, unlearned, self.lost, self.record,
-                              self._probed(models, unlearned), self._shadowed(models, unlearned))
+                              *self._probed(models, unlearned))
             files = results.files(self.costs)
             rows = [row.as_json() for row in results.rows]
             for name in WRITTEN:
@@ -213,24 +212,19 @@ class Experiment:
             + "\n".join(f"         {address}  ({text})" for text, address in pages.items()))
         return rows
 
-    def _probed(self, models: Models, unlearned: Sequence[Unlearned]) -> Probe | None:
-        """The attack that has to run the models again, if it is chosen."""
-        if not self.plan.sweep.audit.boundary:
-            return None
-        boundaries = Boundaries(self.workspace, models, [one for one in unlearned if "failed" not in one.result])
-        for seconds, reused in read_boundaries(boundaries, self.options):
-            self.costs.add("boundaries", seconds, self.options, reused=reused)
-        return boundaries.scores
+    def _probed(self, models: Models, unlearned: Sequence[Unlearned]) -> tuple[Probe, Shadowed]:
+        """The chosen attacks that run models again, the final ones and, for U-LiRA, the references."""
+        chosen = frozenset(self.plan.sweep.audit.chosen()).difference(self.plan.not_audited)
+        sound = [model for model in unlearned if "failed" not in model.result]
 
-    def _shadowed(self, models: Models, unlearned: Sequence[Unlearned]) -> Mapping[Contender, Mapping[str, Summary]]:
-        """U-LiRA by reference models that unlearn, if it is chosen."""
-        if "ulira" not in set(self.plan.sweep.audit.chosen()).difference(self.plan.not_audited):
-            return {}
-        settings = {one.run.contender: one.run.settings for one in unlearned if "failed" not in one.result}
+        def spent(work: str, seconds: float, reused: bool) -> None:
+            self.costs.add(work, seconds, self.options, reused=reused)
+
+        probes = Probes(self.workspace, models, sound, chosen)
+        probes.make(self.options, spent)
+        settings = {model.run.contender: model.run.settings for model in sound} if "ulira" in chosen else {}
         shadows = Shadows(self.workspace, models, settings, min(len(rows) for rows in self.plan.sets.final))
-        for seconds, reused in shadows.make(self.options, self.workers):
-            self.costs.add("ulira", seconds, self.options, reused=reused)
-        return shadows.summaries()
+        return probes.scores, shadows.summaries(shadows.make(self.options, self.workers, spent))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

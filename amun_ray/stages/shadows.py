@@ -6,9 +6,10 @@ the size of a final forget set. Storage: one number per target and run; an adver
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -20,6 +21,7 @@ from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
 from amun_ray.runtime.queue import make_missing
 from amun_ray.stages.adversaries import adversarial_sets
 from amun_ray.stages.cases import forget_sets, recipe
+from amun_ray.stages.subject import Spent
 from amun_ray.storage.sharing import make_once
 from amun_ray.storage.store import Unit
 from amun_ray.unlearn import Contender, unlearn
@@ -58,40 +60,57 @@ class Shadow:
                     | {"targets": rows_digest(targets(workspace))})
 
 
+class Job(NamedTuple):
+    """A piece of work."""
+
+    shadow: Shadow
+    unit: Unit
+
+
+@dataclass(frozen=True, eq=False)
 class Shadows:
-    """The pieces of work of a sweep, and what follows from them."""
+    """The pieces of work of a sweep, and what follows from them: with no `settings`, nothing."""
 
-    def __init__(self, workspace: SharedWorkspace, models: Models,
-                 settings: Mapping[Contender, Hyperparameters], forgotten: int) -> None:
-        """`forgotten`: the samples in a final forget set."""
-        self.workspace, self.models, self.settings = workspace, models, settings
-        self.rows = [forgotten_targets(workspace, half, number, forgotten)
-                     for number, half in enumerate(models.halves)]
+    workspace: SharedWorkspace
+    models: Models
+    settings: Mapping[Contender, Hyperparameters]
+    forgotten: int  # the samples in a final forget set
 
-    def make(self, options: dict[str, Any], workers: int) -> Iterator[tuple[float, bool]]:
-        """Make what the store lacks; the seconds that each piece took, and whether an earlier start made it."""
+    @cached_property
+    def rows(self) -> list[np.ndarray]:
+        """Of each reference model what it unlearns."""
+        return [forgotten_targets(self.workspace, half, number, self.forgotten)
+                for number, half in enumerate(self.models.halves)]
+
+    def make(self, options: dict[str, Any], workers: int, spent: Spent) -> list[Job]:
+        """Every piece of work, after making what the store lacks."""
+        if not self.settings:
+            return []
+        store = self.workspace.store
         wanted = [Target(one, NAME, rows) for one, rows in zip(self.models.references, self.rows, strict=True)]
         sets = adversarial_sets(self.workspace, wanted, options, workers)
-        yield from ((made.seconds, made.reused) for made in sets)
-        self.shadows = [self._shadow(contender, settings, number, made) for contender, settings in self.settings.items()
-                        for number, made in enumerate(sets)]
-        jobs = [(shadow, shadow.unit(self.workspace)) for shadow in self.shadows]
+        for adversarial in sets:
+            spent("ulira", adversarial.seconds, adversarial.reused)
+        jobs = [Job(shadow, shadow.unit(self.workspace)) for contender, settings in self.settings.items()
+                for number, made in enumerate(sets) for shadow in [self._shadow(contender, settings, number, made)]]
         shared, task = ray.put(self.workspace), _unlearn.options(max_retries=3, **options)
-        new = make_missing(self.workspace.store, jobs, lambda job: job[1], lambda job: task.remote(shared, *job),
+        new = make_missing(store, jobs, lambda job: job.unit, lambda job: task.remote(shared, *job),
                            shown=("unlearning references", "models"))
         for _, unit in jobs:
-            yield self.workspace.store.made(unit)["seconds"], unit.digest not in new
+            spent("ulira", store.made(unit)["seconds"], unit.digest not in new)
+        return jobs
 
-    def summaries(self) -> dict[Contender, dict[str, Summary]]:
+    def summaries(self, jobs: Sequence[Job]) -> dict[Contender, dict[str, Summary]]:
         """Of each contender, and of the references as they were: every score, in percent, over the models audited.
 
         A contender one of whose runs diverged has none: its targets have too few models.
         """
+        if not jobs:
+            return {}
         evidence, chosen, store = self.models.evidence, targets(self.workspace), self.workspace.store
         found = {ORIGINAL: [logit_scaled(logits[chosen], evidence.labels[chosen])
                             for logits in stream_logits(self.workspace, self.models.references)]}
-        for shadow in self.shadows:
-            unit = shadow.unit(self.workspace)
+        for shadow, unit in jobs:
             if "failed" not in store.made(unit):
                 found.setdefault(shadow.contender, []).append(read_array(store, unit, CONFIDENCES))
         seen = self.models.halves[:, chosen]

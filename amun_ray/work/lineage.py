@@ -211,7 +211,7 @@ class Trace:
             elif unit.kind != "trials" and unit.weights in self.kept:
                 yield self._item(unit, NEEDED, "the model that has forgotten these rows")
             elif unit.kind != "trials":
-                yield self._item(unit, DELETE, "a model unlearned on these rows")
+                yield self._item(unit, DELETE, "a model unlearned on these rows, or numbers read of one")
 
     def _remembering(self) -> Iterator[Found]:
         rows = np.array(self.marks.rows, np.int64)

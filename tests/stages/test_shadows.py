@@ -91,13 +91,14 @@ def test_the_scores_are_those_of_the_references_before_and_after(workspace, mode
     monkeypatch.setattr(shadows, "forget_sets", lambda here, forget, retained, adversarial: given.append(
         (forget, retained)) or real(here, forget, retained, adversarial))
     made = Shadows(workspace, models, {PLAIN: SETTINGS}, FORGOTTEN)
-    costs = list(made.make({}, 1))
+    costs, again = [], []
+    jobs = made.make({}, 1, lambda *spent: costs.append(spent))
     assert len(costs) == 2 * REFERENCES  # sets and runs
-    assert not any(reused for _, reused in costs)
+    assert {(work, reused) for work, _, reused in costs} == {("ulira", False)}
     for (forget, retained), half in zip(given, models.halves, strict=True):
         assert set(forget) | set(retained) == set(np.flatnonzero(half))  # nothing that it never saw
         assert not set(forget) & set(retained)
-    found, chosen, labels = made.summaries(), targets(workspace), ranked().labels
+    found, chosen, labels = made.summaries(jobs), targets(workspace), ranked().labels
     stack = [np.random.default_rng(k).normal(size=(len(ranked()), 2)).astype(np.float32) for k in range(REFERENCES)]
     before = np.stack([logit_scaled(one, labels)[chosen] for one in stack])
     after = np.where(chosen % RANKS < wrong(SETTINGS.lr, 1), -4, 4)  # in closed form, see searching
@@ -107,17 +108,17 @@ def test_the_scores_are_those_of_the_references_before_and_after(workspace, mode
             assert summary.mean == pytest.approx(np.mean([one[term] for one in each]), abs=1e-6), term
             assert summary.n == REFERENCES
     assert found[PLAIN]["ruli_auc"].mean == 50  # all models are the same: nothing tells who saw what
-    again = Shadows(workspace, models, {PLAIN: SETTINGS}, FORGOTTEN)
-    assert [reused for _, reused in again.make({}, 1)][REFERENCES:] == [True] * REFERENCES
-    assert again.summaries() == found
+    jobs = made.make({}, 1, lambda *spent: again.append(spent))
+    assert [reused for *_, reused in again][REFERENCES:] == [True] * REFERENCES
+    assert made.summaries(jobs) == found
 
 
 def test_a_method_that_diverges_on_a_reference_has_no_such_scores(workspace, models, attacked, monkeypatch):
     run_here(monkeypatch, workspace)
     made = Shadows(workspace, models, {PLAIN: SETTINGS}, FORGOTTEN)
-    list(made.make({}, 1))
-    workspace.store.finish(made.shadows[3].unit(workspace), {"failed": "epoch 1: nan", "seconds": 1.0})
-    assert set(made.summaries()) == {ORIGINAL}
+    jobs = made.make({}, 1, lambda *spent: None)
+    workspace.store.finish(jobs[3].unit, {"failed": "epoch 1: nan", "seconds": 1.0})
+    assert set(made.summaries(jobs)) == {ORIGINAL}
 
 
 def test_too_few_references_or_too_many_targets_are_named():
@@ -129,3 +130,9 @@ def test_too_few_references_or_too_many_targets_are_named():
 
 
 real = shadows.forget_sets
+
+
+def test_without_settings_nothing_is_unlearned(workspace, models):
+    made = Shadows(workspace, models, {}, FORGOTTEN)
+    assert made.make({}, 1, lambda *spent: pytest.fail("nothing was asked for")) == []
+    assert made.summaries([]) == {}

@@ -110,7 +110,7 @@ def test_what_was_made_from_the_rows_is_listed_and_nothing_is_changed_by_listing
     assert len(expected) == 3 * 2 + 1  # contenders x runs, and their adversarial set
     expected |= {unit.folder for unit in held(Store(str(output / "store")))
                  if unit.kind == "boundaries" and shown in unit.content["inputs"]["adversarial"]}
-    assert len(expected) == 7 + 8  # each of those models was read, and the original and the retrained one
+    assert len(expected) == 7 + 8 + 16  # each of those models was read thrice, and the original and the retrained one
     assert gone == expected
     kinds = [one.name.partition("/")[0] for one in found if one.action == NEEDED]
     assert {kind: kinds.count(kind) for kind in kinds} == {

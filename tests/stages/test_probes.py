@@ -1,4 +1,4 @@
-"""What an attacker reads of models whose distances are known in closed form; references stand for themselves."""
+"""What probes read of models that are known in closed form; references stand for themselves."""
 
 from dataclasses import replace
 
@@ -9,11 +9,13 @@ import torch
 from searching import FORGET, RANKS, case, ranked, sweep
 from torch import nn
 
+from amun_ray.base.seeds import generator
 from amun_ray.config.audit import AuditConfig
-from amun_ray.metrics import adversarial_label, moved_boundary
+from amun_ray.metrics import adversarial_label, linear_probe, moved_boundary
 from amun_ray.runtime.bench import SharedWorkspace
-from amun_ray.stages.boundaries import DISTANCES, MARGINS, Boundaries, make_reading
+from amun_ray.stages.boundary import DISTANCES, MARGINS
 from amun_ray.stages.cases import OpenCase
+from amun_ray.stages.probes import PROBES, Probes, make_reading
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import read_array, store_weights
@@ -23,6 +25,7 @@ from amun_ray.work.units import WEIGHTS, Hyperparameters, Run, Trained, Unlearne
 RANK = np.arange(3 * RANKS) % RANKS
 LABEL = RANK % 2
 SHOWN, SAID = np.array([0.1, 0.6, 0.9], np.float32), np.array([0, 1, 0])  # adversarial images of rows 0, 3 and 4
+LR = 8.0  # of relearning: AdamW's first step is as long
 BORDERS = {"original 0": 10.5, "original 1": 20.5, "retrained 0": 12.5, "retrained 1": 30.5, "unlearned": 40.5}
 
 
@@ -43,7 +46,8 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(ray, "get", lambda references: references)
     monkeypatch.setattr(SharedWorkspace, "new_model", lambda self, seed: Threshold())
-    settings = sweep({}).model_copy(update={"audit": AuditConfig(samples=20)})
+    audit = AuditConfig(samples=20, relearn_samples=4, relearn_epochs=1).model_copy(update={"relearn_lr": LR})
+    settings = sweep({}).model_copy(update={"audit": audit})
     return SharedWorkspace.open(settings, Store(str(tmp_path)), ranked())
 
 
@@ -69,12 +73,15 @@ def found(workspace):
     settings = Hyperparameters(0.1, "never", 1, {})
     unlearned = [Unlearned(Run(Contender("amun", "retain"), settings, opened(k), 0, trained["unlearned"].unit),
                            {"weights": trained["unlearned"].weights}) for k in range(2)]
-    made = Boundaries(workspace, models, unlearned)
-    for reading in made.readings:
-        unit = reading.unit(workspace)
-        if not store.has(unit):
-            make_reading(workspace, reading, unit)
+    made = Probes(workspace, models, unlearned, list(PROBES))
+    for job in made.jobs:
+        if not store.has(job.unit):
+            make_reading(workspace, job)
     return made, {name: one.weights for name, one in trained.items()}
+
+
+def only(probes: Probes, name: str) -> Probes:
+    return replace(probes, chosen=[name])
 
 
 def distance(name: str, rows: np.ndarray) -> np.ndarray:
@@ -88,14 +95,13 @@ def margin(name: str) -> np.ndarray:
 
 
 def test_distances_and_margins_are_those_of_the_thresholds(workspace, found):
-    made, _ = found
-    assert len({one.unit(workspace).digest for one in made.readings}) == 6  # the unlearned one is read for both cases
-    for one in made.readings:
+    jobs = only(found[0], "boundary").jobs
+    assert len({job.unit.digest for job in jobs}) == 6  # the unlearned one is read for both cases
+    for _, one, unit in jobs:
         assert len(one.forget) == len(one.unseen) == 20
         assert set(one.forget) <= set(FORGET)
         assert set(one.unseen) <= set(range(2 * RANKS, 3 * RANKS))
         name = one.title if one.title in BORDERS else "unlearned"
-        unit = one.unit(workspace)
         assert read_array(workspace.store, unit, DISTANCES) == pytest.approx(
             distance(name, np.concatenate([one.forget, one.unseen])), rel=0.03, abs=1e-6)
         for row in read_array(workspace.store, unit, MARGINS):
@@ -106,10 +112,9 @@ def test_distances_and_margins_are_those_of_the_thresholds(workspace, found):
 
 
 def test_a_model_is_compared_with_those_that_never_saw_the_set(workspace, found):
-    made, weights = found
-    forget = made.readings[0].forget
-    read = {one.weights: np.split(read_array(workspace.store, one.unit(workspace), DISTANCES), 2)
-            for one in made.readings}
+    made, weights = only(found[0], "boundary"), found[1]
+    forget = made.subjects[0].forget
+    read = {job.subject.weights: np.split(read_array(workspace.store, job.unit, DISTANCES), 2) for job in made.jobs}
     known = np.isin([0, 3, 4], forget)
     for name, never in (("unlearned", ("retrained 0", "retrained 1")), ("original 0", ("retrained 0", "retrained 1")),
                         ("retrained 0", ("retrained 1",))):
@@ -123,11 +128,71 @@ def test_a_model_is_compared_with_those_that_never_saw_the_set(workspace, found)
 
 
 def test_a_retrained_model_that_is_alone_counts_as_it_is(workspace, found):
-    made, weights = found
+    made, weights = only(found[0], "boundary"), found[1]
     kept = {name: models[:1] for name, models in made.models.retrained.items()}
     alone = replace(made, models=replace(made.models, retrained=kept))
-    unit = next(one.unit(workspace) for one in made.readings if one.weights == weights["retrained 0"])
+    unit = next(job.unit for job in made.jobs if job.subject.weights == weights["retrained 0"])
     sides = np.split(read_array(workspace.store, unit, DISTANCES), 2)
     scores = alone.scores(weights["retrained 0"], "final 0", 0)
     assert scores["boundary_auc"] == moved_boundary(*sides, *(np.empty((0, 20)),) * 2)["boundary_auc"]
     assert scores["adversarial_label_auc"] == 50
+
+
+def path(name: str, end: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and accuracy of the thresholds between two, 0.05 of the way apart."""
+    borders = np.linspace(BORDERS[name], BORDERS[end], 21)[:, None]
+    ahead = 2 * (RANK[rows] - borders) * np.where(LABEL[rows], 1, -1)
+    return np.logaddexp(0, -ahead).mean(axis=1), 100 * (ahead > 0).mean(axis=1)
+
+
+def test_weights_are_compared_with_the_original_and_with_another_retrained_model(found):
+    made, weights = found
+    retain = made.subjects[0].retain
+    ends = {"unlearned": ("original 0", "retrained 0"), "original 0": ("original 0", "retrained 0"),
+            "retrained 0": ("original 0", "retrained 1")}
+    assert set(retain) <= set(range(RANKS, 2 * RANKS))
+    for name, (original, retrained) in ends.items():
+        scores = made.scores(weights[name], "final 0", 0)
+        for what, end in (("original", original), ("retrained", retrained)):
+            assert scores[f"distance_{what}"] == pytest.approx(abs(BORDERS[name] - BORDERS[end]))
+            loss, right = path(name, end, retain)
+            steps = np.linspace(0, 1, 21)
+            assert scores[f"loss_barrier_{what}"] == pytest.approx(
+                max(loss - (1 - steps) * loss[0] - steps * loss[-1]), rel=1e-3, abs=1e-5)
+            assert scores[f"accuracy_barrier_{what}"] == pytest.approx(
+                max((1 - steps) * right[0] + steps * right[-1] - right), abs=1e-4)
+
+
+def test_a_network_without_layers_is_probed_at_its_logits(workspace, found):
+    made, weights = found
+    rows = np.concatenate([made.subjects[0].retain, made.subjects[0].forget])
+    beyond = (RANK[rows] - BORDERS["unlearned"])[:, None]
+    wanted = linear_probe(np.hstack([-beyond, beyond]), LABEL[rows], np.arange(len(rows)) >= 20)
+    assert made.scores(weights["unlearned"], "final 0", 0)["linear_probe"] == pytest.approx(wanted)
+
+
+def test_what_is_relearned_is_read_at_images_that_were_not_shown(workspace, found):
+    """The first step moves a border by the learning rate, against the slope of the loss on D_R and the four images."""
+    made, weights = found
+    order = torch.randperm(RANKS, generator=generator(workspace.sweep.seed, "relearn", "final 0")).numpy()
+    asked = order[10:]
+    taught = np.concatenate([np.arange(RANKS, 2 * RANKS), order[:4]])
+
+    def accuracy(border: float) -> float:
+        return 100 * float(np.mean((RANK[asked] >= border) == LABEL[asked]))
+    curves = {}
+    for name, border in BORDERS.items():
+        sign = np.where(LABEL[taught], 1, -1)
+        slope = (2 * sign / (1 + np.exp(2 * sign * (RANK[taught] - border)))).mean()
+        curves[name] = np.array([accuracy(border), accuracy(border - LR * np.sign(slope))])
+    usual = (curves["retrained 0"] + curves["retrained 1"]) / 2
+    for name, others in (("unlearned", usual), ("original 0", usual), ("retrained 0", curves["retrained 1"])):
+        scores = made.scores(weights[name], "final 0", 0)
+        assert scores["relearned_accuracy"] == pytest.approx(curves[name].max())
+        assert scores["relearned_more"] == pytest.approx((curves[name] - others).max())
+
+
+def test_nothing_is_read_of_what_is_not_chosen(found):
+    assert only(found[0], "distance").scores(found[1]["unlearned"], "final 0", 0).keys() == {
+        "distance_original", "distance_retrained"}
+    assert replace(found[0], chosen=[]).scores(found[1]["unlearned"], "final 0", 0) == {}

@@ -1,0 +1,75 @@
+"""What an attacker reads who knows AMUN: distances to the decision boundary, and answers at adversarial images.
+
+Cost for each model: about eight forward and backward passes on at most `audit.samples` forgotten and as many unseen
+images, and one forward pass on the adversarial images (for a retrained model, of every original). Storage: one number
+per image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import ray
+import torch
+
+from amun_ray.attacks import AttackSettings, craft
+from amun_ray.base.tensors import shared_tensor, to_unit
+from amun_ray.metrics import adversarial_label, moved_boundary, predict
+from amun_ray.runtime.bench import SharedWorkspace, bench
+from amun_ray.stages.cases import OpenCase
+from amun_ray.stages.subject import Probe, Read, Reading, Scores, Subject, loaded
+from amun_ray.storage.store import Unit
+from amun_ray.work.units import rows_digest
+
+DISTANCES, MARGINS = "distances.npy", "margins.npy"
+
+
+def _unit(workspace: SharedWorkspace, subject: Subject) -> Unit:
+    return Unit("boundaries", {
+        "weights": subject.weights, "dataset": workspace.data_digest, "model": workspace.network.identity["model"],
+        "forget": rows_digest(subject.forget), "unseen": rows_digest(subject.unseen),
+        "adversarial": [case.lineage["adversarial"] for case in subject.cases]})
+
+
+def _read(workspace: SharedWorkspace, subject: Subject) -> Reading:
+    """DISTANCES (F + U,) of the forgotten and the unseen images, pixel units; MARGINS (originals, F)."""
+    here = bench(workspace)
+    model = loaded(workspace, subject.model, here.device)
+    part = here.part(np.concatenate([subject.forget, subject.unseen]))
+    nearest = craft(model, to_unit(part.own_images), part.labels, settings=AttackSettings())
+    return Reading({}, {DISTANCES: nearest.l2.astype(np.float32),
+                        MARGINS: np.stack([_margins(model, case, subject.forget) for case in subject.cases])})
+
+
+def _margins(model: torch.nn.Module, case: OpenCase, forget: np.ndarray) -> np.ndarray:
+    """(F,) by how much the stored label leads at the adversarial images of the rows `forget`; NaN where there is
+    none."""
+    images, labels, places = ray.get(list(case.adversarial))
+    rows = np.sort(case.rows)[places]
+    wanted = np.isin(rows, forget)
+    margins = np.full(len(forget), np.nan, np.float32)
+    if wanted.any():
+        logits = predict(model, shared_tensor(images)[torch.from_numpy(wanted)])
+        label = torch.from_numpy(labels[wanted])[:, None]
+        lead = logits.gather(1, label) - logits.scatter(1, label, -torch.inf).amax(1, keepdim=True)
+        margins[np.searchsorted(forget, rows[wanted])] = lead[:, 0].numpy()
+    return margins
+
+
+def _scores(model: Read, never: Sequence[Read], original: int) -> Scores:
+    """In percent. A retrained model that is alone is compared with itself."""
+    sides = [np.split(each.reading.arrays[DISTANCES], [len(each.subject.forget)]) for each in (model, *never)]
+    forget, unseen = sides[0]
+    moved = moved_boundary(forget, unseen, *(np.array([side[k] for side in sides[1:]]).reshape(len(never), len(size))
+                                             for k, size in enumerate((forget, unseen))))
+    margin, *others = (_margin(each, original) for each in (model, *never))
+    known = np.isfinite(margin)
+    beside = np.array(others or [margin])
+    return moved | (adversarial_label(margin[known], beside[:, known]) if known.any() else {})
+
+
+def _margin(model: Read, original: int) -> np.ndarray:
+    originals = [case.original for case in model.subject.cases]
+    return model.reading.arrays[MARGINS][originals.index(original)]
+
+
+BOUNDARY = Probe(_unit, _read, (DISTANCES, MARGINS), _scores)
