@@ -66,8 +66,8 @@ class Search(Strict):
     """The space, how much of it is tried, and the objective. One trial of `epochs` epochs scores every count up to
     that: the mean over all held-out forget sets of all the originals in `held_out`."""
 
-    objective: Literal["average_gap", "proxy", "both"] = "average_gap"
-    """What to minimise: the distance to retrained models, the `proxy` that needs none, or `both`."""
+    objective: Literal["average_gap", "proxy", "both", "iam"] = "average_gap"
+    """What to minimise: the distance to retrained models, the `proxy` or `iam` that need none, or the first `both`."""
     trials: Count = 20
     """Number of trials for each method and access."""
     epochs: Annotated[int, Field(gt=0, le=1000)] = 10
@@ -100,7 +100,7 @@ class Search(Strict):
     @property
     def terms(self) -> tuple[str, ...]:
         """The scores to minimise: one, or two for a multi-objective study."""
-        return ("average_gap", "proxy") if self.objective == "both" else (self.objective,)
+        return {"both": ("average_gap", "proxy"), "iam": ("iam_gap",)}.get(self.objective, (self.objective,))
 
     @property
     def needs_retrained(self) -> bool:

@@ -17,7 +17,7 @@ from amun_ray.metrics.gap import (
     proxy,
     tug_of_war,
 )
-from amun_ray.metrics.iam import unlearning_score
+from amun_ray.metrics.iam import iam_gap, unlearning_score
 from amun_ray.metrics.linear import linear_probe
 from amun_ray.metrics.memorisation import memorisation, thirds
 from amun_ray.metrics.predict import predict
@@ -63,6 +63,7 @@ __all__ = [
     "crossed_mean",
     "epsilons",
     "forgetting_quality",
+    "iam_gap",
     "is_unchanged",
     "jackknife_error",
     "keeps_accuracies",

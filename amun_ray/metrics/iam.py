@@ -40,3 +40,13 @@ def unlearning_score(original: np.ndarray, unlearned: np.ndarray, never: np.ndar
         known += degree * np.exp(-np.exp(-place))
         total += degree
     return 1 - known / total
+
+
+def iam_gap(original: np.ndarray, unlearned: np.ndarray, never: np.ndarray, std: np.ndarray | float = 0.0) -> float:
+    """By how many percentage points the mean score differs from that of the mean model that never saw the samples; 0 is
+    ideal. Arguments as in `unlearning_score`, which see for the errors raised.
+
+    A search needs both directions: the score alone is highest for a model that was ruined on D_F.
+    """
+    score, ideal = (unlearning_score(original, model, never, std).mean() for model in (unlearned, never))
+    return 100 * float(abs(score - ideal))

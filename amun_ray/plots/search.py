@@ -13,6 +13,7 @@ from amun_ray.plots.style import TARGET, numbers, panels, plain_log, row_name, r
 
 Trial = Mapping[str, Any]
 GAP = "Avg. Gap to retrained (points, lower is better)"
+IAM = "IAM difference to unseen and test accuracy lost (mean, points, lower is better)"
 PROXY = "|FT AUC - 50| and test accuracy lost (mean, points, lower is better)"
 
 

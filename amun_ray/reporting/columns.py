@@ -79,7 +79,7 @@ WHOLE_CLASS = ("whole classes are forgotten: Test is the accuracy on test images
                "on those of the forgotten ones, which retrained models have an output for and never learn. Near 0 is "
                "good in Class Test and in Unlearn. FT AUC tells the forgotten images from the test images of their own "
                "classes; near 50, as retrained models have it, is good. Class Test is no part of Avg. Gap.")
-SCORES = {"average_gap": "Avg. Gap", "proxy": "proxy"}  # what a search minimises
+SCORES = {"average_gap": "Avg. Gap", "proxy": "proxy", "iam_gap": "IAM difference"}  # what a search minimises
 
 
 def shown_columns(terms: Collection[str]) -> dict[str, str]:

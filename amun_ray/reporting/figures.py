@@ -17,7 +17,8 @@ from amun_ray.work.evidence import Evidence
 from amun_ray.work.trials import TERMS, Trial, curve
 from amun_ray.work.units import Trained, Unlearned
 
-OBJECTIVE = {("average_gap",): plots.GAP, ("proxy",): plots.PROXY, TERMS: f"mean of {plots.GAP} and {plots.PROXY}"}
+OBJECTIVE = {("average_gap",): plots.GAP, ("proxy",): plots.PROXY, ("iam_gap",): plots.IAM,
+             ("average_gap", "proxy"): f"mean of {plots.GAP} and {plots.PROXY}"}
 
 
 def result_figures(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:

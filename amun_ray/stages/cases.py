@@ -1,7 +1,7 @@
 """One original model and one forget set: the input of an unlearning run, the run itself, and its scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import nn
 
 from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import shared_tensor
-from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, score
+from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, iam_gap, lira, logit_scaled, score
 from amun_ray.runtime.bench import Bench, SharedWorkspace, bench, load_state
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
@@ -28,6 +28,7 @@ class OpenCase(Case):
     adversarial: "tuple[ray.ObjectRef[Any], ...]"              # images, labels, places in the forget set
     reference_mean: "tuple[ray.ObjectRef[Any]]"
     banks: "tuple[tuple[ray.ObjectRef[Any], dict[str, float] | None], ...]" = ()  # mean and target, of each of `banks`
+    never: "tuple[ray.ObjectRef[Any], ...]" = ()  # `objective: iam`: the original, mean and std of those without D_F
 
 
 def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], wanted: Sequence[ForgetCase], *,
@@ -38,7 +39,20 @@ def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], w
     """
     reference = ray.put(models.evidence.mean)
     banks = [(bank, ray.put(bank.mean)) for bank in models.banks] if with_banks else []
-    return [_open(case, models, sets[case.key], reference, banks) for case in wanted]
+    cases = [_open(case, models, sets[case.key], reference, banks) for case in wanted]
+    by_iam = with_banks and "iam_gap" in models.evidence.workspace.sweep.search.terms
+    return _with_iam(cases, models) if by_iam else cases
+
+
+def _with_iam(cases: Sequence[OpenCase], models: Models) -> list[OpenCase]:
+    """The cases with what IAM asks of the references that never saw their rows, and of the original. One pass over the
+    references."""
+    evidence = models.evidence
+    workspace, labels = evidence.workspace, evidence.labels
+    normals = lira.fit(stream_logits(workspace, models.references), labels, members=models.halves)
+    before = [logit_scaled(logits, labels) for logits in stream_logits(workspace, models.originals)]
+    return [replace(case, never=tuple(ray.put(values[case.rows]) for values in (
+        before[case.original], normals.mean_out, normals.std_out))) for case in cases]
 
 
 def _target(evidence: Evidence, retrained: Sequence[Trained], rows: np.ndarray) -> dict[str, float] | None:
@@ -111,6 +125,9 @@ def _scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray, labe
     mean, target = against
     scores = score(logits, labels, workspace.split(case.rows, labels), mean, settings=workspace.sweep.rmia)
     kept = {term: scores[term] for term in GAP_TERMS}
+    if case.never:
+        original, mean, std = ray.get(list(case.never))
+        kept["iam_difference"] = iam_gap(original, logit_scaled(logits[case.rows], labels[case.rows]), mean, std)
     return kept if target is None else kept | {"average_gap": average_gap(scores, target)}
 
 

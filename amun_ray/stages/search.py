@@ -189,6 +189,8 @@ def _bank_error(workspace: SharedWorkspace, cases: Sequence[OpenCase],
     """The standard error that the finite reference bank makes in the objective of models with these `logits`, one a
     case: by the jackknife over pairs of references. Cost: as many scores as there are pairs, for each case."""
     terms = workspace.sweep.search.terms
+    if terms == ("iam_gap",):  # its references are those without each sample: no pair can be left out of these few
+        return {}
     scored = [[_scores(case, scores, terms) for scores in bank_scores(workspace, case, unlearned)]
               for case, unlearned in zip(cases, logits, strict=True)]
     values = [float(np.mean([scores[term] for scores in bank for term in terms])) for bank in zip(*scored, strict=True)]
@@ -201,5 +203,11 @@ def spent(started: float) -> dict[str, float]:
 
 
 def _scores(case: Case, scores: Mapping[str, float], terms: Sequence[str]) -> dict[str, float]:
-    """The scores of an epoch, with the proxy among them where it is asked for."""
-    return dict(scores) | ({"proxy": proxy(scores, case.original_test_accuracy)} if "proxy" in terms else {})
+    """The scores of an epoch, with those among them that need no retrained model, where they are asked for."""
+    found = dict(scores)
+    if "proxy" in terms:
+        found["proxy"] = proxy(scores, case.original_test_accuracy)
+    if "iam_gap" in terms:
+        lost = max(0.0, case.original_test_accuracy - scores["test_accuracy"])
+        found["iam_gap"] = (found.pop("iam_difference") + lost) / 2
+    return found

@@ -38,6 +38,7 @@ UNLIKE = 2  # a held-out set should not be larger or smaller than the request by
 ELSEWHERE = ("storage", "tracking", "resources", "requests")  # where it runs and writes: results do not depend on it
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
+              "iam": "IAM's difference to models that never saw D_F, and test accuracy lost, without retrained models",
               "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
 
 

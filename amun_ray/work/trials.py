@@ -12,7 +12,7 @@ from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
 from amun_ray.work.units import Case, Hyperparameters, Workspace, case_inputs
 
-TERMS = ("average_gap", "proxy")  # what a search may minimise, in percentage points
+TERMS = ("average_gap", "proxy", "iam_gap")  # what a search may minimise, in percentage points
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ WRONG_POINTS = [
     ("search.points=[{lr: 0.01, schedule: never, epoch: 3}]",
      "search.points.0.epoch: unknown key. Known: lr, schedule, settings"),
     ("search.sampler=tpee", "search.sampler: must be 'tpe', 'random' or 'grid', but got 'tpee'"),
-    ("search.objective=gap", "search.objective: must be 'average_gap', 'proxy' or 'both', but got 'gap'"),
+    ("search.objective=gap", "search.objective: must be 'average_gap', 'proxy', 'both' or 'iam', but got 'gap'"),
     ("search.grid.lr=0", "search.grid.lr: must be greater than 0, but got 0"),
     ("resources.gpus=2.5", "resources.gpus: must be a whole number if it is above 1, but got 2.5"),
     ("resources.gpus=half", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got 'half'"),

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import gumbel_r
 
 from amun_ray.base.errors import UserError
-from amun_ray.metrics import unlearning_score
+from amun_ray.metrics import iam_gap, unlearning_score
 
 
 def test_iam_by_hand():
@@ -42,3 +42,16 @@ def test_what_iam_cannot_read_is_refused():
         unlearning_score(np.zeros(2), np.zeros(3), np.zeros(2))
     with pytest.raises(UserError, match="not all confidences are finite"):
         unlearning_score(np.zeros(2), np.array([0, np.inf]), np.zeros(2))
+
+
+def test_the_gap_is_nought_for_a_model_like_the_unseeing_ones_and_grows_both_ways():
+    """By hand: without spread the score is 1 at the mean of those, 0 at the original, 1 - 12.53 / 49.5 half-way."""
+    original, never = np.array([10.0]), np.array([0.0])
+    assert iam_gap(original, never, never) == 0
+    assert iam_gap(original, original, never) == pytest.approx(100)
+    half = (12.25 + 0.5 * np.exp(-np.exp(-np.euler_gamma))) / 49.5
+    assert iam_gap(original, np.array([5.0]), never) == pytest.approx(100 * half, abs=1e-3)
+    rng = np.random.default_rng(0)
+    never, spread = rng.normal(size=100), np.ones(100)
+    gaps = [iam_gap(never + 8, never + shift, never, spread) for shift in (8, 4, 0, -4)]
+    assert gaps[0] > gaps[1] > gaps[2] == 0 < gaps[3]  # a ruined model is not the best
