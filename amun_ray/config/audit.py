@@ -9,6 +9,8 @@ from amun_ray.metrics.lira import Variance
 
 LEAST_REFERENCES = 8  # of U-LiRA: four a side of each target, of which three judge
 
+PROBES = ("boundary", "linear_probe", "distance", "connectivity", "relearning")  # those that run finished models again
+
 
 class AuditConfig(Strict):
     """The attacks and metrics of the report; they judge final models, and change none. One that lacks what it needs is

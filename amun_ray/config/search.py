@@ -10,6 +10,12 @@ from amun_ray.base.space import Axis, Choice, Range, Space, grid, grid_size
 from amun_ray.config.fields import MOST, Count, Schedules, Strict, listed
 
 LR = {"sgd": (1e-6, 1e-1), "adamw": (1e-6, 1e-3)}  # AdamW moves every weight by about the learning rate in each step
+OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
+              "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
+              "iam": "IAM's difference to models that never saw D_F, and test accuracy lost, without retrained models",
+              "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
+SELECTED = {"least": "", "within_one_error": " Of the settings within one standard error of the best, those with the "
+                                             "better test accuracy were taken."}
 
 
 class LogUniform(Strict):

@@ -214,7 +214,7 @@ class Experiment:
 
     def _probed(self, models: Models, unlearned: Sequence[Unlearned]) -> tuple[Probe, Shadowed]:
         """The chosen attacks that run models again, the final ones and, for U-LiRA, the references."""
-        chosen = frozenset(self.plan.sweep.audit.chosen()).difference(self.plan.not_audited)
+        chosen = self.plan.audited
         sound = [model for model in unlearned if "failed" not in model.result]
 
         def spent(work: str, seconds: float, reused: bool) -> None:

@@ -12,6 +12,10 @@ How the units of each stage scale, for N training images, M images in all, n of 
                  scored     the same runs x epochs
     final        as the search, with final cases x runs instead of trials x held-out cases
 
+    audit        predicted  models read x images of the probes that are on (a backward pass is two forward ones)
+                 trained    relearning: models read x its epochs x (N - n + images shown again)
+                 attacked, unlearned   U-LiRA: references x n; references x methods and accesses x a run on M / 2 images
+
 A final run is counted with all of `search.epochs`, because the search has not yet found the best number: the figure for
 that stage is an upper bound. Not counted: the start of Ray and its workers, storage, MLflow, the report, and an
 attack's calibration of its first radius. Workers that share a GPU are each taken to be as fast as the single one that
@@ -31,6 +35,9 @@ from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
 from amun_ray.work.plan import Plan, trial_count
+from amun_ray.work.weights import POINTS
+
+BOUNDARY_PASSES = 24  # forward ones of `nearest` on an image: about eight forward and eight backward
 
 
 class Work(NamedTuple):
@@ -89,9 +96,30 @@ def works(plan: Plan, todo: Pieces, runs: Mapping[Contender, Work]) -> dict[str,
     for contender, run in runs.items():
         search = search.plus(run, todo.trials[contender] * cases)
         final = final.plus(run, todo.final[contender])
+    share = sum(todo.final.values()) / sum(pieces(plan).final.values())  # a model that is left has no reading either
     return {"models": Work(trained=sum(todo.trainings),
                            predicted=samples * len(todo.trainings)),
-            "adversaries": Work(attacked=todo.attacked), "search": search, "final": final}
+            "adversaries": Work(attacked=todo.attacked), "search": search, "final": final,
+            "audit": Work().plus(_audit_work(plan), share)}
+
+
+def _audit_work(plan: Plan) -> Work:
+    """The attacks of the report that run models again: the probes, and U-LiRA's references."""
+    sweep, audit = plan.sweep, plan.sweep.audit
+    forgotten, half = len(plan.sets.final[0]), len(plan.dataset) // 2
+    retained, unseen = plan.dataset.train_size - forgotten, len(plan.dataset) - plan.dataset.train_size
+    shown, kept, new = (min(audit.samples, count) for count in (forgotten, retained, unseen))
+    images = {"boundary": BOUNDARY_PASSES * (shown + new) + forgotten, "linear_probe": shown + kept,
+              "connectivity": 2 * 2 * POINTS * kept}
+    taught = audit.relearn_epochs * (retained + min(audit.relearn_samples, forgotten // 5))
+    found = Work(predicted=plan.probed * sum(count for name, count in images.items() if name in plan.audited),
+                 trained=plan.probed * taught if "relearning" in plan.audited else 0.0)
+    if "ulira" in plan.audited:
+        found = found.plus(Work(attacked=sweep.references.count * forgotten))
+        for contender in sweep.contenders:
+            once = passes(sweep, contender, retain=half - forgotten, forget=forgotten, classes=plan.dataset.classes)
+            found = found.plus(Work(unlearned=once.gradients, predicted=once.forwards), sweep.references.count)
+    return found
 
 
 def run_work(plan: Plan, contender: Contender) -> Work:

@@ -13,7 +13,9 @@ from torch import nn
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import derive
+from amun_ray.config.audit import PROBES
 from amun_ray.config.schema import Sweep
+from amun_ray.config.search import OBJECTIVES, SELECTED
 from amun_ray.data import further, path_requests, requests
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.keep import Keep
@@ -36,14 +38,6 @@ from amun_ray.work.units import ForgetCase, Workspace, rows_digest
 WARNING = "warning: "
 UNLIKE = 2  # a held-out set should not be larger or smaller than the request by this factor
 ELSEWHERE = ("storage", "tracking", "resources", "requests")  # where it runs and writes: results do not depend on it
-OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
-              "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
-              "iam": "IAM's difference to models that never saw D_F, and test accuracy lost, without retrained models",
-              "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
-
-
-SELECTED = {"least": "", "within_one_error": " Of the settings within one standard error of the best, those with the "
-                                             "better test accuracy were taken."}
 BEGUN = ("every training begins at these weights, the retrained and the reference models' too: retraining means from "
          "there on, and what the weights know of D_F, all models keep")
 
@@ -172,6 +166,16 @@ class Plan:
         return self.sweep.audit.left_out(self.sweep.originals.count, min(len(rows) for rows in self.sets.final),
                                          self.sweep.references.count)
 
+    @property
+    def audited(self) -> list[str]:
+        """The attacks of the report that have it."""
+        return [name for name in self.sweep.audit.chosen() if name not in self.not_audited]
+
+    @property
+    def probed(self) -> int:
+        """The models that each of PROBES reads: unlearned ones, an original and a retrained one of each final case."""
+        return len(self.final) * (len(self.sweep.contenders) * self.sweep.final.runs + 2)
+
     def store(self, output: Path) -> Store:
         """Where finished work is stored: the config's storage, or a folder in `output`."""
         return Store(self.sweep.storage or str(output.absolute() / "store"))
@@ -257,9 +261,12 @@ class Plan:
             f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}; {each}",
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
+            *([f"  probes      {self.probed * len(probes)} readings of {self.probed} finished models "
+               f"({', '.join(probes)}); {each}"] if (probes := [name for name in PROBES if name in self.audited])
+              else []),
             *([f"  U-LiRA      {sweep.references.count} adversarial sets and {contenders * sweep.references.count} "
-               f"unlearned reference models ({sweep.audit.ulira} targets); no part of the estimate; {each}"]
-              if sweep.audit.ulira and "ulira" not in self.not_audited else []),
+               f"unlearned reference models ({sweep.audit.ulira} targets); {each}"]
+              if "ulira" in self.audited else []),
             *(f"  audit       {name} is left out: it {reason}" for name, reason in self.not_audited.items()
               if name in sweep.audit.model_fields_set)])
 

@@ -64,24 +64,44 @@ def test_the_work_and_the_hours_of_a_plan(plan):
         "adversaries": Work(attacked=90),
         "search": Work(unlearned=3 * 1320, predicted=9 * 3594, scored=18),
         "final": Work(unlearned=4 * 1320, predicted=12 * 3594, scored=24),
+        # 2 cases of 3 contenders x 2 runs, and of original and retrained model; boundary and linear probe
+        "audit": Work(predicted=16 * (24 * (30 + 500) + 30 + (30 + 270))),
     }
     seconds = {stage: work.seconds(RATES) for stage, work in found.items()}
-    assert seconds == pytest.approx({"models": 35.412, "adversaries": 9, "search": 27.693, "final": 36.924})
+    assert seconds == pytest.approx({"models": 35.412, "adversaries": 9, "search": 27.693, "final": 36.924,
+                                     "audit": 104.4})
     left = Pieces((6 * 898,), 0, dict.fromkeys(runs, 0), dict.fromkeys(runs, 1))
-    assert sum(work.seconds(RATES) for work in works(plan, left, runs).values()) == pytest.approx(6.2865 + 9.231)
-    # two cores a worker: 109.029 s are 0.0606 core-hours
+    rest = sum(work.seconds(RATES) for work in works(plan, left, runs).values())
+    assert rest == pytest.approx(6.2865 + 9.231 + 104.4 / 4)
+    # two cores a worker: 213.429 s are 0.119 core-hours
     line = estimate.describe(plan, ("CPU of a test", RATES), left)
     assert "core-hours of the device that was calibrated, CPU of a test: models 0.0197, adversaries 0.005, " in line
-    assert line.endswith("search 0.0154, final at most 0.0205; in all 0.0606, 0.00862 of them left to do")
+    assert line.endswith("search 0.0154, final at most 0.0205, audit 0.058; in all 0.119, 0.0231 of them left to do")
 
 
-@pytest.mark.parametrize(("gpus", "hours"), [(0.5, 0.0151), ("auto", 0.0303)])
+def test_what_the_report_runs_again_is_counted(plan):
+    """Of 16 models; U-LiRA unlearns 30 images of each reference, trained on half of 1,797."""
+    audit = plan.sweep.audit.model_copy(update={"boundary": False, "linear_probe": False, "connectivity": True,
+                                                "relearning": True})
+    planned = Plan(plan.sweep.model_copy(update={"audit": audit}), plan.dataset)
+    assert works(planned, pieces(planned), {})["audit"] == Work(
+        trained=16 * 10 * (270 + 6), predicted=16 * 2 * 21 * 2 * 270)
+    assert "probes      48 readings of 16 finished models (distance, connectivity, relearning)" in str(planned)
+    off = audit.model_copy(update={"connectivity": False, "relearning": False, "distance": False, "ulira": 40})
+    eight = plan.sweep.references.model_copy(update={"count": 8})
+    planned = Plan(plan.sweep.model_copy(update={"audit": off, "references": eight}), plan.dataset)
+    once = 2 * (898 - 30) + 2 * (898 + 30) + 2 * (30 + 30)  # finetune, amun with D_R, amun without it
+    assert works(planned, pieces(planned), {})["audit"] == Work(attacked=8 * 30, unlearned=8 * once)
+    assert "probes" not in str(planned)
+
+
+@pytest.mark.parametrize(("gpus", "hours"), [(0.5, 0.0296), ("auto", 0.0593)])
 def test_a_worker_on_a_gpu_counts_as_its_share_and_with_auto_as_a_whole_one(plan, gpus, hours):
     resources = plan.sweep.resources.model_copy(update={"gpus": gpus})
     on_gpu = Plan(plan.sweep.model_copy(update={"resources": resources}), plan.dataset)
     line = estimate.describe(on_gpu, ("GPU of a test", RATES), None)
     assert "GPU-hours of the device that was calibrated, GPU of a test: models " in line
-    assert line.endswith(f"in all {hours}")  # of 109.029 s
+    assert line.endswith(f"in all {hours}")  # of 213.429 s
 
 
 def test_without_a_calibration_there_is_no_estimate(plan):
