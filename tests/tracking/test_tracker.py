@@ -14,6 +14,8 @@ import torch
 from mlflow import MlflowClient, pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from mlflow.utils.rest_utils import verify_rest_response
+from requests import Response
 
 from amun_ray import models
 from amun_ray.base.errors import UserError
@@ -142,7 +144,10 @@ def test_an_experiment_is_shown_as_training_and_keeps_what_others_say_of_it(data
     assert (tags["mlflow.experimentKind"], tags["mlflow.note.content"]) == ("custom_model_development", "ours")
 
 
-def lost(method):
+CUT_OFF = MlflowException("the connection was cut off", TEMPORARILY_UNAVAILABLE)
+
+
+def lost(method, error=CUT_OFF):
     """The method, whose first reply is lost after it has taken effect."""
     calls = []
 
@@ -150,7 +155,7 @@ def lost(method):
         result = method(*args, **more)
         calls.append(1)
         if len(calls) == 1:
-            raise MlflowException("the connection was cut off", TEMPORARILY_UNAVAILABLE)
+            raise error
         return result
     return called
 
@@ -164,6 +169,28 @@ def test_what_is_sent_again_after_a_lost_reply_counts_once(database, open_tracke
     check_whole(database, parent, range(1))
     (run,) = [run for run in runs(database) if run.info.run_id != parent]
     assert [used.dataset.name for used in run.inputs.dataset_inputs] == ["D_F"]
+
+
+def gateway_timeout() -> MlflowException:
+    """What MLflow makes of the page by which a proxy ends a request that took longer than its limit."""
+    response = Response()
+    response.status_code, response._content = 504, b"<html><h1>504 Gateway Time-out</h1></html>"
+    with pytest.raises(MlflowException) as error:
+        verify_rest_response(response, "/api/2.0/mlflow/runs/log-batch")
+    return error.value
+
+
+@pytest.mark.parametrize("step", ["log_batch", "log_artifacts"])
+def test_a_proxy_that_gives_up_loses_nothing(database, open_tracker, monkeypatch, step):
+    """The server goes on with what it was asked, and the event waits in the spool and is sent again."""
+    assert not contact.is_refusal(gateway_timeout())
+    tracker, parent = open_tracker(database)
+    monkeypatch.setattr(MlflowClient, step, lost(getattr(MlflowClient, step), gateway_timeout()))
+    assert tracker.log(child(parent, 0)) is None
+    assert len([*tracker._spool.waiting()]) == 1
+    tracker.close("sweep", "RUNNING")
+    assert not [*tracker._spool.waiting()]
+    check_whole(database, parent, range(1))
 
 
 def test_metrics_of_the_sweep_that_are_sent_again_are_there_once(database, open_tracker, monkeypatch):
