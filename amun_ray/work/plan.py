@@ -227,14 +227,12 @@ class Plan:
                                 f"data.normalize says {wanted}; leave data.normalize out, or give these numbers")
 
     def __str__(self) -> str:
-        sweep, sets = self.sweep, self.sets
-        cases = self.cases
-        retrained = sum(self.retrained.values())
+        sweep, sets, cases = self.sweep, self.sets, self.cases
+        retrained, many = sum(self.retrained.values()), sweep.resources.together
         shards = sum(ceil(len(case.rows) / sweep.attack.shard_size) for case in cases)
         contenders, trials = len(sweep.contenders), [trial_count(sweep, contender) for contender in sweep.contenders]
         where = "" if sweep.resources.needs_gpu else ", where the cluster has any,"
         each = f"{sweep.resources.cpus:g} CPU and{where} {sweep.resources.whole_gpus:g} GPU each"
-        many = sweep.resources.together
         return "\n".join([
             f"sweep {sweep.name}: {self.dataset.name}, {self.dataset.train_size} training and "
             f"{len(self.dataset) - self.dataset.train_size} test images of {self.dataset.classes} classes; "
@@ -262,8 +260,7 @@ class Plan:
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
             *([f"  probes      {self.probed * len(probes)} readings of {self.probed} finished models "
-               f"({', '.join(probes)}); {each}"] if (probes := [name for name in PROBES if name in self.audited])
-              else []),
+               f"({', '.join(probes)}); {each}"] if (probes := [row for row in PROBES if row in self.audited]) else []),
             *([f"  U-LiRA      {sweep.references.count} adversarial sets and {contenders * sweep.references.count} "
                f"unlearned reference models ({sweep.audit.ulira} targets); {each}"]
               if "ulira" in self.audited else []),
