@@ -78,11 +78,11 @@ class Desk:
     @cached_property
     def begun(self) -> Begun | None:
         """The data of the ledger, where the files have changed since it began and still have all of them."""
-        found = as_begun(self.files.dataset, self.ledger.history, self.store)
-        if found is not None:
+        begun = as_begun(self.files.dataset, self.ledger.history, self.store)
+        if begun is not None:
             say(f"the data are other ones than when the ledger began, and still have all of its pictures: "
-                f"{found.said(self.files.dataset)}. Models, scores and D_R stay those of the pictures of then")
-        return found
+                f"{begun.said(self.files.dataset)}. Models, scores and D_R stay those of the pictures of then")
+        return begun
 
     @cached_property
     def plan(self) -> Plan:
@@ -170,7 +170,7 @@ class Desk:
         else:
             later = history.of("received")
             say("nothing is due: " + (f"waiting: {counted(len(later), 'request')}, "
-                                      f"{counted(sum(len(one.rows) for one in later), 'row')}" if later else
+                                      f"{counted(sum(len(asked.rows) for asked in later), 'row')}" if later else
                                       "no request waits"))
         self._purge_promoted()
         return code

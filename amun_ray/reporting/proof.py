@@ -113,12 +113,12 @@ def proof(history: History, request: str, figure: bytes | None, environment: Map
 
 
 def _verdict(asked: Asked) -> tuple[str, bool]:
-    said = asked.finished.content if asked.finished else {}
+    content = asked.finished.content if asked.finished else {}
     if asked.state in ("received", "begun"):
         return f"Not done yet: the request is {asked.state}.", False
-    if not said["accepted"]:
-        return (f"Refused: the new model does not keep the limits ({'; '.join(said['reasons'])}). It is kept, and not "
-                "in production.", False)
+    if not content["accepted"]:
+        return (f"Refused: the new model does not keep the limits ({'; '.join(content['reasons'])}). It is kept, and "
+                "not in production.", False)
     served = "The new model keeps every limit, and was put into production. What the program made from the pictures"
     done = {"accepted": "The new model keeps every limit. It is not in production yet.",
             "promoted": f"{served} is still stored.", "purged": f"{served} is deleted."}
@@ -149,7 +149,7 @@ def _done(history: History, asked: Asked) -> Section:
         settings = dict(content["settings"])
         own = ", ".join(f"{name} {value}" for name, value in (settings.get("own") or {}).items())
         facts = [("step", f"{content['step']}, begun {_when(asked.begun)}"),
-                 ("together with", ", ".join(one for one in asked.begun.requests if one != asked.id) or "no other"),
+                 ("together with", ", ".join(each for each in asked.begun.requests if each != asked.id) or "no other"),
                  ("method", f"{settings['method']} {ACCESS.get(settings['access'], settings['access'])}".strip()),
                  ("settings", f"learning rate {settings['lr']:.3g} (schedule: {settings['schedule']}), "
                   f"{counted(settings['epochs'], 'epoch')}" + (f", {own}" if own else "")),
@@ -163,20 +163,20 @@ def _done(history: History, asked: Asked) -> Section:
         content = asked.promoted.content
         facts.append(("promoted", f"{_when(asked.promoted)}: version {content['version']} in the place of "
                                   f"{content['before'] or 'the original'}"))
-    earlier = sum(one.id != asked.id and one.received.number < asked.received.number
-                  for one in history.requests.values())
+    earlier = sum(request.id != asked.id and request.received.number < asked.received.number
+                  for request in history.requests.values())
     past = f" The pictures of {earlier} earlier request{'s' * (earlier != 1)} are no part of its training any more."
     return Section("What was done", tables=(Table(facts, widths=(1, 3)),), texts=(
         "The model in production was changed so that it forgets these pictures." + past * bool(earlier),))
 
 
 def _evidence(asked: Asked, figure: bytes | None) -> Iterator[Section]:
-    said = asked.finished.content if asked.finished else {}
-    if not said.get("evidence"):
+    content = asked.finished.content if asked.finished else {}
+    if not content.get("evidence"):
         return
-    before, target, ends = said.get("before") or {}, said.get("target") or {}, said.get("intervals") or {}
+    before, target, ends = content.get("before") or {}, content.get("target") or {}, content.get("intervals") or {}
     rows = []
-    for term, value in said["evidence"].items():
+    for term, value in content["evidence"].items():
         name, good, meaning = MEASURES.get(term, (term, "", ""))
         interval = f"{ends[term][0]:.1f} to {ends[term][1]:.1f}" if term in ends else ""
         wanted = f"{target[term]:.2f} (retrained)" if term in target else good
@@ -192,12 +192,12 @@ def _evidence(asked: Asked, figure: bytes | None) -> Iterator[Section]:
 
 
 def _limits(asked: Asked) -> Iterator[Section]:
-    said = asked.finished.content if asked.finished else {}
-    if not said.get("evidence"):
+    content = asked.finished.content if asked.finished else {}
+    if not content.get("evidence"):
         return
     rows = []
-    for term, limit in (said.get("limits") or {}).items():
-        value, name = said["evidence"].get(term), MEASURES.get(term, (term,))[0]
+    for term, limit in (content.get("limits") or {}).items():
+        value, name = content["evidence"].get(term), MEASURES.get(term, (term,))[0]
         if limit is None:
             rows.append((name, "no limit", "" if value is None else f"{value:.2f}", ""))
         elif value is None:
@@ -216,7 +216,7 @@ def _purged(asked: Asked) -> Iterator[Section]:
         return
     content = asked.purged.content
     search = content["search"]
-    rows = [(room, str(one["count"]), f"{one['bytes']:,}") for room, one in content["deleted"].items()]
+    rows = [(room, str(counts["count"]), f"{counts['bytes']:,}") for room, counts in content["deleted"].items()]
     kept = "No model that was trained on them is left in the store."
     if content["kept"]:
         kept = f"Models that were trained on them stay, to judge later requests: {len(content['kept'])}."
@@ -230,8 +230,8 @@ def _purged(asked: Asked) -> Iterator[Section]:
 
 
 def _cost(asked: Asked, environment: Mapping[str, str]) -> Section:
-    said: Mapping[str, Any] = asked.finished.content if asked.finished else {}
-    facts = [("unlearning", f"{said['seconds']:.1f} seconds")] if "seconds" in said else []
+    content: Mapping[str, Any] = asked.finished.content if asked.finished else {}
+    facts = [("unlearning", f"{content['seconds']:.1f} seconds")] if "seconds" in content else []
     if asked.begun is not None and asked.finished is not None:
         began, ended = (datetime.fromisoformat(entry.time) for entry in (asked.begun, asked.finished))
         taken = counted(round((ended - began).total_seconds()), "second")

@@ -85,15 +85,15 @@ class Results:
         cases = [ForgetCase(k, name, rows) for name, rows in attacks.sets.items() for k in range(len(models.originals))]
         logits = list(stream_logits(workspace, models.originals))
         floor = attacks.retrained_together()
-        kept = attacks.together({name: [(one.unit, one.name) for one in models.originals] for name in attacks.sets})
+        kept = attacks.together({name: [(each.unit, each.name) for each in models.originals] for name in attacks.sets})
         scored: dict[str, list[dict[str, float]]] = {
             "retrain": [attacks.retrained_scores(case.name, case.original) | floor[case.name] for case in cases],
             "original": [attacks.scores(logits[case.original], *case.key[::-1]) | kept[case.name] for case in cases]}
         for method, scores in scored.items():
-            made = models.retrained if method == "retrain" else dict.fromkeys(models.retrained, models.originals)
-            scores = [score | self.probe(made[case.name][case.original].weights, case.name, case.original)
+            by_name = models.retrained if method == "retrain" else dict.fromkeys(models.retrained, models.originals)
+            scores = [score | self.probe(by_name[case.name][case.original].weights, case.name, case.original)
                       for case, score in zip(cases, scores, strict=True)]
-            run_ids = [self.record.scratch_model(made[case.name][case.original], method, case, score)
+            run_ids = [self.record.scratch_model(by_name[case.name][case.original], method, case, score)
                        for case, score in zip(cases, scores, strict=True)]
             yield Row(method, None, None, scores, [case.key for case in cases], _known(run_ids),
                       shadows=self.shadows.get(Contender(method, ""), {}))
@@ -110,14 +110,14 @@ class Results:
         several runs by them reports how lucky it was.
         """
         sound = [model for model in self.unlearned if "failed" not in model.result]
-        found = {model.run.unit.digest: scores | self.probe(
+        scored = {model.run.unit.digest: scores | self.probe(
             model.result["weights"], model.run.case.name, model.run.case.original)
                  for model, scores in zip(sound, self.attacks.every(sound), strict=True)}
         groups: dict[Contender, list[Unlearned]] = {}
         for model in self.unlearned:
             groups.setdefault(model.run.contender, []).append(model)
         for contender, runs in groups.items():
-            scores = {model.run.unit.digest: found[model.run.unit.digest] for model in runs
+            scores = {model.run.unit.digest: scored[model.run.unit.digest] for model in runs
                       if "failed" not in model.result}
             first, trial = next(iter(scores), None), self._trial(contender, runs[0].run.settings)
             run_ids = [self.record.unlearned(model, scores.get(model.run.unit.digest),
@@ -137,8 +137,8 @@ class Results:
         chosen = [self._trial(Contender(row.method, row.access), row.settings) for row in self.rows
                   if row.access is not None and row.settings is not None]
         yield from figures.search_figures(self.trials, chosen, rows)
-        read = [numbers(store, made) for made in self.sets.values()]
-        yield from figures.attack_figures({key: np.concatenate([one[key] for one in read]) for key in read[0]})
+        read = [numbers(store, adversaries) for adversaries in self.sets.values()]
+        yield from figures.attack_figures({key: np.concatenate([columns[key] for columns in read]) for key in read[0]})
         first = self.unlearned[0].run.case
         yield from figures.evidence_figures(models.evidence, models.originals[first.original],
                                             models.retrained[first.name][first.original], self.unlearned, rows)

@@ -48,8 +48,8 @@ def _limits(content: Any) -> str:
 
 
 def _row(asked: Asked) -> list[str]:
-    said = asked.finished.content if asked.finished else {}
-    scores = said.get("evidence", {})
+    content = asked.finished.content if asked.finished else {}
+    scores = content.get("evidence", {})
     return [asked.id, asked.received.time[:16].replace("T", " "), asked.received.content["by"] or "",
-            str(len(asked.rows)), asked.state, said.get("model", {}).get("version", ""),
+            str(len(asked.rows)), asked.state, content.get("model", {}).get("version", ""),
             *(f"{scores[term]:.2f}" if term in scores else "" for term in TERMS)]

@@ -16,7 +16,7 @@ from amun_ray.base.tensors import shared_tensor, to_unit
 from amun_ray.metrics import adversarial_label, moved_boundary, predict
 from amun_ray.runtime.bench import SharedWorkspace, bench
 from amun_ray.stages.cases import OpenCase
-from amun_ray.stages.subject import Probe, Read, Reading, Scores, Subject, loaded
+from amun_ray.stages.subject import Measured, Probe, Read, Scores, Subject, loaded
 from amun_ray.storage.store import Unit
 from amun_ray.work.units import rows_digest
 
@@ -30,13 +30,13 @@ def _unit(workspace: SharedWorkspace, subject: Subject) -> Unit:
         "adversarial": [case.lineage["adversarial"] for case in subject.cases]})
 
 
-def _read(workspace: SharedWorkspace, subject: Subject) -> Reading:
+def _read(workspace: SharedWorkspace, subject: Subject) -> Measured:
     """DISTANCES (F + U,) of the forgotten and the unseen images, pixel units; MARGINS (originals, F)."""
     here = bench(workspace)
     model = loaded(workspace, subject.model, here.device)
     part = here.part(np.concatenate([subject.forget, subject.unseen]))
     nearest = craft(model, to_unit(part.own_images), part.labels, settings=AttackSettings())
-    return Reading({}, {DISTANCES: nearest.l2.astype(np.float32),
+    return Measured({}, {DISTANCES: nearest.l2.astype(np.float32),
                         MARGINS: np.stack([_margins(model, case, subject.forget) for case in subject.cases])})
 
 

@@ -149,13 +149,13 @@ class Experiment:
             cases = self.plan.cases
             targets = [Target(models.originals[case.original], case.name, case.rows) for case in cases]
             sets = adversarial_sets(self.workspace, targets, self.options, self.workers)
-            for target, made in zip(targets, sets, strict=True):
-                self.record.adversarial(target, made)
-            for made in {each.unit.digest: each for each in sets}.values():
-                self.costs.add("adversarial_sets", made.seconds, self.options, reused=made.reused)
-            flipped = np.mean([100 - made.report["failed_percent"] for made in sets])
+            for target, adversaries in zip(targets, sets, strict=True):
+                self.record.adversarial(target, adversaries)
+            for adversaries in {each.unit.digest: each for each in sets}.values():
+                self.costs.add("adversarial_sets", adversaries.seconds, self.options, reused=adversaries.reused)
+            flipped = np.mean([100 - adversaries.report["failed_percent"] for adversaries in sets])
             say(f"  {flipped:.1f} % have an adversarial example")
-            return {case.key: made for case, made in zip(cases, sets, strict=True)}
+            return {case.key: adversaries for case, adversaries in zip(cases, sets, strict=True)}
 
     def search(self, models: Models, sets: Mapping[Key, AdversarialSet]) -> dict[Contender, Trial]:
         """Stage 3: the best settings of every method, on the held-out forget sets only."""
@@ -170,17 +170,17 @@ class Experiment:
 
             sweep = self.plan.sweep  # Ray runs as many of the suggested trials as fit, late nodes included
             at_once = sweep.search.concurrent or len(sweep.contenders) * sweep.search.together
-            found = best_settings(self.workspace, cases, options, at_once, finished)
-            for contender, trial in found.best.items():
+            result = best_settings(self.workspace, cases, options, at_once, finished)
+            for contender, trial in result.best.items():
                 scores = ", ".join(f"{SCORES[term]} {value:.2f}" for term, value in trial.scores.items())
                 say(f"  {contender}: lr {trial.best.lr:.2e}, {trial.best.schedule}, {trial.best.epochs} epochs, "
                     f"{scores} {trial.errors}")
-            for contender, reason in found.lost.items():
+            for contender, reason in result.lost.items():
                 say(f"  {contender}: no setting worked: {reason}")
-            self.lost |= found.lost
+            self.lost |= result.lost
             if len(sweep.search.terms) > 1:
-                self.record.files(front_files(found.fronts, found.best))
-            return found.best
+                self.record.files(front_files(result.fronts, result.best))
+            return result.best
 
     def final(self, models: Models, sets: Mapping[Key, AdversarialSet],
               best: Mapping[Contender, Trial]) -> list[Unlearned]:

@@ -15,7 +15,7 @@ from amun_ray.base.seeds import generator
 from amun_ray.metrics import accuracy, barrier, linear_probe, predict
 from amun_ray.models.features import Features
 from amun_ray.runtime.bench import SharedWorkspace, bench
-from amun_ray.stages.subject import Probe, Read, Reading, Scores, Subject, loaded
+from amun_ray.stages.subject import Measured, Probe, Read, Scores, Subject, loaded
 from amun_ray.storage.store import Unit
 from amun_ray.training.loop import fit
 from amun_ray.training.recipe import Recipe
@@ -30,22 +30,22 @@ def _probe_unit(workspace: SharedWorkspace, subject: Subject) -> Unit:
         "forget": rows_digest(subject.forget), "retain": rows_digest(subject.retain)})
 
 
-def _probe(workspace: SharedWorkspace, subject: Subject) -> Reading:
+def _probe(workspace: SharedWorkspace, subject: Subject) -> Measured:
     here = bench(workspace)
     part = here.part(np.concatenate([subject.retain, subject.forget]))
     features = predict(Features(loaded(workspace, subject.model, here.device)), part.own_images).numpy()
     forget = np.arange(len(features)) >= len(subject.retain)
-    return Reading({"linear_probe": linear_probe(features, part.labels.cpu().numpy(), forget)})
+    return Measured({"linear_probe": linear_probe(features, part.labels.cpu().numpy(), forget)})
 
 
 def _distance_unit(workspace: SharedWorkspace, subject: Subject) -> Unit:
     return Unit("distances", subject.inputs(workspace) | {"to": [end.weights for end in _ends(subject).values()]})
 
 
-def _distance(workspace: SharedWorkspace, subject: Subject) -> Reading:
+def _distance(workspace: SharedWorkspace, subject: Subject) -> Measured:
     device = torch.device("cpu")
     model = loaded(workspace, subject.model, device)
-    return Reading({f"distance_{name}": distance(model, loaded(workspace, end.unit, device))
+    return Measured({f"distance_{name}": distance(model, loaded(workspace, end.unit, device))
                     for name, end in _ends(subject).items()})
 
 
@@ -54,14 +54,14 @@ def _paths_unit(workspace: SharedWorkspace, subject: Subject) -> Unit:
         "to": [end.weights for end in _ends(subject).values()], "retain": rows_digest(subject.retain)})
 
 
-def _paths(workspace: SharedWorkspace, subject: Subject) -> Reading:
+def _paths(workspace: SharedWorkspace, subject: Subject) -> Measured:
     here = bench(workspace)
     part, barriers = here.part(subject.retain), dict[str, float]()
     for name, end in _ends(subject).items():
         first, second = (loaded(workspace, unit, here.device) for unit in (subject.model, end.unit))
         loss, right = np.array([*along_path(first, second, part.own_images, part.labels)]).T
         barriers |= {f"loss_barrier_{name}": barrier(loss), f"accuracy_barrier_{name}": barrier(-right)}
-    return Reading(barriers)
+    return Measured(barriers)
 
 
 def _ends(subject: Subject) -> dict[str, Trained]:
@@ -76,7 +76,7 @@ def _relearned_unit(workspace: SharedWorkspace, subject: Subject) -> Unit:
         "lr": audit.relearn_lr, "augmentation": workspace.sweep.data.augmentation.inputs})
 
 
-def _relearned(workspace: SharedWorkspace, subject: Subject) -> Reading:
+def _relearned(workspace: SharedWorkspace, subject: Subject) -> Measured:
     """The accuracy on D_F, but for what may be shown again, before and after each epoch."""
     here, case, audit = bench(workspace), subject.cases[0], workspace.sweep.audit
     rows = np.sort(case.rows)
@@ -87,15 +87,15 @@ def _relearned(workspace: SharedWorkspace, subject: Subject) -> Reading:
     labels = part.labels.cpu().numpy()
     recipe = Recipe(lr=audit.relearn_lr, epochs=audit.relearn_epochs, optimizer="adamw", weight_decay=0.0,
                     schedule="cosine")
-    found = [accuracy(predict(model, part.own_images).numpy(), labels)]
+    accuracies = [accuracy(predict(model, part.own_images).numpy(), labels)]
     parts = [here.part(some) for some in (retained, np.sort(shown[:audit.relearn_samples])) if len(some)]
     try:
         for _ in fit(model, parts, recipe=recipe, augmentation=workspace.sweep.data.augmentation,
                      generator=generator(workspace.sweep.seed, "relearn", case.name, "order")):
-            found.append(accuracy(predict(model, part.own_images).numpy(), labels))
+            accuracies.append(accuracy(predict(model, part.own_images).numpy(), labels))
     except Diverged:
         pass  # an attacker would stop there, too
-    return Reading({"curve": found})
+    return Measured({"curve": accuracies})
 
 
 def _as_read(model: Read, never: Sequence[Read], original: int) -> Scores:

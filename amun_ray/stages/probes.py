@@ -17,7 +17,7 @@ from amun_ray.runtime.queue import make_missing
 from amun_ray.stages.boundary import BOUNDARY
 from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.inspection import CONNECTIVITY, DISTANCE, LINEAR_PROBE, RELEARNING
-from amun_ray.stages.subject import Probe, Read, Reading, Scores, Spent, Subject, some
+from amun_ray.stages.subject import Measured, Probe, Read, Scores, Spent, Subject, some
 from amun_ray.storage.sharing import make_once
 from amun_ray.storage.store import Unit
 from amun_ray.work.artifacts import read_array, store_array
@@ -29,7 +29,7 @@ PROBES: dict[str, Probe] = {"boundary": BOUNDARY, "linear_probe": LINEAR_PROBE, 
 Key = tuple[str | None, str, int]  # weights, forget set, original
 
 
-class Job(NamedTuple):
+class ProbeJob(NamedTuple):
     """A piece of work."""
 
     probe: str
@@ -56,19 +56,19 @@ class Probes:
         for each in self.unlearned:
             assert isinstance(each.run.case, OpenCase), "a final model keeps its case"
             cases.setdefault(each.run.case.name, {})[each.run.case.original] = each.run.case
-        found = [self._subject(Trained(str(each.run.contender), each.run.unit, each.result["weights"], 0.0),
+        subjects = [self._subject(Trained(str(each.run.contender), each.run.unit, each.result["weights"], 0.0),
                                [each.run.case], each.run.case.original) for each in self.unlearned]
         for name, by_original in cases.items():
-            found += [self._subject(model, list(by_original.values()), k)
+            subjects += [self._subject(model, list(by_original.values()), k)
                       for k, model in enumerate(self.models.retrained[name])]
-            found += [self._subject(model, [by_original[k]], k)
+            subjects += [self._subject(model, [by_original[k]], k)
                       for k, model in enumerate(self.models.originals) if k in by_original]
-        return found
+        return subjects
 
     @cached_property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[ProbeJob]:
         """What is to be read of which model."""
-        return [Job(name, subject, unit) for name, probe in PROBES.items() if name in self.chosen
+        return [ProbeJob(name, subject, unit) for name, probe in PROBES.items() if name in self.chosen
                 for subject in self.subjects if (unit := probe.unit(self.workspace, subject)) is not None]
 
     def make(self, options: dict[str, Any], spent: Spent) -> None:
@@ -84,24 +84,24 @@ class Probes:
     def scores(self, weights: str | None, name: str, original: int) -> Scores:
         """Of a model that should have forgotten the set `name`, made from the `original`-th one; nothing where it was
         not read. It is held against the other models that never saw the set."""
-        found: Scores = {}
+        scores: Scores = {}
         for probe, read in self._read.items():
             if (model := read.get((weights, name, original))) is not None:
                 never = [read[each.weights, name, original] for each in self.models.retrained[name]
                          if each.weights != weights]
-                found |= PROBES[probe].scores(model, never, original)
-        return found
+                scores |= PROBES[probe].scores(model, never, original)
+        return scores
 
     @cached_property
     def _read(self) -> dict[str, dict[Key, Read]]:
         """Of each probe."""
-        store, found = self.workspace.store, {name: dict[Key, Read]() for name in PROBES if name in self.chosen}
+        store, readings = self.workspace.store, {name: dict[Key, Read]() for name in PROBES if name in self.chosen}
         for name, subject, unit in self.jobs:
             arrays = {file: read_array(store, unit, file) for file in PROBES[name].files}
-            reading = Reading(store.made(unit).get("numbers", {}), arrays)
-            found[name] |= {(subject.weights, case.name, case.original): Read(subject, reading)
+            reading = Measured(store.made(unit).get("numbers", {}), arrays)
+            readings[name] |= {(subject.weights, case.name, case.original): Read(subject, reading)
                             for case in subject.cases}
-        return found
+        return readings
 
     def _subject(self, model: Trained, cases: Sequence[Any], number: int) -> Subject:
         assert model.weights is not None, "only references are stored without weights"
@@ -116,11 +116,11 @@ class Probes:
 
 
 @ray.remote
-def _read(workspace: SharedWorkspace, job: Job) -> bool:
+def _read(workspace: SharedWorkspace, job: ProbeJob) -> bool:
     return make_once(workspace.store, job.unit, lambda: make_reading(workspace, job))
 
 
-def make_reading(workspace: SharedWorkspace, job: Job) -> None:
+def make_reading(workspace: SharedWorkspace, job: ProbeJob) -> None:
     """Read one model, in a worker."""
     store, started = workspace.store, time.monotonic()
     reading = PROBES[job.probe].read(workspace, job.subject)

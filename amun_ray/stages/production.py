@@ -77,9 +77,9 @@ class Production:
         """Write the proof of each request in `last`, and attach it to the run of its model."""
         for request in last.requests:
             write_proof(self.ledger.history, request, self.proofs, self.experiment.record.environment)
-            made = self.ledger.history.requests[request].outcome.content.get("model")
-            if made is not None:
-                self.registry.attach(made["run"], self.proofs / request)
+            model = self.ledger.history.requests[request].outcome.content.get("model")
+            if model is not None:
+                self.registry.attach(model["run"], self.proofs / request)
         note_proved(last, self.proofs)
 
     def promote(self) -> Entry | None:
@@ -89,11 +89,11 @@ class Production:
         if not waiting:
             return None
         finished = waiting[-1].outcome
-        made = finished.content["model"]
-        self.registry.promote(made["version"])
-        say(f"  {self.registry.address} is version {made['version']} now")
+        model = finished.content["model"]
+        self.registry.promote(model["version"])
+        say(f"  {self.registry.address} is version {model['version']} now")
         promoted = self.ledger.append("promoted", finished.requests, {
-            "version": made["version"], "before": finished.content["current"], "model": made["weights"]})
+            "version": model["version"], "before": finished.content["current"], "model": model["weights"]})
         self.prove(promoted)
         return promoted
 
@@ -105,21 +105,21 @@ class Production:
     def _begin(self, history: History, chosen: Chosen, requests: Sequence[str]) -> Entry:
         """Record the whole step in the ledger before starting it."""
         asked = [*history.of("accepted"), *(history.requests[request] for request in requests)]
-        rows = [row for each in dict.fromkeys(one.id for one in asked) for row in history.requests[each].rows]
+        rows = [row for each in dict.fromkeys(ask.id for ask in asked) for row in history.requests[each].rows]
         section, step = self.experiment.plan.sweep.requests, history.step + 1
         recheck = bool(section.recheck) and step % section.recheck == 0
-        return self.ledger.append("begun", list(dict.fromkeys(one.id for one in asked)), {
+        return self.ledger.append("begun", list(dict.fromkeys(ask.id for ask in asked)), {
             "step": step, "rows": _said(rows), "gone": _said([row for row in history.asked if row not in rows]),
             "model": history.weights, "settings": chosen.as_json(), "expected_gap": dict(chosen.gap),
             "adaptive": section.adaptive, "recheck": recheck,
             "limits": section.limits.model_dump(),
-            "unseen": [one.id for one in self._unseen(history, asked, recheck=recheck)]})
+            "unseen": [ask.id for ask in self._unseen(history, asked, recheck=recheck)]})
 
     def _unseen(self, history: History, asked: Sequence[Asked], *, recheck: bool) -> list[Asked]:
         """The earlier requests whose rows the reference models of a step must not have seen: those that were purged
         with all that remembers them, and at a recheck all of them, where that is asked for."""
         anew = recheck and self.experiment.plan.sweep.requests.references == "anew"
-        return [one for one in history.requests.values() if one.id in history.retired or (anew and one not in asked)]
+        return [ask for ask in history.requests.values() if ask.id in history.retired or (anew and ask not in asked)]
 
     def _outcome(self, history: History, begun: Entry, current: Trained) -> dict[str, Any]:
         """The outcome of a step: the content of its `finished` entry."""
@@ -137,16 +137,16 @@ class Production:
                     "current": self._version}
         return self._judge(history, begun, models, unlearned)
 
-    def _judge(self, history: History, begun: Entry, models: Models, made: Unlearned) -> dict[str, Any]:
-        evidence, rows = models.evidence, made.run.case.rows
+    def _judge(self, history: History, begun: Entry, models: Models, outcome: Unlearned) -> dict[str, Any]:
+        evidence, rows = models.evidence, outcome.run.case.rows
         workspace = evidence.workspace
         earlier, later = (read_logits(workspace, unit, "the model")
-                          for unit in (models.originals[0].unit, made.run.unit))
+                          for unit in (models.originals[0].unit, outcome.run.unit))
         before, after = (evidence.scores(logits, rows) for logits in (earlier, later))
         scores = {term: after[term] for term in SEEN}
         scores["test_accuracy_lost"] = history.original["test_accuracy"] - after["test_accuracy"]
-        if made.run.case.target is not None:
-            scores["average_gap"] = average_gap(after, made.run.case.target)
+        if outcome.run.case.target is not None:
+            scores["average_gap"] = average_gap(after, outcome.run.case.target)
             self._warn(scores["average_gap"], begun.content["expected_gap"])
         reasons = judged(scores, Limits(**begun.content["limits"]))
         split = workspace.split(rows, evidence.labels)
@@ -157,19 +157,19 @@ class Production:
         for request in begun.requests:
             (self.proofs / request).mkdir(parents=True, exist_ok=True)
             write_whole(self.proofs / request / FIGURE, confidence_picture(earlier, later, evidence.labels, split))
-        run = log_model(self.experiment.record, key=f"{made.run.unit.digest}-{begun.content['step']}",
-                        name=f"step {begun.content['step']}: {', '.join(begun.requests)}", unit=made.run.unit,
+        run = log_model(self.experiment.record, key=f"{outcome.run.unit.digest}-{begun.content['step']}",
+                        name=f"step {begun.content['step']}: {', '.join(begun.requests)}", unit=outcome.run.unit,
                         tags={"stage": "request", "requests": ", ".join(begun.requests), "ledger": begun.digest,
-                              "weights": made.result["weights"], "lineage.result": made.run.unit.digest,
-                              "method": made.run.contender.method, "access": made.run.contender.access,
-                              **{f"lineage.{key}": str(value) for key, value in made.run.case.lineage.items()}},
+                              "weights": outcome.result["weights"], "lineage.result": outcome.run.unit.digest,
+                              "method": outcome.run.contender.method, "access": outcome.run.contender.access,
+                              **{f"lineage.{key}": str(value) for key, value in outcome.run.case.lineage.items()}},
                         params=begun.content["settings"], metrics=scores)
-        weights = made.result["weights"]
+        weights = outcome.result["weights"]
         version = self.registry.register(run, {"weights": weights, "accepted": str(not reasons)})
         return {"accepted": not reasons, "reasons": reasons, "evidence": scores, "intervals": intervals,
-                "before": {term: before[term] for term in SEEN}, "target": made.run.case.target,
-                "limits": begun.content["limits"], "current": self._version, "seconds": made.result["seconds"],
-                "model": {"weights": weights, "unit": made.run.unit.folder, "version": version, "run": run}}
+                "before": {term: before[term] for term in SEEN}, "target": outcome.run.case.target,
+                "limits": begun.content["limits"], "current": self._version, "seconds": outcome.result["seconds"],
+                "model": {"weights": weights, "unit": outcome.run.unit.folder, "version": version, "run": run}}
 
     def _rows(self, history: History, requests: Sequence[str]) -> list[int]:
         """The dataset rows of some requests, rising."""
@@ -208,14 +208,14 @@ class Production:
         if version is None:
             version = self._register_original()
         place = f"models:/{self.registry.name}/{version}"
-        found = read_checkpoint(place, self.registry.uri, self.experiment.workspace.new_model(0))
-        if (weights := checkpoint.digest(found.state)) != history.weights:
+        current = read_checkpoint(place, self.registry.uri, self.experiment.workspace.new_model(0))
+        if (weights := checkpoint.digest(current.state)) != history.weights:
             raise UserError(f"{self.registry.address}: version {version} has the weights {weights[:12]}, and the "
                             f"ledger says that {history.weights[:12]} is in production; give the alias back to it, and "
                             "amun-forget --due goes on")
         self._version = version
         rows = self.experiment.plan.dataset.train_rows
-        return replace(self.steps.trained(Training("current model", rows, 0, checkpoint=found)), weights=weights)
+        return replace(self.steps.trained(Training("current model", rows, 0, checkpoint=current)), weights=weights)
 
     def _register_original(self) -> str:
         original = self._original

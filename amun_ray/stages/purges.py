@@ -34,13 +34,13 @@ def purge(plan: Plan, output: Path, ledger: Ledger, tracking: str, request: str,
     with ledger.working():
         history = ledger.history
         work = purge_of(plan, output, tracking, history, request, retire=retire)
-        found = work.listed()
-        say(f"{request}: {table(found)}")
+        remnants = work.listed()
+        say(f"{request}: {table(remnants)}")
         if dry_run:
             say("\n".join(["not deleted by this command:", *(f"  {limit}" for limit in work.limits())]))
             return
         last = history.requests[request].purged
-        if last is None or any(one.action != NEEDED for one in found):
+        if last is None or any(remnant.action != NEEDED for remnant in remnants):
             last = ledger.append("purged", [request], work.run())
         prove(ledger.history, last, output, tracking)
         say("\n".join([f"{request} is purged: a second search finds nothing more", "not deleted by this command:",
@@ -65,6 +65,6 @@ def _run(history: History, request: str, archive: Archive) -> str | None:
     """The run that the proof of a request belongs to: of the model that forgot it or, where that is deleted since, of
     the model in production; None where both are gone."""
     asked = history.requests[request]
-    of = [asked.outcome, *(one.outcome for one in reversed(history.of("promoted", "purged")))]
-    runs = dict.fromkeys(one.content["model"]["run"] for one in of if "model" in one.content)
+    of = [asked.outcome, *(entry.outcome for entry in reversed(history.of("promoted", "purged")))]
+    runs = dict.fromkeys(entry.content["model"]["run"] for entry in of if "model" in entry.content)
     return next((run for run in runs if archive.has_run(run)), None)

@@ -204,10 +204,10 @@ def spent(started: float) -> dict[str, float]:
 
 def _scores(case: Case, scores: Mapping[str, float], terms: Sequence[str]) -> dict[str, float]:
     """The scores of an epoch, with those among them that need no retrained model, where they are asked for."""
-    found = dict(scores)
+    complete = dict(scores)
     if "proxy" in terms:
-        found["proxy"] = proxy(scores, case.original_test_accuracy)
+        complete["proxy"] = proxy(scores, case.original_test_accuracy)
     if "iam_gap" in terms:
         lost = max(0.0, case.original_test_accuracy - scores["test_accuracy"])
-        found["iam_gap"] = (found.pop("iam_difference") + lost) / 2
-    return found
+        complete["iam_gap"] = (complete.pop("iam_difference") + lost) / 2
+    return complete

@@ -60,7 +60,7 @@ class Shadow:
                     | {"targets": rows_digest(targets(workspace))})
 
 
-class Job(NamedTuple):
+class ShadowJob(NamedTuple):
     """A piece of work."""
 
     shadow: Shadow
@@ -82,17 +82,17 @@ class Shadows:
         return [forgotten_targets(self.workspace, half, number, self.forgotten)
                 for number, half in enumerate(self.models.halves)]
 
-    def make(self, options: dict[str, Any], workers: int, spent: Spent) -> list[Job]:
+    def make(self, options: dict[str, Any], workers: int, spent: Spent) -> list[ShadowJob]:
         """Every piece of work, after making what the store lacks."""
         if not self.settings:
             return []
         store = self.workspace.store
-        wanted = [Target(one, NAME, rows) for one, rows in zip(self.models.references, self.rows, strict=True)]
+        wanted = [Target(model, NAME, rows) for model, rows in zip(self.models.references, self.rows, strict=True)]
         sets = adversarial_sets(self.workspace, wanted, options, workers)
         for adversarial in sets:
             spent("ulira", adversarial.seconds, adversarial.reused)
-        jobs = [Job(shadow, shadow.unit(self.workspace)) for contender, settings in self.settings.items()
-                for number, made in enumerate(sets) for shadow in [self._shadow(contender, settings, number, made)]]
+        jobs = [ShadowJob(shadow, shadow.unit(self.workspace)) for contender, settings in self.settings.items()
+                for number, built in enumerate(sets) for shadow in [self._shadow(contender, settings, number, built)]]
         shared, task = ray.put(self.workspace), _unlearn.options(max_retries=3, **options)
         new = make_missing(store, jobs, lambda job: job.unit, lambda job: task.remote(shared, *job),
                            shown=("unlearning references", "models"))
@@ -100,7 +100,7 @@ class Shadows:
             spent("ulira", store.made(unit)["seconds"], unit.digest not in new)
         return jobs
 
-    def summaries(self, jobs: Sequence[Job]) -> dict[Contender, dict[str, Summary]]:
+    def summaries(self, jobs: Sequence[ShadowJob]) -> dict[Contender, dict[str, Summary]]:
         """Of each contender, and of the references as they were: every score, in percent, over the models audited.
 
         A contender one of whose runs diverged has none: its targets have too few models.
@@ -108,26 +108,26 @@ class Shadows:
         if not jobs:
             return {}
         evidence, chosen, store = self.models.evidence, targets(self.workspace), self.workspace.store
-        found = {ORIGINAL: [logit_scaled(logits[chosen], evidence.labels[chosen])
+        confidences = {ORIGINAL: [logit_scaled(logits[chosen], evidence.labels[chosen])
                             for logits in stream_logits(self.workspace, self.models.references)]}
         for shadow, unit in jobs:
             if "failed" not in store.made(unit):
-                found.setdefault(shadow.contender, []).append(read_array(store, unit, CONFIDENCES))
+                confidences.setdefault(shadow.contender, []).append(read_array(store, unit, CONFIDENCES))
         seen = self.models.halves[:, chosen]
         return {contender: _summed(unlearned_or_never(
             np.stack(values), seen, variance=self.workspace.sweep.audit.lira_variance))
-            for contender, values in found.items() if len(values) == len(seen)}
+            for contender, values in confidences.items() if len(values) == len(seen)}
 
-    def _shadow(self, contender: Contender, settings: Hyperparameters, number: int, made: AdversarialSet) -> Shadow:
+    def _shadow(self, contender: Contender, settings: Hyperparameters, number: int, built: AdversarialSet) -> Shadow:
         reference, rows = self.models.references[number], self.rows[number]
         seen = np.flatnonzero(self.models.halves[number])
-        lineage = {"original": reference.weights, "forget": rows_digest(rows), "adversarial": made.unit.digest,
+        lineage = {"original": reference.weights, "forget": rows_digest(rows), "adversarial": built.unit.digest,
                    "seen": rows_digest(seen)}
-        return Shadow(contender, settings, reference, Case(number, NAME, rows, None, 0.0, lineage), seen, made)
+        return Shadow(contender, settings, reference, Case(number, NAME, rows, None, 0.0, lineage), seen, built)
 
 
 def _summed(each: Sequence[Mapping[str, float]]) -> dict[str, Summary]:
-    return {term: summarize([one[term] for one in each]) for term in each[0]}
+    return {term: summarize([scores[term] for scores in each]) for term in each[0]}
 
 
 @ray.remote
@@ -150,9 +150,9 @@ def make_shadow(workspace: SharedWorkspace, shadow: Shadow, unit: Unit) -> None:
                          generator=generator(case.seed(workspace, 0), "order")):
             pass
         part = here.part(targets(workspace))
-        found = logit_scaled(predict(model, part.own_images).numpy(), part.labels.cpu().numpy())
+        confidences = logit_scaled(predict(model, part.own_images).numpy(), part.labels.cpu().numpy())
     except Diverged as error:
         store.finish(unit, {"failed": str(error), "seconds": time.monotonic() - started})
         return
-    store_array(store, unit, CONFIDENCES, found)
+    store_array(store, unit, CONFIDENCES, confidences)
     store.finish(unit, {"seconds": time.monotonic() - started}, [CONFIDENCES])

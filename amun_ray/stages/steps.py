@@ -60,9 +60,9 @@ class Steps:
         models = [self._models(workspace, step) for step in steps]
         targets = [Target(step.base, step.name, step.rows) for step in steps]
         runs = []
-        for (step, contender, settings), judges, made in zip(
+        for (step, contender, settings), judges, model in zip(
                 taken, models, adversarial_sets(workspace, targets, options, self.experiment.workers), strict=True):
-            (case,) = open_cases(judges, {(0, step.name): made}, [ForgetCase(0, step.name, step.rows)])
+            (case,) = open_cases(judges, {(0, step.name): model}, [ForgetCase(0, step.name, step.rows)])
             runs.append(Run.of(workspace, contender, settings, case, 0))
         return list(zip(models, unlearned_models(workspace, runs, options), strict=True))
 
@@ -78,8 +78,8 @@ class Steps:
 
     def trained(self, training: Training) -> Trained:
         """One model trained, or loaded, unless the store has it."""
-        (made,) = train_models(self.experiment.workspace, [training], self.experiment.options, lambda _: None)
-        return made
+        (model,) = train_models(self.experiment.workspace, [training], self.experiment.options, lambda _: None)
+        return model
 
     def retrained(self, name: str, rows: np.ndarray) -> Trained:
         """A model that never saw `rows`."""

@@ -170,5 +170,5 @@ class InOrder(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         with suppress(OSError):  # a search does not end for want of a reason
-            said = Path(trial.error_file).read_text().rpartition(ATTEMPT)[2].partition("\n")[2]  # of the last attempt
-            self._studies.losses[trial.trial_id] = reason(said)
+            text = Path(trial.error_file).read_text().rpartition(ATTEMPT)[2].partition("\n")[2]  # of the last attempt
+            self._studies.losses[trial.trial_id] = reason(text)

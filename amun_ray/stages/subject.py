@@ -41,7 +41,7 @@ class Subject:
                 "cases": [{"forget": self.cases[0].lineage["forget"]}]}
 
 
-class Reading(NamedTuple):
+class Measured(NamedTuple):
     """What a probe read of a model: numbers, and arrays by file name."""
 
     numbers: Mapping[str, Any]
@@ -52,14 +52,14 @@ class Read(NamedTuple):
     """A subject with its reading."""
 
     subject: Subject
-    reading: Reading
+    reading: Measured
 
 
 class Probe(NamedTuple):
     """A row of PROBES."""
 
     unit: Callable[[SharedWorkspace, Subject], Unit | None]  # the address of a reading; None: nothing to read
-    read: Callable[[SharedWorkspace, Subject], Reading]  # in a worker
+    read: Callable[[SharedWorkspace, Subject], Measured]  # in a worker
     files: tuple[str, ...]  # the arrays of a reading
     scores: Callable[[Read, Sequence[Read], int], Scores]  # of a model, by the retrained models, for an original
 

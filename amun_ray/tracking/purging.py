@@ -65,21 +65,22 @@ class Archive:
         """The runs and logged models whose tags match, and their registered versions; in the order in which they can be
         deleted: versions first, runs last."""
         with patient(), default_server(self.uri):
-            experiments = [one.experiment_id for one in self._paged(
+            experiments = [each.experiment_id for each in self._paged(
                 lambda token: self._client.search_experiments(ViewType.ALL, page_token=token))]
-            runs = {one.info.run_id: one for one in self._paged(
+            runs = {each.info.run_id: each for each in self._paged(
                 lambda token: self._client.search_runs(experiments, run_view_type=ViewType.ALL, page_token=token))
-                if matches(one.data.tags)}
-            models = {one.model_id: one for one in self._models(experiments)
-                      if matches(one.tags) or one.source_run_id in runs}
-            versions = [one for one in self._paged(
+                if matches(each.data.tags)}
+            models = {each.model_id: each for each in self._models(experiments)
+                      if matches(each.tags) or each.source_run_id in runs}
+            versions = [each for each in self._paged(
                 lambda token: self._client.search_model_versions("", page_token=token))
-                if one.run_id in runs or one.source.removeprefix("models:/") in models]
+                if each.run_id in runs or each.source.removeprefix("models:/") in models]
             gone = self._deleted_models()
-            return [*(Logged("version", f"{one.name}/{one.version}", 0, False) for one in versions),
-                    *(self._sized("model", name, one.artifact_location, name in gone) for name, one in models.items()),
-                    *(self._sized("run", name, one.info.artifact_uri, one.info.lifecycle_stage == "deleted")
-                      for name, one in runs.items())]
+            return [*(Logged("version", f"{each.name}/{each.version}", 0, False) for each in versions),
+                    *(self._sized("model", name, model.artifact_location, name in gone)
+                      for name, model in models.items()),
+                    *(self._sized("run", name, each.info.artifact_uri, each.info.lifecycle_stage == "deleted")
+                      for name, each in runs.items())]
 
     def delete(self, kind: str, name: str) -> None:
         """Delete the entry of a kind and id, its files first; missing ones are ignored.

@@ -98,8 +98,8 @@ def read_adversaries(store: Store, adversaries: AdversarialSet) -> tuple[np.ndar
 
 def columns(read: Callable[[str], pa.Buffer], count: int, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Columns of a whole set, shard by shard; `read` returns the bytes of a shard by its name."""
-    found = []
+    parts = []
     for number in range(count):
         rows, _ = shards.decode(read(shard_name(number)))
-        found.append({key: rows[key] for key in keys})
-    return {key: np.concatenate([rows[key] for rows in found]) for key in keys}
+        parts.append({key: rows[key] for key in keys})
+    return {key: np.concatenate([rows[key] for rows in parts]) for key in keys}

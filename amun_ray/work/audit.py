@@ -108,9 +108,9 @@ class Audit:
         for name in ("before", "normals", "memorised"):  # read once, before threads do so at the same time
             getattr(self, name)
         targets = [(name, k, model) for name in self.sets for k, model in enumerate(self.models.retrained[name])]
-        found = iter(_at_once(lambda target: self._attacked(
+        scores = iter(_at_once(lambda target: self._attacked(
             read_logits(workspace, target[2].unit, target[2].name), *target[:2]), targets, "retrained models"))
-        return {name: [next(found) for _ in self.models.retrained[name]] for name in self.sets}
+        return {name: [next(scores) for _ in self.models.retrained[name]] for name in self.sets}
 
     def scores(self, logits: np.ndarray, name: str, original: int) -> Scores:
         """Every score of a model that should have forgotten the set `name`, made from the `original`-th one, in
@@ -122,13 +122,13 @@ class Audit:
         """`scores` of each of the `models`, which have finished, and what those of one method have `together`."""
         workspace, runs = self.models.evidence.workspace, [model.run for model in models]
         sets = self.retrained  # made before the threads start
-        found = _at_once(lambda run: self.scores(read_logits(workspace, run.unit, str(run.contender)), run.case.name,
+        every = _at_once(lambda run: self.scores(read_logits(workspace, run.unit, str(run.contender)), run.case.name,
                                                  run.case.original), runs, "models")
         ordered = sorted(runs, key=lambda run: (run.number, run.case.original))  # other originals before other runs
         crowds = {contender: self.together({name: [
             (run.unit, str(contender)) for run in ordered if (run.contender, run.case.name) == (contender, name)]
             for name in sets}) for contender in dict.fromkeys(run.contender for run in runs)}
-        return [scores | crowds[run.contender][run.case.name] for run, scores in zip(runs, found, strict=True)]
+        return [scores | crowds[run.contender][run.case.name] for run, scores in zip(runs, every, strict=True)]
 
     def retrained_scores(self, name: str, k: int) -> Scores:
         """The scores of the k-th model retrained without the set `name`. Its Avg. Gap to the other retrained models is
@@ -154,7 +154,7 @@ class Audit:
     @cached_property
     def _targets(self) -> dict[str, Crowd]:
         count = self.models.evidence.workspace.sweep.audit.models
-        return {name: self._crowd([(one.unit, one.name) for one in self.models.retrained[name][:count]], name)
+        return {name: self._crowd([(model.unit, model.name) for model in self.models.retrained[name][:count]], name)
                 for name in self.sets}
 
     def _crowd(self, models: Iterable[Stored], name: str) -> Crowd:
@@ -167,55 +167,55 @@ class Audit:
         return Crowd(np.stack(values), float(np.prod(np.mean(right, axis=0))))
 
     def _compared(self, crowd: Crowd, name: str) -> Scores:
-        found: Scores = {}
+        scores: Scores = {}
         split, target = self._split(name), self._targets[name]
         if "klom" in self.chosen:
             with self._timed("klom"):
                 divergence = klom(crowd.values, target.values)
                 for part in ("forget", "retain", "test"):
-                    found[f"klom_{part}"] = float(np.percentile(divergence[getattr(split, part)], PERCENTILE))
+                    scores[f"klom_{part}"] = float(np.percentile(divergence[getattr(split, part)], PERCENTILE))
         if "forgetting_quality" in self.chosen:
             with self._timed("forgetting_quality"):
                 quality = forgetting_quality(crowd.values[:, split.forget], target.values[:, split.forget])
-                found |= {"forgetting_quality": quality,
+                scores |= {"forgetting_quality": quality,
                           "challenge_score": quality * crowd.accuracy / target.accuracy if target.accuracy else 0.0}
-        return found
+        return scores
 
     def _attacked(self, logits: np.ndarray, name: str, original: int) -> Scores:
         evidence = self.models.evidence
         workspace, split = evidence.workspace, self._split(name)
-        found, normals = evidence.scores(logits, self.sets[name]), self.normals
+        scores, normals = evidence.scores(logits, self.sets[name]), self.normals
         for attack in ATTACKS:
             if attack in self.chosen | {"rmia"}:
                 with self._timed(attack):
-                    found |= audit(logits, evidence.labels, split, evidence.mean, normals=normals,
+                    scores |= audit(logits, evidence.labels, split, evidence.mean, normals=normals,
                                    settings=workspace.sweep.rmia, attacks=(attack,),
                                    generator=generator(workspace.sweep.seed, "audit", name))
-        del found["rmia_forget_test_auc"]  # it is FT AUC
+        del scores["rmia_forget_test_auc"]  # it is FT AUC
         value, known = self.before[original]
-        found["retain_test_auc_change"] = found["retain_test_auc"] - known[name]
+        scores["retain_test_auc_change"] = scores["retain_test_auc"] - known[name]
         if "iam" in self.chosen and normals is not None:
             with self._timed("iam"):
                 rows = split.forget
                 score = unlearning_score(value[rows], logit_scaled(logits[rows], evidence.labels[rows]),
                                          normals.mean_out[rows], normals.std_out[rows])
-                found["iam"] = 100 * float(score.mean())
-        return found | self._by_memorisation(logits, split)
+                scores["iam"] = 100 * float(score.mean())
+        return scores | self._by_memorisation(logits, split)
 
     def _by_memorisation(self, logits: np.ndarray, split: Split) -> Scores:
         """Unlearn accuracy and FT AUC of each third of D_F, if chosen."""
         evidence, memorised = self.models.evidence, self.memorised
-        found: Scores = {}
+        scores: Scores = {}
         if memorised is None:
-            return found
+            return scores
         with self._timed("memorisation"):
             settings = evidence.workspace.sweep.rmia
             values = rmia_scores(settings.confidence(logits, evidence.labels), evidence.mean, np.concatenate(split),
                                  gamma=settings.gamma)
             for group, rows in thirds(memorised, split.forget).items():
-                found[f"unlearn_accuracy_{group}"] = accuracy(logits[rows], evidence.labels[rows])
-                found[f"forget_test_auc_{group}"] = auc(values[rows], values[split.unseen], constant=UNINFORMATIVE)
-        return found
+                scores[f"unlearn_accuracy_{group}"] = accuracy(logits[rows], evidence.labels[rows])
+                scores[f"forget_test_auc_{group}"] = auc(values[rows], values[split.unseen], constant=UNINFORMATIVE)
+        return scores
 
     def _split(self, name: str) -> Split:
         return self.models.evidence.workspace.split(self.sets[name], self.models.evidence.labels)
@@ -234,11 +234,11 @@ class Audit:
 def _at_once(attacked: Callable[[T], Scores], models: Sequence[T], what: str) -> list[Scores]:
     """`attacked` of each of the `models`, in their order."""
     with ThreadPoolExecutor(threads()) as pool, bar("attacks", len(models), what) as progress:
-        found = []
+        results = []
         for scores in pool.map(attacked, models):
-            found.append(scores)
+            results.append(scores)
             progress.advance()
-        return found
+        return results
 
 
 def _gaps(scores: Scores, retrained: Sequence[Scores]) -> Scores:

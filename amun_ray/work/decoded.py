@@ -20,27 +20,27 @@ from amun_ray.storage.leases import is_alive
 from amun_ray.storage.pixels import copies_of_node
 from amun_ray.storage.store import PIXELS, Store
 from amun_ray.work.copies import UNREADABLE, Forgotten
-from amun_ray.work.lineage import DELETE, Found
+from amun_ray.work.lineage import DELETE, Remnant
 
 ROOM = "pixels"
 
 
-def found(stores: Iterable[Store], wanted: Forgotten) -> Iterator[Found]:
+def found(stores: Iterable[Store], wanted: Forgotten) -> Iterator[Remnant]:
     """Everything of it in `stores`, and on this node; each is named by its path, objects as in the store."""
     for store in stores:
         for name, size in _sizes(store, PIXELS).items() if store.local else ():
             if (why := _holds(Path(store.locate(name)), wanted)) is not None:
-                yield Found(ROOM, store.locate(name), size, DELETE, why)
+                yield Remnant(ROOM, store.locate(name), size, DELETE, why)
         yield from _left(store)
     node = Files(str(copies_of_node()))
     for name, size in sorted(node.sizes().items()):
         if not name.endswith(".lock"):
-            yield Found(ROOM, node.locate(name), size, DELETE, "a node's copy of decoded pixels")
+            yield Remnant(ROOM, node.locate(name), size, DELETE, "a node's copy of decoded pixels")
 
 
-def delete(found: Found) -> None:
+def delete(remnant: Remnant) -> None:
     """Remove a file or a folder; what is gone already is well."""
-    path = Path(found.name)
+    path = Path(remnant.name)
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -63,12 +63,12 @@ def _holds(entry: Path, wanted: Forgotten) -> str | None:
     return wanted.seen_in("decoded pixels of another dataset", pixels)
 
 
-def _left(store: Store) -> Iterator[Found]:
+def _left(store: Store) -> Iterator[Remnant]:
     """The temporary files of owners who are dead."""
     for name, size in _sizes(store, "scratch").items():
         owner = name.partition("/")[2]
         if owner != store.owner and not is_alive(store, owner):
-            yield Found(*((ROOM, store.locate(name)) if store.local else ("store", name)), size, DELETE,
+            yield Remnant(*((ROOM, store.locate(name)) if store.local else ("store", name)), size, DELETE,
                         "left by a sweep that was killed")
 
 

@@ -112,14 +112,14 @@ def _audit_work(plan: Plan) -> Work:
     images = {"boundary": BOUNDARY_PASSES * (shown + new) + forgotten, "linear_probe": shown + kept,
               "connectivity": 2 * 2 * POINTS * kept}
     taught = audit.relearn_epochs * (retained + min(audit.relearn_samples, forgotten // 5))
-    found = Work(predicted=plan.probed * sum(count for name, count in images.items() if name in plan.audited),
+    work = Work(predicted=plan.probed * sum(count for name, count in images.items() if name in plan.audited),
                  trained=plan.probed * taught if "relearning" in plan.audited else 0.0)
     if "ulira" in plan.audited:
-        found = found.plus(Work(attacked=sweep.references.count * forgotten))
+        work = work.plus(Work(attacked=sweep.references.count * forgotten))
         for contender in sweep.contenders:
             once = passes(sweep, contender, retain=half - forgotten, forget=forgotten, classes=plan.dataset.classes)
-            found = found.plus(Work(unlearned=once.gradients, predicted=once.forwards), sweep.references.count)
-    return found
+            work = work.plus(Work(unlearned=once.gradients, predicted=once.forwards), sweep.references.count)
+    return work
 
 
 def run_work(plan: Plan, contender: Contender) -> Work:

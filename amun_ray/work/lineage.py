@@ -26,7 +26,7 @@ MODEL_KINDS = ("models", "imported")
 SETS = ("sets", "forgets", "units", "weights", "cleansed")  # of `Marks`
 
 
-class Found(NamedTuple):
+class Remnant(NamedTuple):
     """Something that was made from the rows or remembers them: `room` (store, MLflow, spool, file), its name there, its
     size, what to do with it, and why."""
 
@@ -61,19 +61,19 @@ class Held:
     @property
     def weights(self) -> str | None:
         """The digest of its model, if it has exactly one."""
-        found = (self.content.get("result") or {}).get("weights")
-        return found if isinstance(found, str) else None
+        weights = (self.content.get("result") or {}).get("weights")
+        return weights if isinstance(weights, str) else None
 
     @property
     def cases(self) -> list[dict[str, Any]]:
-        found = self.content.get("inputs", {}).get("cases", [])
-        return [case for case in found if isinstance(case, dict)]
+        cases = self.content.get("inputs", {}).get("cases", [])
+        return [case for case in cases if isinstance(case, dict)]
 
     @property
     def shown(self) -> list[str]:
         """The adversarial sets at which the unit says what a model answers."""
-        found = self.content.get("inputs", {}).get("adversarial", [])
-        return found if isinstance(found, list) else []
+        adversaries = self.content.get("inputs", {}).get("adversarial", [])
+        return adversaries if isinstance(adversaries, list) else []
 
 
 @dataclass
@@ -101,8 +101,8 @@ class Marks:
         return {key: sorted(value) if isinstance(value, set) else value for key, value in vars(self).items()}
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "Marks":
-        content: dict[str, Any] = {key: set(value) if key in SETS else value for key, value in found.items()}
+    def from_json(cls, noted: dict[str, Any]) -> "Marks":
+        content: dict[str, Any] = {key: set(value) if key in SETS else value for key, value in noted.items()}
         return cls(**content)
 
     def touches(self, case: dict[str, Any]) -> bool:
@@ -124,9 +124,9 @@ def held(store: Store) -> list[Held]:
 def _said(store: Store, folder: str) -> dict[str, Any]:
     """The content of a `unit.json`, even if its seal is broken: unusable units must be found too."""
     with suppress(*UNREADABLE):
-        found = json.loads(store.get(f"{folder}/{COMPLETE}") or b"")
-        if isinstance(found, dict) and isinstance(found.get("inputs"), dict):
-            return found
+        content = json.loads(store.get(f"{folder}/{COMPLETE}") or b"")
+        if isinstance(content, dict) and isinstance(content.get("inputs"), dict):
+            return content
     return {}
 
 
@@ -159,16 +159,16 @@ class Trace:
         """The weights of all models trained from scratch: originals are deleted only if they are retired."""
         return {unit.weights for unit in self._of("models")}
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[Remnant]:
         """Everything in the store; sets of adversarial images come last, since the rest is recognised by them."""
         self._learn_sets()
-        made = [*self._broken(), *self._made(), *self._remembering()]
-        return [*made, *self._sets()]
+        remnants = [*self._broken(), *self._made(), *self._remembering()]
+        return [*remnants, *self._sets()]
 
     def _learn_sets(self) -> None:
         rows = np.array(self.marks.rows, np.int64)
         self.marks.forgets.add(rows_digest(rows))
-        self.marks.forgets.update(rows_digest(one) for one in self.known if np.isin(rows, one).any())
+        self.marks.forgets.update(rows_digest(each) for each in self.known if np.isin(rows, each).any())
         for unit in self._of("adversarial_sets"):
             for name in unit.files:
                 self._learn_shard(unit, name, rows)
@@ -189,17 +189,17 @@ class Trace:
             if (named := unit.content.get("inputs", {}).get("rows")) is not None:
                 self.marks.forgets.add(named)
 
-    def _sets(self) -> Iterator[Found]:
+    def _sets(self) -> Iterator[Remnant]:
         for unit in self._of("adversarial_sets"):
             if unit.digest in self.marks.sets:
                 yield self._item(unit, DELETE, "adversarial images of these rows")
 
-    def _broken(self) -> Iterator[Found]:
+    def _broken(self) -> Iterator[Remnant]:
         for unit in self.units:
             if not unit.content and unit.kind != "adversarial_sets":
                 yield self._item(unit, DELETE, "incomplete or damaged: nobody can tell what it was made from")
 
-    def _made(self) -> Iterator[Found]:
+    def _made(self) -> Iterator[Remnant]:
         for unit in self.units:
             if self.marks.sets.intersection(unit.shown):
                 yield self._item(unit, DELETE, "distances of these pictures to the boundary of a model")
@@ -213,10 +213,10 @@ class Trace:
             elif unit.kind != "trials":
                 yield self._item(unit, DELETE, "a model unlearned on these rows, or numbers read of one")
 
-    def _remembering(self) -> Iterator[Found]:
+    def _remembering(self) -> Iterator[Remnant]:
         rows = np.array(self.marks.rows, np.int64)
         every = np.arange(self.train_size, dtype=np.int64)
-        clean = {rows_digest(np.setdiff1d(every, one)) for one in [rows, *self.known] if np.isin(rows, one).all()}
+        clean = {rows_digest(np.setdiff1d(every, each)) for each in [rows, *self.known] if np.isin(rows, each).all()}
         cleansed = self._cleansed()
         for unit in self.units:
             inputs = unit.content.get("inputs", {})
@@ -230,15 +230,15 @@ class Trace:
 
     def _cleansed(self) -> set[str | None]:
         """The weights that have forgotten the rows: unlearned on them, or unlearned later from such weights."""
-        found: set[str | None] = {unit.weights for unit in self.units if any(map(self.marks.touches, unit.cases))}
-        found, before = found | self.marks.cleansed, None
-        while before != len(found):
-            before = len(found)
-            found |= {unit.weights for unit in self.units if _started_from(found, unit)}
-        self.marks.cleansed = {weights for weights in found if weights is not None}
-        return found
+        cleansed: set[str | None] = {unit.weights for unit in self.units if any(map(self.marks.touches, unit.cases))}
+        cleansed, before = cleansed | self.marks.cleansed, None
+        while before != len(cleansed):
+            before = len(cleansed)
+            cleansed |= {unit.weights for unit in self.units if _started_from(cleansed, unit)}
+        self.marks.cleansed = {weights for weights in cleansed if weights is not None}
+        return cleansed
 
-    def _remembers(self, unit: Held, why: str) -> Found:
+    def _remembers(self, unit: Held, why: str) -> Remnant:
         if unit.weights in self.kept:
             return self._item(unit, NEEDED, f"{why}; later requests start from it")
         if unit.weights is not None and unit.weights in self.superseded and (
@@ -247,13 +247,13 @@ class Trace:
         action = NEEDED if not self.retire else STRIP if unit.kind == "trials" else DELETE
         return self._item(unit, action, why)
 
-    def _item(self, unit: Held, action: str, why: str) -> Found:
+    def _item(self, unit: Held, action: str, why: str) -> Remnant:
         if action != NEEDED:
             self.marks.units.add(unit.digest)
             if unit.weights is not None:
                 self.marks.weights.add(unit.weights)
         size = unit.size - (unit.files.get(COMPLETE, 0) if action == STRIP else 0)
-        return Found("store", unit.folder, size, action, why)
+        return Remnant("store", unit.folder, size, action, why)
 
     def _of(self, kind: str) -> list[Held]:
         return [unit for unit in self.units if unit.kind == kind]
@@ -263,15 +263,15 @@ def _started_from(weights: set[str | None], unit: Held) -> bool:
     return bool(unit.cases) and all(case.get("original") in weights for case in unit.cases)
 
 
-def delete_unit(store: Store, found: Found) -> None:
+def delete_unit(store: Store, item: Remnant) -> None:
     """Remove a unit, a single file, or only the weights of a trial, whose result then says so; missing ones are
     ignored."""
-    if found.action == DELETE:
-        (store.remove if found.name in store.sizes(found.name.rpartition("/")[0]) else store.remove_folder)(found.name)
+    if item.action == DELETE:
+        (store.remove if item.name in store.sizes(item.name.rpartition("/")[0]) else store.remove_folder)(item.name)
         return
-    content = _said(store, found.name)
+    content = _said(store, item.name)
     if content:
         store.finish(Unit(content["kind"], content["inputs"]), content["result"] | {"weights": []})
-    for name in store.sizes(found.name):
+    for name in store.sizes(item.name):
         if not name.endswith(f"/{COMPLETE}"):
             store.remove(name)

@@ -56,10 +56,10 @@ def keep_pictures(dataset: Dataset, store: Store) -> None:
     """Store the digest of every picture, by which they are known when the files have changed."""
     unit = Unit("pictures", {"dataset": dataset.digest})
     if not store.has(unit):
-        found: dict[str, object] = {str(dataset.file_numbers[row]): picture_digest(dataset.pixels[row])
+        pictures: dict[str, object] = {str(dataset.file_numbers[row]): picture_digest(dataset.pixels[row])
                                     for row in dataset.train_rows}
-        found[TEST] = [picture_digest(dataset.pixels[row]) for row in dataset.test_rows]
-        store.write(unit, PICTURES, json.dumps(found).encode())
+        pictures[TEST] = [picture_digest(dataset.pixels[row]) for row in dataset.test_rows]
+        store.write(unit, PICTURES, json.dumps(pictures).encode())
         store.finish(unit, {"rows": dataset.train_size}, [PICTURES])
 
 
@@ -90,7 +90,7 @@ def as_begun(now: Dataset, history: History, store: Store) -> Begun | None:
 
 def _taken(places: list[int], train_size: int, tested: bool) -> int:
     """Remove the first place from a list that is among the test rows, or is not; if there is none, the first."""
-    place = next((one for one in places if (one >= train_size) == tested), places[0])
+    place = next((row for row in places if (row >= train_size) == tested), places[0])
     places.remove(place)
     return place
 
@@ -104,7 +104,8 @@ def lacking(now: Dataset, history: History, store: Store) -> str:
     pictures = [picture_digest(now.pixels[row]) for row in now.train_rows]
     there, requested = set(pictures), {row.picture: request for row, request in history.asked.items()}
     lost = {row: picture for row, picture in before.items() if picture not in there}
-    if lost and requested.keys() >= set(lost.values()) and [one for one in before.values() if one in there] == pictures:
+    kept = [picture for picture in before.values() if picture in there]
+    if lost and requested.keys() >= set(lost.values()) and kept == pictures:
         return (f"{counted(len(lost), 'training picture')} gone, asked for as "
                 f"{', '.join(dict.fromkeys(requested[picture] for picture in lost.values()))}; nothing else changed "
                 "among the training pictures, but the sweep's models and scores are those of all of them")
@@ -120,6 +121,6 @@ def _noted(history: History, store: Store) -> tuple[Mapping[int, str], list[str]
     unit = Unit("pictures", {"dataset": history.opened.content["project"]["dataset"]})
     if not store.is_sound(unit):
         return None
-    found = json.loads(store.read(unit, PICTURES).to_pybytes())
-    test = found.pop(TEST, None)
-    return {int(row): picture for row, picture in found.items()}, test
+    note = json.loads(store.read(unit, PICTURES).to_pybytes())
+    test = note.pop(TEST, None)
+    return {int(row): picture for row, picture in note.items()}, test

@@ -54,10 +54,10 @@ def table(plan: Plan, store: Store, history: History) -> list[dict[str, Any]] | 
     if not store.exists():
         return None
     wanted = plan.identity | ({} if history.opened is None else history.opened.content["loaded"])
-    found = store.result(Unit("tables", wanted))
-    if found is None:
-        found = next((result for inputs, result in _tables(store) if _placeless(inputs) == _placeless(wanted)), None)
-    return None if found is None else found["rows"]
+    kept = store.result(Unit("tables", wanted))
+    if kept is None:
+        kept = next((result for inputs, result in _tables(store) if _placeless(inputs) == _placeless(wanted)), None)
+    return None if kept is None else kept["rows"]
 
 
 def _tables(store: Store) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -130,9 +130,9 @@ def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: st
                if row in named and history.requests[request].state != "refused"}
     new = np.array([place for row, place in named.items() if row not in earlier], np.int64)
     if not len(new):
-        said = ", ".join(f"{counted(count, 'row')} as {request} ({history.requests[request].state})"
+        before = ", ".join(f"{counted(count, 'row')} as {request} ({history.requests[request].state})"
                          for request, count in Counter(earlier.values()).items())
-        raise UserError(f"{source}: every row was asked for before: {said}; there is nothing left to forget")
+        raise UserError(f"{source}: every row was asked for before: {before}; there is nothing left to forget")
     gone = dataset_rows(plan.dataset, list(history.asked))
     _check_room(plan.dataset, new, gone, source)
     counts = Counter(plan.dataset.labels[new].tolist())
@@ -183,11 +183,11 @@ def check_new_try(history: History, rows: Sequence[RowId], begun: Mapping[str, A
 
 def judged(evidence: Mapping[str, float], limits: Limits) -> list[str]:
     """Why a model is refused, one line for each limit that it breaks; empty if it is accepted."""
-    found = []
+    verdicts = []
     for name, limit in limits.model_dump().items():
         if limit is not None and name in evidence and evidence[name] > limit:
-            found.append(f"{name} is {evidence[name]:.2f}, above the limit of {limit:g}")
-    return found
+            verdicts.append(f"{name} is {evidence[name]:.2f}, above the limit of {limit:g}")
+    return verdicts
 
 
 def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) -> None:
@@ -200,7 +200,7 @@ def check_project(plan: Plan, history: History, store: Store, ledger: Ledger) ->
         return
     place = f"ledger {ledger.uri}"
     theirs, mine = history.opened.content["project"], project(plan)
-    before, after = (flat({key: said[key] for key in ("name", "model")}) for said in (theirs, mine))
+    before, after = (flat({key: facts[key] for key in ("name", "model")}) for facts in (theirs, mine))
     for key in dict.fromkeys([*before, *after]):
         if (before.get(key) or None) != (after.get(key) or None):
             raise UserError(f"{place}: of another project: its {key} is {before.get(key, 'not set')}, this config has "
@@ -235,12 +235,12 @@ def purge_of(plan: Plan, output: Path, tracking: str, history: History, request:
                         "in production")
     original = history.original["weights"]
     earlier = [entry.content["model"] for entry in history.entries[:asked.promoted.number] if entry.kind == "promoted"]
-    kept = {history.weights, *(one.outcome.content["model"]["weights"] for one in history.of("accepted")),
+    kept = {history.weights, *(each.outcome.content["model"]["weights"] for each in history.of("accepted")),
             *(() if plan.sweep.requests.adaptive else (original,))}
-    steps = [dataset_rows(plan.dataset, [row for one in history.requests.values() for row in one.rows
-                                         if one.received.number < entry.number])
+    steps = [dataset_rows(plan.dataset, [row for each in history.requests.values() for row in each.rows
+                                         if each.received.number < entry.number])
              for entry in history.entries if entry.kind == "begun"]
-    single = [dataset_rows(plan.dataset, one.rows) for one in history.requests.values()]
+    single = [dataset_rows(plan.dataset, each.rows) for each in history.requests.values()]
     return Purge(request, plan.dataset, dataset_rows(plan.dataset, asked.rows), plan.store(output), output, tracking,
                  output / PURGES, float(plan.sweep.attack.search.values.get("eps_init") or 0.0),
                  known=[*plan.sets.final, *plan.sets.held_out, *single, *steps], kept=frozenset(kept),

@@ -27,7 +27,7 @@ from amun_ray.storage.pixels import copies_of_node
 from amun_ray.storage.store import PIXELS, Store
 from amun_ray.storage.versions import kept_versions
 from amun_ray.work import copies, decoded
-from amun_ray.work.lineage import DELETE, NEEDED, Found, Marks, Trace, delete_unit
+from amun_ray.work.lineage import DELETE, NEEDED, Marks, Remnant, Trace, delete_unit
 
 if TYPE_CHECKING:
     from amun_ray.tracking import Archive
@@ -78,19 +78,19 @@ class Purge:
     def marks(self) -> Marks:
         """The digests by which everything is recognised: from the plan of an earlier call, or new."""
         try:
-            found = Marks.from_json(json.loads(self.path.read_text())["marks"])
+            marks = Marks.from_json(json.loads(self.path.read_text())["marks"])
         except FileNotFoundError:
-            found = Marks(self.dataset.digest, [int(row) for row in np.sort(self.rows)])
+            marks = Marks(self.dataset.digest, [int(row) for row in np.sort(self.rows)])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path}: damaged, no plan of a purge; remove it, and the same command writes a new "
                             "one") from error
-        if (found.dataset, found.rows) != (self.dataset.digest, [int(row) for row in np.sort(self.rows)]):
+        if (marks.dataset, marks.rows) != (self.dataset.digest, [int(row) for row in np.sort(self.rows)]):
             raise UserError(f"{self.path}: is the plan of a purge of other rows, or of another dataset; the "
                             "dataset must be the one of the request")
-        found.radius = max(found.radius, self.eps)
-        return found
+        marks.radius = max(marks.radius, self.eps)
+        return marks
 
-    def listed(self) -> list[Found]:
+    def listed(self) -> list[Remnant]:
         """Everything that was made from the rows or remembers them; changes nothing.
 
         Raises:
@@ -101,8 +101,8 @@ class Purge:
         self._seen.clear()
         by_lineage = self._trace().found()
         logged = [*self._logged(), *self._spooled()]
-        known = tuple(f"{found.name}/" for found in by_lineage if found.action == DELETE)
-        files = [found for found in self._files() if not f"{found.name}/".startswith(known)]
+        known = tuple(f"{remnant.name}/" for remnant in by_lineage if remnant.action == DELETE)
+        files = [remnant for remnant in self._files() if not f"{remnant.name}/".startswith(known)]
         return [*logged, *decoded.found(self.stores, self._wanted), *files, *by_lineage]
 
     def run(self) -> dict[str, Any]:
@@ -111,15 +111,15 @@ class Purge:
         Raises:
             UserError: as in `listed`; something cannot be deleted or is still there. The same command continues.
         """
-        found = self.listed()
+        remnants = self.listed()
         earlier = self._planned()
         self.folder.mkdir(parents=True, exist_ok=True)
-        items = list(dict.fromkeys([*earlier, *(one for one in found if one.action != NEEDED)]))
+        items = list(dict.fromkeys([*earlier, *(remnant for remnant in remnants if remnant.action != NEEDED)]))
         self._write(items)
-        for one in items:
-            self._delete(one)
+        for remnant in items:
+            self._delete(remnant)
         after = self.listed()
-        if left := [one for one in after if one.action != NEEDED]:
+        if left := [remnant for remnant in after if remnant.action != NEEDED]:
             raise UserError(f"purge of {self.request}: {len(left)} of {len(items)} are still there, the first is "
                             f"{left[0].room} {left[0].name} ({left[0].why}); see {self.path}, and give the same "
                             "command again")
@@ -129,23 +129,23 @@ class Purge:
 
     def limits(self) -> list[str]:
         """What this purge cannot delete, a sentence each; what could not be searched, once something was `listed`."""
-        said = ["your own data files, and every copy of them, are yours to delete",
+        lines = ["your own data files, and every copy of them, are yours to delete",
                 "backups, snapshots, Git, mails and copies that somebody made are out of reach",
                 "models that were trained on these rows, and the predictions that kept models made of them, stay where "
                 "they are needed to judge later requests; --retire deletes those models",
                 "figures and scores of the sweep count these rows among others, and hold no picture"]
         if (kept := kept_versions(self.store.uri)) is not None:
-            said.append(f"storage {self.store.uri.partition('?')[0]} {kept}")
+            lines.append(f"storage {self.store.uri.partition('?')[0]} {kept}")
         if not self._archive.is_hard:
-            said.append(f"the MLflow server {self.tracking} keeps the entries of what is deleted, without files, until "
-                        "its operator runs `mlflow gc`")
+            lines.append(f"the MLflow server {self.tracking} keeps the entries of what is deleted, without files, "
+                         "until its operator runs `mlflow gc`")
         if self.dataset.map_path is not None:
-            said.append("decoded pixels are made again by the next sweep or request, as long as your own data files "
+            lines.append("decoded pixels are made again by the next sweep or request, as long as your own data files "
                         f"have these pictures; on other nodes, {copies_of_node()} may have some that a killed worker "
                         "left; remove that folder there")
         if os.path.isdir("/tmp/ray"):
-            said.append("Ray's own folder, /tmp/ray, has the logs of past sessions; remove it when no Ray runs")
-        return [*said, *self._faults]
+            lines.append("Ray's own folder, /tmp/ray, has the logs of past sessions; remove it when no Ray runs")
+        return [*lines, *self._faults]
 
     @cached_property
     def _archive(self) -> "Archive":
@@ -185,14 +185,14 @@ class Purge:
     def _kept_units(self) -> set[str]:
         return {unit.digest for unit in self._trace().units if unit.weights in self.kept}
 
-    def _logged(self) -> Iterator[Found]:
+    def _logged(self) -> Iterator[Remnant]:
         hard = self._archive.is_hard
         for entry in self._archive.found(self._matches):
             if hard or not entry.deleted or entry.bytes > 0:
                 why = "its tags name these rows' sets or models" + (", deleted before" if entry.deleted else "")
-                yield Found(f"MLflow {entry.kind}", entry.id, entry.bytes, DELETE, why)
+                yield Remnant(f"MLflow {entry.kind}", entry.id, entry.bytes, DELETE, why)
 
-    def _spooled(self) -> Iterator[Found]:
+    def _spooled(self) -> Iterator[Remnant]:
         from amun_ray.tracking import Spool
 
         for path in Spool(self.output / "mlflow_spool").waiting():
@@ -200,9 +200,9 @@ class Purge:
                 event = json.loads((path / "event.json").read_text())
                 if self._matches({"amun.key": event["key"], **event["tags"]}):
                     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-                    yield Found("spool", path.name, size, DELETE, "an event that MLflow was not told of yet")
+                    yield Remnant("spool", path.name, size, DELETE, "an event that MLflow was not told of yet")
 
-    def _files(self) -> Iterator[Found]:
+    def _files(self) -> Iterator[Remnant]:
         """What the search by content finds, in the store and in the folders of the output; and texts with names.
         Of a file that belongs to a unit, the unit."""
         wanted = self._wanted
@@ -211,12 +211,12 @@ class Purge:
             if name.startswith(f"{PIXELS}/") or not name.endswith(copies.ENDINGS):
                 continue
             if why := self._copied(wanted, name, self.store.get(name)):
-                yield Found("store", name.rpartition("/")[0] if name in parts else name, size, DELETE, why)
+                yield Remnant("store", name.rpartition("/")[0] if name in parts else name, size, DELETE, why)
         for path in self._local_files():
             if path.suffix.lower() in copies.ENDINGS and (why := self._copied(wanted, str(path), path.read_bytes())):
-                yield Found("file", str(path), path.stat().st_size, DELETE, why)
+                yield Remnant("file", str(path), path.stat().st_size, DELETE, why)
             if path.suffix in TEXTS and PROOF not in path.parts and (named := self._named(path)):
-                yield Found("file", str(path), path.stat().st_size, DELETE, f"names {named!r}")
+                yield Remnant("file", str(path), path.stat().st_size, DELETE, f"names {named!r}")
 
     @property
     def _wanted(self) -> copies.Forgotten:
@@ -233,53 +233,53 @@ class Purge:
         if data is None:
             return None
         try:
-            count, found = wanted.copies(name, data)
+            count, near = wanted.copies(name, data)
             self._seen.update(files=1, pictures=count)
         except UserError as error:
             self._faults.append(str(error))
             return None
-        if not found:
+        if not near:
             return None
-        one = min(found, key=lambda copy: copy.l2)
-        return (f"{CONTENT}: {len(found)} pictures within {wanted.radius:.3g} of forgotten ones (row {one.row} at "
-                f"{one.l2:.3g}, {one.place})")
+        nearest = min(near, key=lambda copy: copy.l2)
+        return (f"{CONTENT}: {len(near)} pictures within {wanted.radius:.3g} of forgotten ones (row {nearest.row} at "
+                f"{nearest.l2:.3g}, {nearest.place})")
 
     def _named(self, path: Path) -> str | None:
         text = path.read_text(errors="replace")
         return next((name for name in self.names if name in text and re.search(
             rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text)), None)
 
-    def _delete(self, one: Found) -> None:
-        if one.room == "store":
-            delete_unit(self.store, one)
-        elif one.room == "spool":
+    def _delete(self, remnant: Remnant) -> None:
+        if remnant.room == "store":
+            delete_unit(self.store, remnant)
+        elif remnant.room == "spool":
             from amun_ray.tracking import Spool
 
             spool = Spool(self.output / "mlflow_spool")
             for path in spool.waiting():
-                if path.name == one.name:
+                if path.name == remnant.name:
                     spool.remove(path)
-        elif one.room in ("file", decoded.ROOM):
-            decoded.delete(one)
+        elif remnant.room in ("file", decoded.ROOM):
+            decoded.delete(remnant)
         else:
-            self._archive.delete(one.room.removeprefix("MLflow "), one.name)
+            self._archive.delete(remnant.room.removeprefix("MLflow "), remnant.name)
 
-    def _planned(self) -> list[Found]:
+    def _planned(self) -> list[Remnant]:
         """What an interrupted purge still has to delete; empty if there was none."""
         if not self.path.exists():
             return []
-        return [Found(*one) for one in json.loads(self.path.read_text())["items"]]
+        return [Remnant(*item) for item in json.loads(self.path.read_text())["items"]]
 
-    def _write(self, items: Sequence[Found], report: Mapping[str, Any] | None = None) -> None:
+    def _write(self, items: Sequence[Remnant], report: Mapping[str, Any] | None = None) -> None:
         plan = {"request": self.request, "marks": self.marks.as_json(), "items": items, "report": report}
         write_whole(self.path, json.dumps(plan, indent=1).encode())
 
-    def _report(self, items: Sequence[Found], after: Sequence[Found]) -> dict[str, Any]:
+    def _report(self, items: Sequence[Remnant], after: Sequence[Remnant]) -> dict[str, Any]:
         """JSON values: how much of what was deleted, what remembers the rows, what cannot be deleted, the search."""
         rooms: dict[str, dict[str, int]] = {}
-        for one in items:
-            room = rooms.setdefault(one.room, {"count": 0, "bytes": 0})
-            room["count"], room["bytes"] = room["count"] + 1, room["bytes"] + one.bytes
-        return {"deleted": rooms, "retired": self.retire, "kept": [[one.name, one.bytes, one.why] for one in after],
+        for item in items:
+            room = rooms.setdefault(item.room, {"count": 0, "bytes": 0})
+            room["count"], room["bytes"] = room["count"] + 1, room["bytes"] + item.bytes
+        return {"deleted": rooms, "retired": self.retire, "kept": [[item.name, item.bytes, item.why] for item in after],
                 "limits": self.limits(), "search": {"radius": self.marks.radius, "sets": sorted(self.marks.sets),
                                                     **self._seen, "found": 0}}
