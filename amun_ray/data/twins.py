@@ -34,7 +34,8 @@ def forgotten_twins(dataset: Dataset, forget: np.ndarray) -> str | None:
     pairs = twins(dataset, forget, np.setdiff1d(dataset.train_rows, forget))
     if not pairs:
         return None
-    return (f"warning: {len(pairs)} of the remaining training images show what is to be forgotten, pixel by pixel "
+    show = "shows" if len(pairs) == 1 else "show"
+    return (f"warning: {len(pairs)} of the remaining training images {show} what is to be forgotten, pixel by pixel "
             f"(forgotten row = remaining row: {_listed(dataset, pairs)}); unless these are forgotten too, the picture "
             "stays in training")
 
