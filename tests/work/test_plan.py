@@ -112,7 +112,7 @@ def test_what_is_probably_a_mistake_is_said_in_plan_and_report(plan, tmp_path):
     made = plan()
     assert len(made.warnings) == 2
     assert "1 of 10 test images are training images, pixel by pixel (training row = test row: 4 = 1)" in str(made)
-    assert "show what is to be forgotten, pixel by pixel (forgotten row = remaining row: 17 = 28)" in str(made)
+    assert "shows what is to be forgotten, pixel by pixel (forgotten row = remaining row: 17 = 28)" in str(made)
     (tmp_path / "request.csv").write_text("index\n3\n17\n28\n")
     assert len(plan().warnings) == 1
 
