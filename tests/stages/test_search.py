@@ -165,9 +165,11 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
     monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
     record = SimpleNamespace(trial=lambda trial, cases: None, files=lambda files: None,
                              progress=lambda *_: None)
-    experiment = Experiment(Plan(), tmp_path, with_ray(settings, tmp_path / "store"), record, OPTIONS, 1,
+    workspace = with_ray(settings, tmp_path / "store")
+    experiment = Experiment(Plan(), tmp_path, workspace, record, OPTIONS, 1,
                             Cluster(((2.0, 0.0),), "test"), SweepCosts())
-    models = SimpleNamespace(originals=["original"], evidence=SimpleNamespace(mean=0), banks=[],
+    evidence = SimpleNamespace(mean=0, workspace=workspace)
+    models = SimpleNamespace(originals=["original"], evidence=evidence, banks=[],
                              retrained=Untouchable({"held_out 0": ["r0"], "final 0": ["r1"]}))
     sets = Untouchable({(0, "held_out 0"): "adversaries", (0, "final 0"): "never"})
     assert experiment.search(models, sets)
