@@ -81,7 +81,7 @@ def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots:
     """Attack every row of `clean` (N, D) with at most `slots` of them in the batch at a time."""
     count, entered = len(clean), min(slots, len(clean))
     outcome = Outcome(torch.empty_like(clean), torch.empty_like(label, dtype=torch.bool), clean.new_empty(count),
-                  torch.empty_like(label, dtype=torch.int32), clean.new_empty(count))
+                      torch.empty_like(label, dtype=torch.int32), clean.new_empty(count))
     rows = attack.begin(clean[:entered], label[:entered])
     owner = torch.arange(entered, device=clean.device)  # which input row sits in each slot
     while len(owner):

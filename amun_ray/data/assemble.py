@@ -98,7 +98,7 @@ class Assembly(NamedTuple):
             raise UserError(f"{self.name}: no {'test' if train_size else 'training'} image can be decoded: "
                             f"{left.problems}")
         notes = [f"warning: {len(left.rows):,} of {count:,} images cannot be decoded and are left out: "
-                f"{left.problems}"] if left.rows else []
+                 f"{left.problems}"] if left.rows else []
         paths = None if train.paths is None or test.paths is None else (*train.paths, *test.paths)
         return Dataset(self.name, pixels, np.concatenate([train.labels, test.labels])[kept], train_size,
                        self.classes.number, notes=(*self.notes, *notes),

@@ -79,7 +79,7 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
     new: set[str] = set()
     with Neighbours.wanting(len(pending)), bar(label, len(pending), noun) as progress:
         for item, result in make_all(store, list(pending.values()), unit,
-                                   lambda some: run_tasks(submit, some, limit=limit)):
+                                     lambda some: run_tasks(submit, some, limit=limit)):
             new |= {unit(item).digest} if result else set()
             progress.stored += not result
             progress.advance()

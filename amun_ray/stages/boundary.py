@@ -37,7 +37,7 @@ def _read(workspace: SharedWorkspace, subject: Subject) -> Measured:
     part = here.part(np.concatenate([subject.forget, subject.unseen]))
     nearest = craft(model, to_unit(part.own_images), part.labels, settings=AttackSettings())
     return Measured({}, {DISTANCES: nearest.l2.astype(np.float32),
-                        MARGINS: np.stack([_margins(model, case, subject.forget) for case in subject.cases])})
+                         MARGINS: np.stack([_margins(model, case, subject.forget) for case in subject.cases])})
 
 
 def _margins(model: torch.nn.Module, case: OpenCase, forget: np.ndarray) -> np.ndarray:

@@ -57,12 +57,12 @@ class Probes:
             assert isinstance(each.run.case, OpenCase), "a final model keeps its case"
             cases.setdefault(each.run.case.name, {})[each.run.case.original] = each.run.case
         subjects = [self._subject(Trained(str(each.run.contender), each.run.unit, each.result["weights"], 0.0),
-                               [each.run.case], each.run.case.original) for each in self.unlearned]
+                                  [each.run.case], each.run.case.original) for each in self.unlearned]
         for name, by_original in cases.items():
             subjects += [self._subject(model, list(by_original.values()), k)
-                      for k, model in enumerate(self.models.retrained[name])]
+                         for k, model in enumerate(self.models.retrained[name])]
             subjects += [self._subject(model, [by_original[k]], k)
-                      for k, model in enumerate(self.models.originals) if k in by_original]
+                         for k, model in enumerate(self.models.originals) if k in by_original]
         return subjects
 
     @cached_property
@@ -100,7 +100,7 @@ class Probes:
             arrays = {file: read_array(store, unit, file) for file in PROBES[name].files}
             reading = Measured(store.made(unit).get("numbers", {}), arrays)
             readings[name] |= {(subject.weights, case.name, case.original): Read(subject, reading)
-                            for case in subject.cases}
+                               for case in subject.cases}
         return readings
 
     def _subject(self, model: Trained, cases: Sequence[Any], number: int) -> Subject:

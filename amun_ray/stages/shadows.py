@@ -109,7 +109,7 @@ class Shadows:
             return {}
         evidence, chosen, store = self.models.evidence, targets(self.workspace), self.workspace.store
         confidences = {ORIGINAL: [logit_scaled(logits[chosen], evidence.labels[chosen])
-                            for logits in stream_logits(self.workspace, self.models.references)]}
+                                  for logits in stream_logits(self.workspace, self.models.references)]}
         for shadow, unit in jobs:
             if "failed" not in store.made(unit):
                 confidences.setdefault(shadow.contender, []).append(read_array(store, unit, CONFIDENCES))

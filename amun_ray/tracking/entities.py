@@ -24,7 +24,7 @@ def shortened(text: str, longest: int) -> str:
 def dataset(name: str, digest: str, samples: int, context: str) -> DatasetInput:
     """A dataset that a run read, as MLflow shows it; MLflow keeps the first 36 characters of a digest."""
     entity = Dataset(name=name, digest=digest[:36], source_type="local", source=json.dumps({"name": name}),
-                   profile=json.dumps({"num_rows": samples}))
+                     profile=json.dumps({"num_rows": samples}))
     return DatasetInput(dataset=entity, tags=[InputTag("mlflow.data.context", context)])
 
 

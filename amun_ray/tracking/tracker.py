@@ -197,7 +197,7 @@ class Tracker:
         page: str | None = ""
         while page is not None:
             runs = self._client.search_runs([self._id], f"tags.`{KEY}` {condition}", max_results=PAGE,
-                                             order_by=["attributes.status DESC"], page_token=page or None)
+                                            order_by=["attributes.status DESC"], page_token=page or None)
             yield from ((run.info.run_id, run.info.status, run.data.tags[KEY]) for run in runs)
             page = runs.token
 

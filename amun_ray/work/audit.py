@@ -178,7 +178,7 @@ class Audit:
             with self._timed("forgetting_quality"):
                 quality = forgetting_quality(crowd.values[:, split.forget], target.values[:, split.forget])
                 scores |= {"forgetting_quality": quality,
-                          "challenge_score": quality * crowd.accuracy / target.accuracy if target.accuracy else 0.0}
+                           "challenge_score": quality * crowd.accuracy / target.accuracy if target.accuracy else 0.0}
         return scores
 
     def _attacked(self, logits: np.ndarray, name: str, original: int) -> Scores:
@@ -189,8 +189,8 @@ class Audit:
             if attack in self.chosen | {"rmia"}:
                 with self._timed(attack):
                     scores |= audit(logits, evidence.labels, split, evidence.mean, normals=normals,
-                                   settings=workspace.sweep.rmia, attacks=(attack,),
-                                   generator=generator(workspace.sweep.seed, "audit", name))
+                                    settings=workspace.sweep.rmia, attacks=(attack,),
+                                    generator=generator(workspace.sweep.seed, "audit", name))
         del scores["rmia_forget_test_auc"]  # it is FT AUC
         value, known = self.before[original]
         scores["retain_test_auc_change"] = scores["retain_test_auc"] - known[name]

@@ -69,7 +69,7 @@ def _left(store: Store) -> Iterator[Remnant]:
         owner = name.partition("/")[2]
         if owner != store.owner and not is_alive(store, owner):
             yield Remnant(*((ROOM, store.locate(name)) if store.local else ("store", name)), size, DELETE,
-                        "left by a sweep that was killed")
+                          "left by a sweep that was killed")
 
 
 def _sizes(store: Store, folder: str) -> Counter[str]:

@@ -113,7 +113,7 @@ def _audit_work(plan: Plan) -> Work:
               "connectivity": 2 * 2 * POINTS * kept}
     taught = audit.relearn_epochs * (retained + min(audit.relearn_samples, forgotten // 5))
     work = Work(predicted=plan.probed * sum(count for name, count in images.items() if name in plan.audited),
-                 trained=plan.probed * taught if "relearning" in plan.audited else 0.0)
+                trained=plan.probed * taught if "relearning" in plan.audited else 0.0)
     if "ulira" in plan.audited:
         work = work.plus(Work(attacked=sweep.references.count * forgotten))
         for contender in sweep.contenders:

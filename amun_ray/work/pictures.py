@@ -57,7 +57,7 @@ def keep_pictures(dataset: Dataset, store: Store) -> None:
     unit = Unit("pictures", {"dataset": dataset.digest})
     if not store.has(unit):
         pictures: dict[str, object] = {str(dataset.file_numbers[row]): picture_digest(dataset.pixels[row])
-                                    for row in dataset.train_rows}
+                                       for row in dataset.train_rows}
         pictures[TEST] = [picture_digest(dataset.pixels[row]) for row in dataset.test_rows]
         store.write(unit, PICTURES, json.dumps(pictures).encode())
         store.finish(unit, {"rows": dataset.train_size}, [PICTURES])

@@ -86,7 +86,7 @@ def choose(rows: Sequence[Mapping[str, Any]], wanted: str | None) -> Chosen:
     known = {f"{row['method']}:{row['access']}": row for row in rows if row["access"] and "failed" not in row}
     method, _, access = (wanted or "").partition(":")
     fitting = [row for row in known.values() if not wanted or (row["method"] == method
-                                                              and access in ("", row["access"]))]
+                                                               and access in ("", row["access"]))]
     if not fitting:
         raise UserError(f"--method {wanted}: no row of the sweep's table; its rows: {', '.join(known)}")
     best = min(fitting, key=lambda row: row["average_gap"]["mean"])
@@ -131,7 +131,7 @@ def received(plan: Plan, history: History, rows: np.ndarray, source: str, by: st
     new = np.array([place for row, place in named.items() if row not in earlier], np.int64)
     if not len(new):
         before = ", ".join(f"{counted(count, 'row')} as {request} ({history.requests[request].state})"
-                         for request, count in Counter(earlier.values()).items())
+                           for request, count in Counter(earlier.values()).items())
         raise UserError(f"{source}: every row was asked for before: {before}; there is nothing left to forget")
     gone = dataset_rows(plan.dataset, list(history.asked))
     _check_room(plan.dataset, new, gone, source)

@@ -130,10 +130,10 @@ class Purge:
     def limits(self) -> list[str]:
         """What this purge cannot delete, a sentence each; what could not be searched, once something was `listed`."""
         lines = ["your own data files, and every copy of them, are yours to delete",
-                "backups, snapshots, Git, mails and copies that somebody made are out of reach",
-                "models that were trained on these rows, and the predictions that kept models made of them, stay where "
-                "they are needed to judge later requests; --retire deletes those models",
-                "figures and scores of the sweep count these rows among others, and hold no picture"]
+                 "backups, snapshots, Git, mails and copies that somebody made are out of reach",
+                 "models that were trained on these rows, and the predictions that kept models made of them, stay "
+                 "where they are needed to judge later requests; --retire deletes those models",
+                 "figures and scores of the sweep count these rows among others, and hold no picture"]
         if (kept := kept_versions(self.store.uri)) is not None:
             lines.append(f"storage {self.store.uri.partition('?')[0]} {kept}")
         if not self._archive.is_hard:
@@ -141,8 +141,8 @@ class Purge:
                          "until its operator runs `mlflow gc`")
         if self.dataset.map_path is not None:
             lines.append("decoded pixels are made again by the next sweep or request, as long as your own data files "
-                        f"have these pictures; on other nodes, {copies_of_node()} may have some that a killed worker "
-                        "left; remove that folder there")
+                         f"have these pictures; on other nodes, {copies_of_node()} may have some that a killed worker "
+                         "left; remove that folder there")
         if os.path.isdir("/tmp/ray"):
             lines.append("Ray's own folder, /tmp/ray, has the logs of past sessions; remove it when no Ray runs")
         return [*lines, *self._faults]

@@ -43,7 +43,7 @@ def describe(plan: Plan, todo: Pieces, store: Store) -> str:
     """What is already there of every stage, as one line."""
     whole = pieces(plan)
     reused = "; ".join(f"{count - todo.counts[stage][0]} of {count} {what}"
-                      for stage, (count, what) in whole.counts.items())
+                       for stage, (count, what) in whole.counts.items())
     return f"  reused      {reused}; from {store.uri}"
 
 
@@ -72,7 +72,7 @@ def _trials(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender
 def _final(workspace: Workspace, cases: Sequence[Lineage]) -> Counter[Contender]:
     """How many unlearned models of each contender there are; for each case at most as many as the sweep needs."""
     finished = {(contender, place, inputs["cases"][0]["seed"]) for contender, inputs in _alike(workspace, "unlearned")
-             for place, case in enumerate(cases) if _are([case], inputs["cases"])}
+                for place, case in enumerate(cases) if _are([case], inputs["cases"])}
     runs = Counter((contender, place) for contender, place, _ in finished)
     counted: Counter[Contender] = Counter()
     for (contender, _), count in runs.items():

@@ -61,4 +61,4 @@ def wanted_trainings(workspace: Workspace, plan: Plan) -> Trainings:
     retrained = {name: retrained_trainings(workspace, name, sets[name], count)
                  for name, count in plan.retrained.items()}
     return Trainings(original_trainings(workspace, plan.checkpoints), retrained,
-                  reference_trainings(workspace, halves), halves)
+                     reference_trainings(workspace, halves), halves)

@@ -186,7 +186,7 @@ class Shard:
     def lineage(self) -> dict[str, str]:
         """What the shard's metadata must contain for it to be this shard."""
         lineage = {"set": self.unit.digest, "rows": rows_digest(self.rows),
-                 **{key: self.unit.inputs[key] for key in ("original", "dataset")}}
+                   **{key: self.unit.inputs[key] for key in ("original", "dataset")}}
         return lineage if self.radius is None else lineage | {RADIUS: repr(self.radius)}
 
 
