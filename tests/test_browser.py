@@ -83,6 +83,7 @@ def screenshot(browser, request) -> Iterator[None]:
     """What the browser shows at the end of a test, as a picture, where pictures are wanted."""
     yield
     if folder := os.environ.get("AMUN_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(str(Path(folder, f"{request.node.name}.png")))
 
 
