@@ -28,10 +28,10 @@ class Verdict(NamedTuple):
 
 
 def shrink(look: Looker, clean: Tensor, adversarial: Tensor, label: Tensor, *, times: int) -> Tensor:
-    """The last misclassified point of `times` bisections between `clean` (N, D) and the misclassified `found` (N, D).
+    """The last misclassified point of `times` bisections between `clean` and `adversarial`, both (N, D).
 
-    Every answer is misclassified and no farther than `found`. The boundary may cross the line more than once: the
-    answer is next to one crossing, not always the nearest.
+    `adversarial` is misclassified; so is every answer, which is no farther. The boundary may cross the line more than
+    once: the answer is next to one crossing, not always the nearest.
     """
     low = adversarial.new_zeros(len(adversarial))
     high = torch.ones_like(low)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from amun_ray.attacks import ATTACKS, AdversarialRows, AttackSettings, Prepared, calibrate, craft, transfer
-from amun_ray.attacks.look import Capacity, Looker, flat
+from amun_ray.attacks.look import SLACK, Capacity, Look, Looker, flat
 from amun_ray.attacks.rows import AttackCost, report
 from amun_ray.attacks.slots import Outcome
-from amun_ray.attacks.verify import verify
+from amun_ray.attacks.verify import flips, verify
 from amun_ray.base.status import Status
 from amun_ray.data.shards import COLUMNS
 
@@ -248,3 +248,9 @@ def test_a_report_in_numbers():
     nothing = {name: column[1:2] for name, column in columns.items()}
     assert report(nothing, AttackCost()) == {"flipped_percent": 0, "already_wrong_percent": 0, "failed_percent": 100}
     assert report(nothing, AttackCost(samples=1, forward=3))["forward_per_sample"] == 3
+
+
+def test_a_row_may_lose_half_of_its_slack_between_search_and_verification_and_no_more():
+    look = Look(torch.ones(2, dtype=torch.int64), torch.tensor([-0.6, -0.4]) * SLACK * 10, torch.full((2,), 10.0),
+                torch.zeros(2, 1))
+    assert flips(look, torch.zeros(2, dtype=torch.int64), 0.0).tolist() == [True, False]

@@ -137,6 +137,19 @@ def test_a_sample_that_is_wrong_by_a_hair_is_already_wrong(name, images):
     assert not rows.eps.any()
 
 
+class Slope(Hairline):
+    """As `Hairline` on images of 0.5, and wrong by more on brighter ones."""
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return torch.stack([logits[:, 0], logits[:, 1] + 0.2 * (logits[:, 0] - 0.5), logits[:, 2]], 1)
+
+
+def test_ddn_counts_a_sample_that_is_wrong_by_a_hair_before_it_moves_it():
+    images, labels = torch.full((2, 3, 6, 6), 0.5), torch.zeros(2, dtype=torch.int64)
+    assert torch.equal(ddn(Slope(), images, labels).images, images)
+
+
 @pytest.mark.parametrize("up", [True, False])
 def test_a_push_stays_inside_the_box(up):
     """The sum of the pixels has to pass a bound that is a little beyond; half of the pixels are at the edge already."""

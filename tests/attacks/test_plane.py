@@ -106,6 +106,8 @@ def test_calibration_takes_the_radius_that_reaches_95_percent(plane):
     labels = plane(images).argmax(1)
     settings = AttackSettings(name="pgd_l2")
     assert calibrate(plane, images, labels, settings=settings) == pytest.approx(0.032)
+    with_wrong = torch.cat([images, images]), torch.cat([labels, 1 - labels])  # as many that are wrong already
+    assert calibrate(plane, *with_wrong, settings=settings) == pytest.approx(0.032)
     crafted = craft(plane, images, labels, settings=settings)  # calibrates by itself
     np.testing.assert_allclose(crafted.eps, [0.032] * 38 + [0.256, 0.512], rtol=1e-5)
 
