@@ -135,6 +135,7 @@ def test_a_sample_that_is_wrong_by_a_hair_is_already_wrong(name, images):
         name=name, **({"eps_init": 0.05} if ATTACKS[name].smallest else {})))
     assert (rows.status == Status.ALREADY_WRONG).all()
     assert not rows.eps.any()
+    assert (rows.steps == 1).all(), "one look was enough"
 
 
 class Slope(Hairline):

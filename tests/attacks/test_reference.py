@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
+from torch import nn
 from torch.nn import functional as F
 
-from amun_ray.attacks import AttackSettings, craft, ddn, pgd_l2
+from amun_ray.attacks import AttackSettings, craft, ddn, nearest, pgd_l2
 from amun_ray.attacks.adversarial import attacked
 from amun_ray.attacks.ddn import Ddn
 from amun_ray.attacks.look import Capacity, Looker, flat
@@ -124,3 +126,37 @@ def test_nearest_is_nearer_than_ddn_for_a_tenth_of_the_passes(net, images, label
     assert (rows.status == Status.FLIPPED).all()
     assert rows.cost.backward / len(images) < 9
     assert rows.l2.mean() < 1.03 * ddn(net, images, labels, steps=100).l2.mean().item()
+
+
+class Ellipsoid(nn.Module):
+    """Class 1 outside of the ellipsoid `sum of axes * (x - 1/2)^2 = 1`."""
+
+    def __init__(self, axes):
+        super().__init__()
+        self.axes = nn.Parameter(axes)
+
+    def forward(self, images):
+        inside = ((images.flatten(1) - 0.5).square() * self.axes).sum(1)
+        return torch.stack([torch.ones_like(inside), inside], 1)
+
+
+def distance_to_ellipsoid(axes, point):
+    """From an inner point to the surface, by Lagrange: the nearest point is point / (1 - l axes)."""
+    def beyond(multiplier):
+        return (axes * (point / (1 - multiplier * axes)) ** 2).sum() - 1
+    multiplier = brentq(beyond, 0, (1 - 1e-9) / axes.max())
+    return np.linalg.norm(point / (1 - multiplier * axes) - point)
+
+
+def test_nearest_and_ddn_come_near_the_nearest_point_of_a_curved_boundary():
+    axes = torch.linspace(4.8, 16, 12)
+    images = 0.5 + 0.1 * (torch.rand(64, 3, 2, 2, generator=torch.Generator().manual_seed(0)) - 0.5)
+    wanted = np.array([distance_to_ellipsoid(axes.double().numpy(), point)
+                       for point in (images.flatten(1) - 0.5).double().numpy()])
+    for attack, mean, most in ((nearest, 1.03, 1.15), (ddn, 1.002, 1.01)):  # nearest: about 7 looks; ddn: 100
+        found = attack(Ellipsoid(axes), images, torch.zeros(64, dtype=torch.int64))
+        ratio = (found.images - images).flatten(1).norm(dim=1).detach().numpy() / wanted
+        assert found.found.all()
+        assert ratio.min() > 1 - 1e-4
+        assert ratio.mean() < mean, attack
+        assert ratio.max() < most, attack
