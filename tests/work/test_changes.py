@@ -22,8 +22,9 @@ def test_where_it_runs_changes_no_result(tmp_path):
     first = sweep({})
     changes(first, tmp_path)
     moved = first.model_copy(update={"storage": "s3://bucket"})
-    assert changes(moved, tmp_path) == ["changed since the last start in this folder, without effect on the sweep's results:",
-                                        "  storage: None -> s3://bucket"]
+    assert changes(moved, tmp_path) == [
+        "changed since the last start in this folder, without effect on the sweep's results:",
+        "  storage: None -> s3://bucket"]
 
 
 def test_a_method_that_came_or_went_is_named(tmp_path):
