@@ -12,6 +12,7 @@ import ray
 import torch
 
 from amun_ray.attacks import AttackSettings, craft
+from amun_ray.attacks.look import margins
 from amun_ray.base.tensors import shared_tensor, to_unit
 from amun_ray.metrics import adversarial_label, moved_boundary, predict
 from amun_ray.runtime.bench import SharedWorkspace, bench
@@ -46,13 +47,11 @@ def _margins(model: torch.nn.Module, case: OpenCase, forget: np.ndarray) -> np.n
     images, labels, places = ray.get(list(case.adversarial))
     rows = np.sort(case.rows)[places]
     wanted = np.isin(rows, forget)
-    margins = np.full(len(forget), np.nan, np.float32)
+    leads = np.full(len(forget), np.nan, np.float32)
     if wanted.any():
         logits = predict(model, shared_tensor(images)[torch.from_numpy(wanted)])
-        label = torch.from_numpy(labels[wanted])[:, None]
-        lead = logits.gather(1, label) - logits.scatter(1, label, -torch.inf).amax(1, keepdim=True)
-        margins[np.searchsorted(forget, rows[wanted])] = lead[:, 0].numpy()
-    return margins
+        leads[np.searchsorted(forget, rows[wanted])] = margins(logits, torch.from_numpy(labels[wanted])).numpy()
+    return leads
 
 
 def _scores(model: Read, never: Sequence[Read], original: int) -> Scores:

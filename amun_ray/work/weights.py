@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from amun_ray.base.tensors import to_unit
 from amun_ray.metrics import predict
 
 POINTS = 21  # of a path, ends included: steps of 0.05
@@ -55,7 +56,7 @@ def _take_statistics(model: nn.Module, images: Tensor) -> None:
         layer.train()
     for batch in images.split(BATCH):
         if len(batch) > 1:
-            model(batch.float().div(255) if batch.dtype == torch.uint8 else batch)
+            model(to_unit(batch) if batch.dtype == torch.uint8 else batch)
     model.eval()
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
