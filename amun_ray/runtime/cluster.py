@@ -51,7 +51,7 @@ def connect() -> Cluster:
             to one machine.
     """
     if ray.is_initialized():
-        return Cluster(_nodes(), "Ray: that of this program, which stays as it is")
+        return Cluster(room_of_nodes(), "Ray: that of this program, which stays as it is")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU sees none
     os.environ.setdefault(*OOM_RETRIES)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "job_config": job_config()}
@@ -60,7 +60,7 @@ def connect() -> Cluster:
     address = named if named != "local" else recorded
     if named == "local" and (address is None or not _listens(address)):  # a killed head leaves its file behind
         start_here(**quiet)
-        return Cluster(_nodes(), f"Ray: started on this machine, workers at nice {os.environ[NICENESS]}")
+        return Cluster(room_of_nodes(), f"Ray: started on this machine, workers at nice {os.environ[NICENESS]}")
     source = "RAY_ADDRESS" if named != "local" else str(started)
     if address is None or not _listens(address):
         raise UserError(f"{source}: no cluster answers at {address}; is it up, and does the firewall let this host in?")
@@ -69,7 +69,7 @@ def connect() -> Cluster:
     except (ConnectionError, RayError) as error:
         raise UserError(f"{source}: no cluster lets this program in at {address}: {_reason(error)}") from error
     await_nodes(int(os.environ.get("AMUN_NODES", "1")))  # set by the cluster file
-    return Cluster(_nodes(), f"Ray: joined the cluster at {address}", joined=True)
+    return Cluster(room_of_nodes(), f"Ray: joined the cluster at {address}", joined=True)
 
 
 def start_here(**options: Any) -> None:
@@ -134,7 +134,8 @@ def _listens(address: str) -> bool:
         return False
 
 
-def _nodes() -> tuple[tuple[float, float], ...]:
+def room_of_nodes() -> tuple[tuple[float, float], ...]:
+    """(CPUs, GPUs) of each node that is alive now."""
     return tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
                  for node in live_nodes())
 

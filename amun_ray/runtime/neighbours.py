@@ -18,8 +18,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from amun_ray.runtime.cluster import Cluster, slots
-from amun_ray.runtime.nodes import live_nodes
+from amun_ray.runtime.cluster import Cluster, room_of_nodes, slots
 
 NAMESPACE = "amun_ray"
 LOOK_SECONDS = 2
@@ -98,9 +97,7 @@ class Share:
 
     def __call__(self) -> float:
         if Neighbours.sign is not None and time.monotonic() >= self._look_again:
-            nodes = tuple((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-                          for node in live_nodes())
-            self._most = part(slots(self._options, Cluster(nodes, "")), Neighbours.others())
+            self._most = part(slots(self._options, Cluster(room_of_nodes(), "")), Neighbours.others())
             self._look_again = time.monotonic() + LOOK_SECONDS
         return self._most
 
