@@ -1,15 +1,34 @@
 """The section `audit` of a config: by what the final models are judged, beside accuracies and RMIA."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from amun_ray.config.fields import Strict
+from amun_ray.config.fields import Ratio, Strict
 from amun_ray.metrics.lira import Variance
 
 LEAST_REFERENCES = 8  # of U-LiRA: four a side of each target, of which three judge
 
-PROBES = ("boundary", "linear_probe", "distance", "connectivity", "relearning")  # those that run finished models again
+PROBES = ("boundary", "linear_probe", "distance", "connectivity", "relearning",
+          "autoattack")  # those that run finished models again
+
+
+class AutoAttackConfig(Strict):
+    """The ball round each test image in which AutoAttack searches, and at how many images."""
+
+    norm: Literal["Linf", "L2"] = "Linf"
+    """The norm of the ball."""
+    eps: Ratio
+    """Its radius, in pixels of [0, 1]; a fraction such as `8/255`, too."""
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Test images, at most; every model is attacked at the same ones."""
+
+    @model_validator(mode="after")
+    def _of_pixels(self) -> "AutoAttackConfig":
+        if self.norm == "Linf" and self.eps >= 1:
+            raise ValueError(f"eps must be below 1 in Linf, since pixels lie in [0, 1], but got {self.eps:g}; "
+                             f"{self.eps:g}/255 may be meant")
+        return self
 
 
 class AuditConfig(Strict):
@@ -50,6 +69,8 @@ class AuditConfig(Strict):
     """Epochs of `relearning`."""
     relearn_lr: Annotated[float, Field(gt=0, le=1)] = 1e-5
     """Learning rate of `relearning`."""
+    autoattack: AutoAttackConfig | None = None
+    """Robust accuracy by the standard AutoAttack, of every model, at test images: `{norm: Linf, eps: 8/255}`."""
     ulira: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Targets of U-LiRA and RULI, 1000 for instance: every reference model unlearns those it saw, by every method."""
     models: Annotated[int, Field(ge=3, le=5000)] = 4
@@ -57,7 +78,8 @@ class AuditConfig(Strict):
 
     def chosen(self) -> list[str]:
         """The attacks that are switched on."""
-        return [name for name, value in self.model_dump().items() if value is True or (name == "ulira" and value)]
+        return [name for name, value in self.model_dump().items()
+                if value is True or (name in ("ulira", "autoattack") and value)]
 
     def left_out(self, originals: int, forgotten: int, references: int) -> dict[str, str]:
         """The chosen attacks that lack what they need, with the reason.

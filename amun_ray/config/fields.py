@@ -106,6 +106,16 @@ def share_range(value: Any) -> tuple[float, float]:
     return float(value[0]), float(value[1])
 
 
+def ratio(value: Any) -> float:
+    """A number above 0, also as a fraction; as for `share`, a union would report a mistake twice."""
+    parts = re.fullmatch(r"\s*(\d+\.?\d*)\s*/\s*(\d+\.?\d*)\s*", value) if isinstance(value, str) else None
+    if parts and float(parts[2]):
+        value = float(parts[1]) / float(parts[2])
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ValueError(f"must be a number above 0, or a fraction such as 8/255, but got {value!r}")
+    return float(value)
+
+
 class Statistics(Strict):
     """Mean and standard deviation of pixels in [0, 1], a number per channel."""
 
@@ -140,6 +150,7 @@ Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, digits, _, . and -")]
 Share = Annotated[float | Literal["auto"],
                   PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
+Ratio = Annotated[float, PlainValidator(ratio, json_schema_input_type=Annotated[float, Field(gt=0)] | str)]
 Files = Annotated[Any, PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
 Named = Annotated[Any, PlainValidator(named, json_schema_input_type=tuple[str | int, ...])]
 ShareRange = Annotated[Any, PlainValidator(share_range, json_schema_input_type=Annotated[

@@ -33,6 +33,7 @@ METRICS = {
     "mis": "MIS",
     "forget_retain_auc": "FR AUC",
     "retain_test_auc": "RT AUC",
+    "robust_accuracy": "Robust accuracy",
 }
 METHODS = {
     "original": "Original",

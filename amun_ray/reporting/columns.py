@@ -50,6 +50,7 @@ ATTACKS = {
     "relearned_accuracy": ("Relearned", "as retrained", "right on the rest of D_F, at best, after fine-tuning on D_R "
                            "and a few of D_F"),
     "relearned_more": ("Relearned more", "0", "the same less that of retrained models after as many epochs, at most"),
+    "robust_accuracy": ("Robust accuracy", "as retrained", "test images that are right and stay so under AutoAttack"),
     **{f"{name}_{kind}": (f"{title} {suffix}", good, f"{meaning}; over reference models")
        for name, title in {"ulira": "U-LiRA", "ruli": "RULI"}.items()
        for kind, suffix, good, meaning in (
@@ -69,7 +70,7 @@ ATTACKS = {
 }
 SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
          "lira_forget_test_auc", "modified_entropy_forget_test_auc", "iam", "boundary_auc",
-         "adversarial_label_auc", "linear_probe", "relearned_accuracy", "ulira_auc", "ruli_auc",
+         "adversarial_label_auc", "linear_probe", "relearned_accuracy", "robust_accuracy", "ulira_auc", "ruli_auc",
          "klom_forget", "forgetting_quality")  # of these, below the table of the command
 RANGES = {**dict.fromkeys(("retain_test_auc_change", "relearned_more"), (-100.0, 100.0)), **dict.fromkeys(
     ("klom_forget", "klom_retain", "klom_test", "challenge_score",

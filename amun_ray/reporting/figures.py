@@ -28,6 +28,9 @@ def result_figures(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     metrics = [*shown_columns(rows[0].summary)]
     yield "figures/final_table.png", plots.png(plots.results_table(shown, metrics))
     yield "figures/final_comparison.png", plots.png(plots.comparison_bars(shown, metrics))
+    if all("robust_accuracy" in row.summary for row in rows):  # what unlearning does to robustness
+        yield "figures/robustness.png", plots.png(plots.comparison_bars(
+            [row | row["attacks"] for row in shown], ["test_accuracy", "robust_accuracy"]))
 
 
 def _with_intervals(row: Row) -> dict[str, dict[str, float]]:

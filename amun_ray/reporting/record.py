@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from amun_ray.config.audit import PROBES
 from amun_ray.metrics import GAP_TERMS
 from amun_ray.reporting import description
 from amun_ray.reporting.columns import title
@@ -46,8 +47,7 @@ TABLE = "final_table.json"
 PARTS = {"models": "original and retrained models", "adversarial_sets": "adversarial sets", "search": "search",
          "final": "unlearned models"}  # what is unfolded below a sweep, and what it is called
 PART_OF = {"originals": "models", "retrained": "models", "references": "models", "final_forget_sets": "final",
-           **dict.fromkeys(("boundary", "linear_probe", "distance", "connectivity", "relearning", "ulira"), "final")}
-
+           **dict.fromkeys((*PROBES, "ulira"), "final")}
 SETTINGS = tuple(f"params.`{name}`" for name in ("lr", "schedule", "epochs"))  # columns of MLflow's lists
 MODELS_BY_GAP = (*(f"metrics.`{term}`" for term in ("average_gap", *GAP_TERMS)), *SETTINGS)
 BY_GAP, SIDE_BY_SIDE = "unlearned models by Avg. Gap", "the best model of each method side by side"  # of the links

@@ -17,7 +17,8 @@ from amun_ray.runtime.queue import make_missing
 from amun_ray.stages.boundary import BOUNDARY
 from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.inspection import CONNECTIVITY, DISTANCE, LINEAR_PROBE, RELEARNING
-from amun_ray.stages.subject import Measured, Probe, Read, Scores, Spent, Subject, some
+from amun_ray.stages.robustness import AUTOATTACK
+from amun_ray.stages.subject import Measured, Probe, Read, Scores, Spent, Subject, drawn, some
 from amun_ray.storage.sharing import make_once
 from amun_ray.storage.store import Unit
 from amun_ray.work.artifacts import read_array, store_array
@@ -25,7 +26,7 @@ from amun_ray.work.evidence import Models
 from amun_ray.work.units import Trained, Unlearned
 
 PROBES: dict[str, Probe] = {"boundary": BOUNDARY, "linear_probe": LINEAR_PROBE, "distance": DISTANCE,
-                            "connectivity": CONNECTIVITY, "relearning": RELEARNING}
+                            "connectivity": CONNECTIVITY, "relearning": RELEARNING, "autoattack": AUTOATTACK}
 Key = tuple[str | None, str, int]  # weights, forget set, original
 
 
@@ -68,8 +69,9 @@ class Probes:
     @cached_property
     def jobs(self) -> list[ProbeJob]:
         """What is to be read of which model."""
-        return [ProbeJob(name, subject, unit) for name, probe in PROBES.items() if name in self.chosen
-                for subject in self.subjects if (unit := probe.unit(self.workspace, subject)) is not None]
+        return [ProbeJob(name, piece, unit) for name, probe in PROBES.items() if name in self.chosen
+                for subject in self.subjects for piece in probe.pieces(subject)
+                if (unit := probe.unit(self.workspace, piece)) is not None]
 
     def make(self, options: dict[str, Any], spent: Spent) -> None:
         """Read what the store has no reading of, as Ray tasks."""
@@ -95,13 +97,16 @@ class Probes:
     @cached_property
     def _read(self) -> dict[str, dict[Key, Read]]:
         """Of each probe."""
-        store, readings = self.workspace.store, {name: dict[Key, Read]() for name in PROBES if name in self.chosen}
+        store, pieces = self.workspace.store, {name: dict[Key, dict[str, Read]]() for name in PROBES
+                                               if name in self.chosen}
         for name, subject, unit in self.jobs:
             arrays = {file: read_array(store, unit, file) for file in PROBES[name].files}
-            reading = Measured(store.made(unit).get("numbers", {}), arrays)
-            readings[name] |= {(subject.weights, case.name, case.original): Read(subject, reading)
-                               for case in subject.cases}
-        return readings
+            read = Read(subject, Measured(store.made(unit).get("numbers", {}), arrays))
+            for case in subject.cases:
+                pieces[name].setdefault((subject.weights, case.name, case.original), {})[unit.digest] = read
+        return {name: {key: Read(next(iter(parts.values())).subject,
+                                 Measured.joined(part.reading for part in parts.values()))
+                       for key, parts in models.items()} for name, models in pieces.items()}
 
     def _subject(self, model: Trained, cases: Sequence[Any], number: int) -> Subject:
         assert model.weights is not None, "only references are stored without weights"
@@ -111,7 +116,9 @@ class Probes:
         others = [each for each in (*retrained[number:], *retrained[:number]) if each.weights != model.weights]
         forget, unseen, retain = (some(getattr(split, part), workspace, name, part)
                                   for part in ("forget", "unseen", "retain"))
-        return Subject(model.name, model.unit, model.weights, cases, forget, unseen, retain,
+        attack = workspace.sweep.audit.autoattack
+        tested = drawn(split.test, attack.samples if attack else 0, workspace, "autoattack")
+        return Subject(model.name, model.unit, model.weights, cases, forget, unseen, retain, tested,
                        self.models.originals[number], next(iter(others), None))
 
 

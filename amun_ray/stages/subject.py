@@ -1,6 +1,6 @@
 """A model to probe, and what a probe is: the work that runs a finished model again, and the scores that follow."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class Subject:
     forget: np.ndarray  # (F,)
     unseen: np.ndarray  # (U,)
     retain: np.ndarray  # (R,)
+    tested: np.ndarray  # (T,) test rows under AutoAttack, at most `audit.autoattack.samples`; (0,) without it
     original: Trained  # from which it was made or, for a retrained model, that of the same number
     retrained: Trained | None  # a model that never saw the set, and is not this one
 
@@ -48,6 +49,14 @@ class Measured(NamedTuple):
     arrays: Mapping[str, np.ndarray] = {}
 
 
+    @classmethod
+    def joined(cls, pieces: Iterable["Measured"]) -> "Measured":
+        """The readings of one model's pieces, as one: arrays one after another."""
+        first, *others = pieces
+        return cls(first.numbers, {name: np.concatenate([array, *(other.arrays[name] for other in others)])
+                                   for name, array in first.arrays.items()})
+
+
 class Read(NamedTuple):
     """A subject with its reading."""
 
@@ -62,6 +71,7 @@ class Probe(NamedTuple):
     read: Callable[[SharedWorkspace, Subject], Measured]  # in a worker
     files: tuple[str, ...]  # the arrays of a reading
     scores: Callable[[Read, Sequence[Read], int], Scores]  # of a model, by the retrained models, for an original
+    pieces: Callable[[Subject], Sequence[Subject]] = lambda subject: [subject]  # what one worker reads at a time
 
 
 def loaded(workspace: SharedWorkspace, unit: Unit, device: torch.device) -> nn.Module:
@@ -71,5 +81,10 @@ def loaded(workspace: SharedWorkspace, unit: Unit, device: torch.device) -> nn.M
 
 def some(rows: np.ndarray, workspace: SharedWorkspace, *purpose: str) -> np.ndarray:
     """At most `audit.samples` of the rows, drawn at random, in ascending order."""
-    order = torch.randperm(len(rows), generator=generator(workspace.sweep.seed, "boundary", *purpose)).numpy()
-    return np.sort(rows[order[:workspace.sweep.audit.samples]])
+    return drawn(rows, workspace.sweep.audit.samples, workspace, "boundary", *purpose)
+
+
+def drawn(rows: np.ndarray, most: int, workspace: SharedWorkspace, *purpose: str) -> np.ndarray:
+    """At most so many of the rows, drawn at random for a purpose, in ascending order."""
+    order = torch.randperm(len(rows), generator=generator(workspace.sweep.seed, *purpose)).numpy()
+    return np.sort(rows[order[:most]])

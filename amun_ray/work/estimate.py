@@ -17,9 +17,9 @@ How the units of each stage scale, for N training images, M images in all, n of 
                  attacked, unlearned   U-LiRA: references x n; references x methods and accesses x a run on M / 2 images
 
 A final run is counted with all of `search.epochs`, because the search has not yet found the best number: the figure for
-that stage is an upper bound. Not counted: the start of Ray and its workers, storage, MLflow, the report, and an
-attack's calibration of its first radius. Workers that share a GPU are each taken to be as fast as the single one that
-was calibrated.
+that stage is an upper bound; so is AutoAttack's, which takes every image to withstand. Not counted: the start of Ray
+and its workers, storage, MLflow, the report, and an attack's calibration of its first radius. Workers that share a GPU
+are each taken to be as fast as the single one that was calibrated.
 """
 
 from collections.abc import Mapping
@@ -34,6 +34,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
+from amun_ray.work import robust
 from amun_ray.work.plan import Plan, trial_count
 from amun_ray.work.weights import POINTS
 
@@ -110,7 +111,7 @@ def _audit_work(plan: Plan) -> Work:
     retained, unseen = plan.dataset.train_size - forgotten, len(plan.dataset) - plan.dataset.train_size
     shown, kept, new = (min(audit.samples, count) for count in (forgotten, retained, unseen))
     images = {"boundary": BOUNDARY_PASSES * (shown + new) + forgotten, "linear_probe": shown + kept,
-              "connectivity": 2 * 2 * POINTS * kept}
+              "connectivity": 2 * 2 * POINTS * kept, "autoattack": robust.passes(sweep, plan.dataset)}
     taught = audit.relearn_epochs * (retained + min(audit.relearn_samples, forgotten // 5))
     work = Work(predicted=plan.probed * sum(count for name, count in images.items() if name in plan.audited),
                 trained=plan.probed * taught if "relearning" in plan.audited else 0.0)
@@ -181,7 +182,8 @@ def describe(plan: Plan, calibrated: tuple[str, Work] | None, todo: Pieces | Non
     hours = {stage: work.seconds(rates) * share for stage, work in works(plan, pieces(plan), runs).items()}
     rest = "" if todo is None else (
         f", {_hours(sum(work.seconds(rates) for work in works(plan, todo, runs).values()) * share)} of them left to do")
-    stages = ", ".join(f"{stage} {'at most ' if stage == 'final' else ''}{_hours(value)}"
+    bounds = {"final"} | ({"audit"} if "autoattack" in plan.audited else set())
+    stages = ", ".join(f"{stage} {'at most ' if stage in bounds else ''}{_hours(value)}"
                        for stage, value in hours.items())
     return (f"  estimate    {'GPU' if on_gpu else 'core'}-hours of the device that was calibrated, {device}: {stages}; "
             f"in all {_hours(sum(hours.values()))}{rest}")

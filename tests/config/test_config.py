@@ -158,6 +158,13 @@ WRONG_TYPES = [
     ("forget=", "forget: must be a mapping, but got None"),
 ]
 OUT_OF_RANGE = [
+    ("audit.autoattack={eps: 8}",
+     "audit.autoattack: eps must be below 1 in Linf, since pixels lie in [0, 1], but got 8; 8/255 may be meant"),
+    ("audit.autoattack={norm: L1, eps: 8/255}", "audit.autoattack.norm: must be 'Linf' or 'L2', but got 'L1'"),
+    *((f"audit.autoattack={{eps: {eps}}}",
+       f"audit.autoattack.eps: must be a number above 0, or a fraction such as 8/255, but got {shown}")
+      for eps, shown in (
+           ("0", "0"), ("-0.1", "-0.1"), ("0/255", "0.0"), ("8/0", "'8/0'"), ("-8/255", "'-8/255'"), ("true", "True"))),
     ("search.trials=0", "search.trials: must be greater than 0, but got 0"),
     ("training.epochs=0", "training: epochs must be >= 1, but got 0"),
     ("training.schedule=linear", "training.schedule: must be 'step', 'one_cycle' or 'cosine', but got 'linear'"),
@@ -317,6 +324,15 @@ def test_a_mistake_is_named_with_its_rule_and_what_came(mine, override, line):
 @pytest.mark.parametrize(("overrides", "line"), TOO_MANY)
 def test_a_number_that_no_machine_can_serve_is_refused_before_it_is_counted_up(mine, overrides, line):
     assert mistakes(mine, *overrides.split("\n"))[0] == line
+
+
+@pytest.mark.parametrize(("eps", "radius"), [("8/255", 8 / 255), ("0.5", 0.5), ("' 1.5 / 255 '", 1.5 / 255)])
+def test_a_radius_may_be_a_fraction_and_survives_the_config_that_is_kept(mine, eps, radius):
+    sweep = config_file.load(str(mine), [f"audit.autoattack={{eps: {eps}, samples: 20}}"])
+    assert sweep.audit.autoattack.eps == radius
+    assert Sweep.model_validate(sweep.model_dump(mode="json")) == sweep
+    assert "autoattack" in sweep.audit.chosen()
+    assert "autoattack" not in config_file.load(str(mine)).audit.chosen()
 
 
 def test_trades_is_not_trained_by_several_gpus(mine):

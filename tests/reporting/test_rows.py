@@ -9,6 +9,7 @@ import pytest
 from amun_ray.base.space import Choice, Range
 from amun_ray.metrics import Summary, crossed_mean
 from amun_ray.reporting.columns import COLUMNS
+from amun_ray.reporting.figures import result_figures
 from amun_ray.reporting.rows import Row, Searched, compared, data_frame, marks, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.storage.store import Unit
@@ -33,6 +34,15 @@ def test_a_row_in_json_is_what_results_json_promises():
     assert (made["lr"], made["schedule"], made["epochs"], made["settings"]) == (0.01, "every_5", 3, {"mask_ratio": 0.5})
     assert made["average_gap"] == {"mean": 4.0, "std": pytest.approx((20 / 3) ** 0.5), "n": 4}
     assert made["mlflow_run_ids"] == ["run-0", "run-1", "run-2", "run-3"]
+
+
+def test_robustness_is_a_picture_beside_test_accuracy_where_it_was_measured():
+    rows = [row("retrain", [0.0], access=None), row("amun", [1.0])]
+    assert "figures/robustness.png" not in dict(result_figures(rows))
+    for each in rows:
+        each.scores[0]["robust_accuracy"] = 40.0
+    drawn = dict(result_figures([replace(each) for each in rows]))
+    assert drawn["figures/robustness.png"].startswith(b"\x89PNG")
 
 
 def test_a_method_for_which_no_setting_worked_has_a_row_that_says_so():

@@ -9,10 +9,12 @@ import torch
 from searching import FORGET, RANKS, case, ranked, sweep
 from torch import nn
 
+from amun_ray.attacks import autoattack
 from amun_ray.base.seeds import generator
 from amun_ray.config.audit import AuditConfig
 from amun_ray.metrics import adversarial_label, linear_probe, moved_boundary
 from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.stages import robustness
 from amun_ray.stages.boundary import DISTANCES, MARGINS
 from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.probes import PROBES, Probes, make_reading
@@ -59,8 +61,8 @@ def opened(original: int) -> OpenCase:
 
 
 @pytest.fixture
-def found(workspace):
-    """All five models, stored and read."""
+def stored(workspace):
+    """All five models, stored; every probe but AutoAttack, which takes long."""
     store, trained = workspace.store, {}
     for name, border in BORDERS.items():
         unit = Unit("models", {"name": name})
@@ -73,11 +75,21 @@ def found(workspace):
     settings = Hyperparameters(0.1, "never", 1, {})
     unlearned = [Unlearned(Run(Contender("amun", "retain"), settings, opened(k), 0, trained["unlearned"].unit),
                            {"weights": trained["unlearned"].weights}) for k in range(2)]
-    made = Probes(workspace, models, unlearned, list(PROBES))
+    return (Probes(workspace, models, unlearned, [name for name in PROBES if name != "autoattack"]),
+            {name: one.weights for name, one in trained.items()})
+
+
+def read(made: Probes) -> None:
     for job in made.jobs:
-        if not store.has(job.unit):
-            make_reading(workspace, job)
-    return made, {name: one.weights for name, one in trained.items()}
+        if not made.workspace.store.has(job.unit):
+            make_reading(made.workspace, job)
+
+
+@pytest.fixture
+def found(stored):
+    """All five models, stored and read."""
+    read(stored[0])
+    return stored
 
 
 def only(probes: Probes, name: str) -> Probes:
@@ -190,6 +202,30 @@ def test_what_is_relearned_is_read_at_images_that_were_not_shown(workspace, foun
         scores = made.scores(weights[name], "final 0", 0)
         assert scores["relearned_accuracy"] == pytest.approx(curves[name].max())
         assert scores["relearned_more"] == pytest.approx((curves[name] - others).max())
+
+
+def test_robust_are_the_images_beyond_the_radius_in_pieces_that_the_models_share(stored, monkeypatch):
+    """30 of 50 test images in two pieces, within 3.2 grey levels."""
+    made, weights = stored
+    audit = AuditConfig(autoattack={"eps": "3.2/255", "samples": 30})
+    sweep = made.workspace.sweep.model_copy(update={"audit": audit})
+    made = replace(only(made, "autoattack"), workspace=replace(made.workspace, sweep=sweep))
+    monkeypatch.setattr(robustness, "PIECE", 20)
+    monkeypatch.setattr(autoattack, "ensemble", lambda classes: ("apgd-ce", "fab-t"))  # exact here, and fast
+    read(made)
+    jobs = {job.unit.digest: job for job in made.jobs}
+    sizes = {name: [len(job.subject.tested) for job in jobs.values() if job.subject.weights == one]
+             for name, one in weights.items()}
+    assert sizes == {name: [20, 10] for name in BORDERS}  # the unlearned one is not attacked twice
+    (rows,) = {tuple(np.concatenate([job.subject.tested for job in jobs.values() if job.subject.weights == one]))
+               for one in weights.values()}
+    assert len(set(rows)) == 30
+    assert set(rows) <= set(range(2 * RANKS, 3 * RANKS))
+    for name, border in BORDERS.items():
+        robust = 100 * float((255 * distance(name, np.array(rows)) > 3.2).mean())
+        kept = 1 if border == BORDERS["original 1"] else 0  # that original was made to forget for its own case
+        assert made.scores(weights[name], "final 0", kept) == pytest.approx({"robust_accuracy": robust})
+        assert 0 < robust < 100
 
 
 def test_nothing_is_read_of_what_is_not_chosen(found):

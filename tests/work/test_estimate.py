@@ -6,6 +6,7 @@ from torch import nn
 
 from amun_ray import data
 from amun_ray.config import file as config_file
+from amun_ray.config.audit import AutoAttackConfig
 from amun_ray.storage.store import Store
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
@@ -93,6 +94,11 @@ def test_what_the_report_runs_again_is_counted(plan):
     once = 2 * (898 - 30) + 2 * (898 + 30) + 2 * (30 + 30)  # finetune, amun with D_R, amun without it
     assert works(planned, pieces(planned), {})["audit"] == Work(attacked=8 * 30, unlearned=8 * once)
     assert "probes" not in str(planned)
+    robust = audit.model_copy(update={"connectivity": False, "relearning": False, "distance": False,
+                                      "autoattack": AutoAttackConfig(eps=0.1, samples=200)})
+    planned = Plan(plan.sweep.model_copy(update={"audit": robust}), plan.dataset)
+    assert works(planned, pieces(planned), {})["audit"] == Work(predicted=16 * 200 * 11_630)  # all withstand
+    assert "audit at most" in estimate.describe(planned, ("CPU of a test", RATES), None)
 
 
 @pytest.mark.parametrize(("gpus", "hours"), [(0.5, 0.0296), ("auto", 0.0593)])

@@ -1,6 +1,7 @@
 """What a plan makes of a user's files and forget list: which pictures are forgotten, and what is printed."""
 
 import io
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -160,6 +161,20 @@ def test_attacks_that_cannot_be_made_are_named_and_the_audit_changes_no_earlier_
     assert "left out" not in str(plan("forget={folds: 5}", "audit.klom=true", "originals={count: 8}"))
     assert asked.identity == made.identity
     assert plan("forget={folds: 5}", "audit={klom: false}").identity != made.identity
+
+
+def test_the_plan_says_how_autoattack_runs_and_refuses_what_it_cannot_attack(plan, monkeypatch):
+    made = plan("audit={autoattack: {eps: 8/255}}")
+    made.check()
+    assert ("\n  AutoAttack  10 test images, Linf 0.03137: apgd-ce, apgd-dlr, fab-t, square (with 3 classes there is "
+            "no targeted DLR loss)") in str(made)
+    assert "(boundary, linear_probe, distance, autoattack)" in str(made)
+    with pytest.raises(UserError, match="norm L2 needs images of at least 5 pixels a side, and these have 4"):
+        plan("audit={autoattack: {norm: L2, eps: 0.5}}").check()
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(UserError, match="audit.autoattack: needs the package pyautoattack"):
+        made.check()
+    plan().check()
 
 
 def test_a_list_of_a_whole_class_is_the_same_request(plan, tmp_path):
