@@ -8,6 +8,7 @@ two there is none.
 
 import copy
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def check_autoattack(model: nn.Module, images: Tensor, norm: str) -> None:
         first, *others = (model(images).float() for _ in range(3))
     length = first.norm(dim=1).clamp_min(1e-10)
     if any(((other - first).norm(dim=1) > SAME * length).any() for other in others):
-        raise UserError("audit.autoattack: the network answers differently each time it sees an image, in eval mode, too, "
+        raise UserError("audit.autoattack: the network answers differently each time it sees an image, in eval mode, "
                         "and the attacks need one that does not; leave autoattack out, or make it deterministic")
 
 
@@ -77,10 +78,12 @@ def withstood(model: nn.Module, images: Tensor, labels: Tensor, *, norm: str, ep
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     check_batch(frozen, images, labels)
     check_autoattack(frozen, images[:8], norm)
-    at_once = len(images)
+    attack, at_once = _standard(frozen, images, norm, eps, seed), len(images)
     while True:
         try:
-            return _attacked(frozen, images, labels, norm, eps, seed, at_once)
+            with torch.random.fork_rng([images.device] if images.is_cuda else []):  # it draws from torch's own stream
+                _, said = attack.run_standard_evaluation(images, labels, batch_size=at_once)
+            return (said == labels).cpu().numpy()
         except torch.OutOfMemoryError:
             if at_once == 1:
                 raise
@@ -88,8 +91,8 @@ def withstood(model: nn.Module, images: Tensor, labels: Tensor, *, norm: str, ep
             logger.warning("out of GPU memory: AutoAttack goes on with %d images at a time", at_once)
 
 
-def _attacked(model: nn.Module, images: Tensor, labels: Tensor, norm: str, eps: float, seed: int,
-              at_once: int) -> np.ndarray:
+def _standard(model: nn.Module, images: Tensor, norm: str, eps: float, seed: int) -> Any:
+    """The library's standard version, with as many targets as there are classes for."""
     from pyautoattack import AutoAttack
 
     with torch.no_grad():
@@ -97,6 +100,4 @@ def _attacked(model: nn.Module, images: Tensor, labels: Tensor, norm: str, eps: 
     attack = AutoAttack(model, norm=norm, eps=eps, seed=seed, device=images.device, version="standard")
     attack.attacks_to_run = list(ensemble(classes))
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(TARGETS, classes - 1)
-    with torch.random.fork_rng([images.device] if images.is_cuda else []):  # it draws from torch's own stream
-        _, said = attack.run_standard_evaluation(images, labels, batch_size=at_once)
-    return (said == labels).cpu().numpy()
+    return attack

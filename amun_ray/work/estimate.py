@@ -34,7 +34,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
-from amun_ray.work import robust
+from amun_ray.work import audited
 from amun_ray.work.plan import Plan, trial_count
 from amun_ray.work.weights import POINTS
 
@@ -111,7 +111,7 @@ def _audit_work(plan: Plan) -> Work:
     retained, unseen = plan.dataset.train_size - forgotten, len(plan.dataset) - plan.dataset.train_size
     shown, kept, new = (min(audit.samples, count) for count in (forgotten, retained, unseen))
     images = {"boundary": BOUNDARY_PASSES * (shown + new) + forgotten, "linear_probe": shown + kept,
-              "connectivity": 2 * 2 * POINTS * kept, "autoattack": robust.passes(sweep, plan.dataset)}
+              "connectivity": 2 * 2 * POINTS * kept, "autoattack": audited.passes(sweep, plan.dataset)}
     taught = audit.relearn_epochs * (retained + min(audit.relearn_samples, forgotten // 5))
     work = Work(predicted=plan.probed * sum(count for name, count in images.items() if name in plan.audited),
                 trained=plan.probed * taught if "relearning" in plan.audited else 0.0)

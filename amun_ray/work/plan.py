@@ -13,7 +13,6 @@ from torch import nn
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import derive
-from amun_ray.config.audit import PROBES
 from amun_ray.config.schema import Sweep
 from amun_ray.config.search import OBJECTIVES, SELECTED
 from amun_ray.data import further, path_requests, requests
@@ -31,7 +30,7 @@ from amun_ray.data.twins import forgotten_near_copies, forgotten_twins, unseen_t
 from amun_ray.storage.pixels import keep_in
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
-from amun_ray.work import robust
+from amun_ray.work import audited
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
 from amun_ray.work.network import Network
 from amun_ray.work.units import ForgetCase, Workspace, rows_digest
@@ -220,7 +219,7 @@ class Plan:
         if (crop := self.sweep.data.crop) >= self.dataset.size:
             raise UserError(f"data.crop: must be less than the {self.dataset.size} pixels of a side, but got {crop}")
         network = self.new_model()
-        robust.check(self.sweep, self.dataset, network)
+        audited.check(self.sweep, self.dataset, network)
         wanted = str(network.normalize)
         for checkpoint in [*self.checkpoints, *filter(None, [self.start])]:
             checkpoint.begin(network)
@@ -261,14 +260,7 @@ class Plan:
             f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}; {each}",
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
-            *([f"  probes      {self.probed * len(probes)} readings of {self.probed} finished models "
-               f"({', '.join(probes)}); {each}"] if (probes := [row for row in PROBES if row in self.audited]) else []),
-            *robust.lines(sweep, self.dataset),
-            *([f"  U-LiRA      {sweep.references.count} adversarial sets and {contenders * sweep.references.count} "
-               f"unlearned reference models ({sweep.audit.ulira} targets); {each}"]
-              if "ulira" in self.audited else []),
-            *(f"  audit       {name} is left out: it {reason}" for name, reason in self.not_audited.items()
-              if name in sweep.audit.model_fields_set)])
+            *audited.lines(self, each)])
 
 
 def _others(sweep: Sweep) -> str:
