@@ -35,6 +35,7 @@ from amun_ray.work.production import (
     same_request,
     table,
 )
+from amun_ray.work.trainings import settled
 
 SHOWN, SHARE = 3, 0.02  # requests of the embedded default, and how much of the training set each of them names
 
@@ -87,7 +88,9 @@ class Desk:
     @cached_property
     def plan(self) -> Plan:
         """The plan of the data of the ledger."""
-        return self.files if self.begun is None else replace(self.files, dataset=self.begun.dataset)
+        if self.begun is None:
+            return self.files
+        return settled(replace(self.files, dataset=self.begun.dataset, memorised=None), self.store)
 
     @property
     def store(self) -> Store:

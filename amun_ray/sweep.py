@@ -28,6 +28,7 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.work.forgotten import check_unasked, without_forgotten
 from amun_ray.work.plan import Plan, kept_pixels
 from amun_ray.work.preview import show
+from amun_ray.work.trainings import settled
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -111,7 +112,7 @@ def planned(sweep: Sweep, load: Callable[..., Dataset], output: Path) -> Plan:
     dataset = load(sweep.data.name, keep=kept_pixels(sweep, output), **sweep.data.settings)
     plan = Plan(sweep, without_forgotten(sweep, dataset, output))
     plan.check()
-    return plan
+    return settled(plan, plan.store(output))
 
 
 if __name__ == "__main__":

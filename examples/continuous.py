@@ -34,7 +34,7 @@ from amun_ray.stages.originals import train_models
 from amun_ray.stages.steps import Step, Steps
 from amun_ray.work.plan import Plan
 from amun_ray.work.production import Chosen, choose, table
-from amun_ray.work.trainings import retrained_trainings
+from amun_ray.work.trainings import retrained_trainings, settled
 from amun_ray.work.units import Trained
 
 SHOWN = {"difference": "FR AUC - FT AUC", "average_gap": "Avg. Gap", "test_accuracy": "Test"}
@@ -52,8 +52,9 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     config = load(options.config)
-    plan = Plan(config, data.load(config.data.name, **config.data.settings))
     output = (options.output or Path("amun_output", config.name)).absolute()
+    plan = Plan(config, data.load(config.data.name, **config.data.settings))
+    plan = settled(plan, plan.store(output))
     rows = table(plan, plan.store(output), History(()))
     if rows is None:
         raise UserError(f"no finished sweep; first: python amun_ray/sweep.py --config {options.config}")

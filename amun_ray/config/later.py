@@ -16,7 +16,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
                  "loss": "cross_entropy", "beta": 6.0, "norm": "linf", "epsilon": 0.031, "inner_steps": 10,
                  "inner_step": 0.0},
     "references": {"epochs": None},
-    "forget": dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")),
+    "forget": {**dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")), "choose": "random"},
     "search": {"select": "least"},
     "final": {"reference": None},
     "audit": AuditConfig().model_dump(),

@@ -14,9 +14,11 @@ class Forget(Strict):
     """What is forgotten, said in one way: random sets, folds of the training set, or a request."""
 
     fraction: Fraction | None = None
-    """Forget random sets of this share of the training images, at most 0.5."""
+    """Forget sets of this share of the training images, at most 0.5."""
     sets: Annotated[int, Field(gt=0, le=1000)] = 1
-    """How many random sets of `fraction` count."""
+    """How many sets of `fraction` count."""
+    choose: Literal["random", "hardest", "easiest"] = "random"
+    """Which images of `fraction`: `hardest` or `easiest` to forget are those most or least memorised by references."""
     folds: Annotated[int, Field(ge=2, le=1000)] | None = None
     """Forget each of so many random parts that together are the training set, but those that the search takes."""
     indices: Uri | None = None
@@ -53,6 +55,8 @@ class Forget(Strict):
             raise ValueError(f"every fold counts that held_out.sets leaves: sets must not be given, but is {self.sets}")
         if self.fraction is None and self.sets != 1:
             raise ValueError(f"{given[0]} names one forget set, but sets is {self.sets}")
+        if self.fraction is None and self.choose != "random":
+            raise ValueError(f"{given[0]} says which images are forgotten; choose ({self.choose}) is for fraction")
         return self
 
 
@@ -60,7 +64,7 @@ class HeldOut(Strict):
     """The forget sets of the search; `originals`: on how many of the originals it searches."""
 
     sets: Annotated[int, Field(gt=0, le=1000)] = 1
-    """How many random forget sets the search judges a trial on; with `forget.folds`, how many of the folds."""
+    """How many forget sets, drawn or chosen as the final ones, judge a trial; with `forget.folds`, how many folds."""
     originals: Count = 1
     """Number of originals on which the search runs."""
 

@@ -134,6 +134,28 @@ def random_forget_sets(train_size: int, fraction: float, *, sets: int, held_out:
                       tuple(draw("final", number) for number in range(sets)))
 
 
+def dealt_forget_sets(order: np.ndarray, fraction: float, *, sets: int, held_out: int) -> ForgetSets:
+    """Forget sets of `fraction` of the training set each, from the top of an order: its first rows are dealt to the
+    sets in turn. So they share no row, and the held-out ones come from as far up as the final ones.
+
+    Args:
+        order: (train_size,) int64, every training row.
+        fraction: in (0, 1).
+        sets: number of final sets, at least 1.
+        held_out: number of held-out sets, at least 1.
+
+    Raises:
+        UserError: as in `forget_count`, or sets that are the whole training set together, from which nothing is chosen.
+    """
+    count, hands = forget_count(len(order), fraction), sets + held_out
+    if hands * count >= len(order):
+        raise UserError(f"forget.choose: {sets} final and {held_out} held-out sets of {count} share no image, and "
+                        f"{hands} x {count} < {len(order)} training samples must hold; lower forget.fraction, "
+                        "forget.sets or held_out.sets")
+    dealt = [np.sort(order[hand:hands * count:hands]) for hand in range(hands)]
+    return ForgetSets(tuple(dealt[sets:]), tuple(dealt[:sets]))
+
+
 def fold_forget_sets(train_size: int, folds: int, *, held_out: int, seed: int) -> ForgetSets:
     """The training set cut into `folds` random sets that share no row: the first `held_out` for the search, the others
     final. Their sizes differ by one row at most.

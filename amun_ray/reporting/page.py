@@ -23,7 +23,7 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
     sweep = plan.sweep
     return template.render(
         name=sweep.name, forgotten=len(plan.sets.final[0]), train_size=plan.dataset.train_size,
-        request=plan.request, searched=plan.searched, sets=len(plan.sets.final),
+        request=plan.request, searched=plan.searched, sets=len(plan.sets.final), choose=sweep.forget.choose,
         columns=shown_columns(rows[0].summary), access=ACCESS,
         attacks={term: meaning for term, meaning in ATTACKS.items()
                  if any(term in row.summary for row in rows)},

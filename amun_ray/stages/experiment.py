@@ -49,7 +49,7 @@ from amun_ray.work.artifacts import read_logits
 from amun_ray.work.changes import changes
 from amun_ray.work.evidence import Evidence, Models
 from amun_ray.work.plan import Plan
-from amun_ray.work.trainings import wanted_trainings
+from amun_ray.work.trainings import settled, wanted_trainings
 from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, Target, Training, Unlearned
 
@@ -120,7 +120,8 @@ class Experiment:
     def train(self) -> Models:
         """Stage 1: originals, models retrained without each forget set, references; then RMIA's reference means.
 
-        Each original's accuracy is printed as soon as it exists; loaded ones exist before any training.
+        Each original's accuracy is printed as soon as it exists; loaded ones exist before any training. Where reference
+        models say what is forgotten, they are trained before the retrained ones.
         """
         with self._stage("1/5 models"):
             wanted = wanted_trainings(self.workspace, self.plan)
@@ -131,11 +132,20 @@ class Experiment:
                     for line in accuracies.describe(self.plan, training, logits.__getitem__):
                         say(line)
 
-            groups = (wanted.originals, wanted.others) if self.plan.checkpoints else (wanted.every,)
-            trained = chain.from_iterable(train_models(self.workspace, group, self.options, over) for group in groups)
-            originals = [next(trained) for _ in wanted.originals]
+            train = partial(train_models, self.workspace, options=self.options, over=over)
+            originals = train(wanted.originals) if self.plan.checkpoints else []
+            references = train(wanted.references) if self.plan.waits else []
+            if self.plan.waits:
+                said, self.plan = self.plan.warnings, settled(self.plan, self.workspace.store)
+                for line in (*self.plan.choice, *(f"  {each}" for each in self.plan.warnings if each not in said)):
+                    say(line)
+                wanted = wanted_trainings(self.workspace, self.plan)
+            retrained_without = chain.from_iterable(wanted.retrained.values())
+            trained = iter(train([*(() if originals else wanted.originals), *retrained_without,
+                                  *(() if references else wanted.references)]))
+            originals = originals or [next(trained) for _ in wanted.originals]
             retrained = {name: [next(trained) for _ in group] for name, group in wanted.retrained.items()}
-            references = list(trained)
+            references = references or list(trained)
             for work, models in (("originals", originals), ("retrained", chain.from_iterable(retrained.values())),
                                  ("references", references)):
                 for model in models:

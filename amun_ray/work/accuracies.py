@@ -28,21 +28,25 @@ Logits = Callable[[np.ndarray], np.ndarray]  # rows (n,) -> logits (n, classes)
 
 
 def describe(plan: Plan, training: Training, logits: Logits, sample: int | None = None) -> Iterator[str]:
-    """Lines about an original: accuracy on D_R, D_F and D_T in percent, and what is probably wrong.
+    """Lines about an original: accuracy on D_R, D_F and D_T in percent, and what is probably wrong. While the plan
+    waits for its forget sets, on D and D_T.
 
     Args:
         logits: of that model on given rows of the dataset.
         sample: use at most this many images of each set.
     """
     labels, size = plan.dataset.labels, plan.dataset.train_size
-    splits = [Split.of(rows, labels=labels, train_size=size) for rows in plan.sets.final]
-    retain, test = (thinned(rows, sample) for rows in (splits[0].retain, plan.dataset.test_rows))
+    splits = [] if plan.waits else [Split.of(rows, labels=labels, train_size=size) for rows in plan.sets.final]
+    retained = splits[0].retain if splits else plan.dataset.train_rows
+    retain, test = (thinned(rows, sample) for rows in (retained, plan.dataset.test_rows))
     forget = [thinned(split.forget, sample) for split in splits]
     seen = logits(retain)
     known = accuracy(seen, labels[retain])
     forgotten = [accuracy(logits(rows), labels[rows]) for rows in forget]
-    yield (f"  {training.name} gets right: {known:.1f} % of D_R, {', '.join(f'{each:.1f}' for each in forgotten)} % of "
-           f"D_F, {accuracy(logits(test), labels[test]):.1f} % of D_T"
+    shares = [f"{known:.1f} % of {'D_R' if splits else 'D'}",
+              *([f"{', '.join(f'{each:.1f}' for each in forgotten)} % of D_F"] if splits else []),
+              f"{accuracy(logits(test), labels[test]):.1f} % of D_T"]
+    yield (f"  {training.name} gets right: {', '.join(shares)}"
            + (f" (of at most {sample} images of each)" if sample else ""))
     doubt = _doubt(known, labels[:size])
     if doubt is not None:

@@ -123,7 +123,7 @@ def _score(plan: Plan, count: int) -> None:
     """Score random predictions `count` times."""
     dataset, rng = plan.dataset, np.random.default_rng(0)
     logits = rng.standard_normal((len(dataset), dataset.classes), dtype=np.float32)
-    forget = plan.sets.final[0]
+    forget = np.arange(len(plan.sets.final[0]))  # which rows these are does not matter
     rows = Split.of(forget, labels=dataset.labels, train_size=dataset.train_size)
     for _ in range(count):
         score(logits, dataset.labels, rows, np.full(len(dataset), 0.1), settings=plan.sweep.rmia)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -15,22 +15,17 @@ from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.config.search import OBJECTIVES, SELECTED
-from amun_ray.data import further, path_requests, requests
+from amun_ray.data import requests
 from amun_ray.data.dataset import Dataset
 from amun_ray.data.keep import Keep
 from amun_ray.data.requests import Request
-from amun_ray.data.splits import (
-    ForgetSets,
-    fold_forget_sets,
-    like_forget_sets,
-    random_forget_sets,
-    requested_forget_sets,
-)
+from amun_ray.data.splits import ForgetSets
 from amun_ray.data.twins import forgotten_near_copies, forgotten_twins, unseen_twins
 from amun_ray.storage.pixels import keep_in
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
 from amun_ray.work import audited
+from amun_ray.work.asked_for import choice, request_of, sets_of
 from amun_ray.work.checkpoints import Checkpoint, read_checkpoint
 from amun_ray.work.network import Network
 from amun_ray.work.units import ForgetCase, Workspace, rows_digest
@@ -48,51 +43,38 @@ class Plan:
 
     sweep: Sweep
     dataset: Dataset
+    memorised: np.ndarray | None = None  # (N, 2) as in `metrics.memorisation`, where `forget.choose` asks for it
 
     @cached_property
     def request(self) -> Request | None:
-        """What the user wants forgotten, in rows of their files; None if random sets are forgotten.
-
-        Raises:
-            UserError: as in the functions of `data.requests` and `data.path_requests`.
-        """
-        forget, dataset = self.sweep.forget, self.dataset
-        if forget.indices is not None:
-            return requests.of_indices(dataset, forget.indices)
-        if forget.classes is not None:
-            return requests.of_classes(dataset, forget.classes)
-        if forget.pattern is not None:
-            return path_requests.of_pattern(dataset, forget.pattern)
-        if forget.files is not None:
-            return path_requests.of_files(dataset, forget.files)
-        if forget.column is None:
-            return None
-        assert forget.values is not None, "a column has them"
-        data = self.sweep.data
-        return requests.of_values(dataset, forget.column, further(data.name, forget.column, **data.settings),
-                                  forget.values, subset=data.train_size is not None)
+        """As in `asked_for.request_of`."""
+        return request_of(self.sweep, self.dataset)
 
     @cached_property
     def sets(self) -> ForgetSets:
-        """The held-out and the final forget sets; no row is in both kinds. The held-out ones resemble the request.
+        """As in `asked_for.sets_of`; rows of -1 while the plan `waits`: only their number is known.
 
         Raises:
             UserError: as in `request`, or a set too large for disjoint ones like it.
         """
-        forget, held_out, seed, dataset = self.sweep.forget, self.sweep.held_out.sets, self.sweep.seed, self.dataset
-        if forget.folds is not None:
-            return fold_forget_sets(dataset.train_size, forget.folds, held_out=held_out, seed=seed)
-        if self.request is None:
-            assert forget.fraction is not None, "the config has one of the two"
-            return random_forget_sets(dataset.train_size, forget.fraction, sets=forget.sets, held_out=held_out,
-                                      seed=seed)
-        rows = np.searchsorted(dataset.file_numbers[:dataset.train_size], self.request.rows)
-        if len(rows) == dataset.train_size:
-            raise UserError(f"the request is for all {len(rows)} training images; train a new model on others")
-        groups = requests.class_groups(dataset, rows) or self.request.groups
-        if groups is not None:
-            return like_forget_sets(rows, groups, held_out=held_out, seed=seed)
-        return requested_forget_sets(dataset.train_size, rows, held_out=held_out, seed=seed)
+        return sets_of(self.sweep, self.dataset, self.request, self.memorised)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the forget sets follow from reference models that are not there yet (`forget.choose`)."""
+        return self.sweep.forget.choose != "random" and self.memorised is None
+
+    @property
+    def choice(self) -> list[str]:
+        """As in `asked_for.choice`."""
+        return choice(self.sweep, self.dataset, self.sets, self.memorised)
+
+    def remembering(self, memorised: np.ndarray) -> "Plan":
+        """The plan with the forget sets that follow from `memorised`; what it has read is not read again."""
+        plan = replace(self, memorised=memorised)
+        vars(plan).update({name: value for name, value in vars(self).items()
+                           if name in ("checkpoints", "start", "network")})
+        return plan
 
     @property
     def held_out(self) -> list[ForgetCase]:
@@ -147,7 +129,8 @@ class Plan:
     @cached_property
     def warnings(self) -> list[str]:
         """Probable mistakes in the data or the request, one line each, for the plan and the report."""
-        warnings = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in self.sets.final)]
+        final = () if self.waits else self.sets.final
+        warnings = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in final)]
         if self.request is not None:
             warnings += [forgotten_near_copies(self.dataset, self.sets.final[0]), *self._unlike()]
         return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, warnings)]
@@ -240,7 +223,7 @@ class Plan:
             f"{len(sets.final[0])} to be forgotten",
             *(f"  {note}" for note in self.dataset.notes if not note.startswith(WARNING)),
             *([f"  forget      {self.request}", f"  by class    {requests.by_class(self.dataset, sets.final[0])}"]
-              if self.request else []),
+              if self.request else self.choice),
             *(f"  held out    set {number}: {len(rows)} rows of {name}"
               for number, (rows, name) in enumerate(zip(sets.held_out, sets.groups, strict=False))),
             *(f"  original {k}  {checkpoint.source}: {'; '.join(checkpoint.notes)}"

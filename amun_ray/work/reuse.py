@@ -31,7 +31,7 @@ def left(plan: Plan, store: Store) -> Pieces:
                  for k, training in enumerate(wanted.originals)
                  if (result := store.result(training.unit(workspace))) is not None}
     targets = {case.key: Target(originals[case.original], case.name, case.rows) for case in plan.cases
-               if case.original in originals}
+               if case.original in originals and not plan.waits}
     attacked = whole.attacked - sum(_made(workspace, target) for target in targets.values())
     cases = _lineages(plan, workspace, wanted, targets) if not trainings else {}
     search = [cases[case.key] for case in plan.held_out] if cases else []

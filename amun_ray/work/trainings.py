@@ -8,9 +8,12 @@ import numpy as np
 
 from amun_ray.base.seeds import derive
 from amun_ray.data.splits import reference_halves
+from amun_ray.metrics import memorisation
+from amun_ray.storage.store import Store
+from amun_ray.work.artifacts import stream_logits
 from amun_ray.work.checkpoints import Checkpoint
 from amun_ray.work.plan import Plan
-from amun_ray.work.units import Training, Workspace
+from amun_ray.work.units import Trained, Training, Workspace
 
 
 def original_trainings(workspace: Workspace, checkpoints: Sequence[Checkpoint]) -> list[Training]:
@@ -62,3 +65,18 @@ def wanted_trainings(workspace: Workspace, plan: Plan) -> Trainings:
                  for name, count in plan.retrained.items()}
     return Trainings(original_trainings(workspace, plan.checkpoints), retrained,
                      reference_trainings(workspace, halves), halves)
+
+
+def settled(plan: Plan, store: Store) -> Plan:
+    """`plan` with the rows of its forget sets, where these follow from reference models and `store` has all of them.
+
+    Cost: where `forget.choose` asks for it, one pass over the predictions of the reference models.
+    """
+    if not plan.waits:
+        return plan
+    workspace = plan.workspace(store)
+    wanted = wanted_trainings(workspace, plan)
+    bank = [Trained(training.name, training.unit(workspace), None, 0.0) for training in wanted.references]
+    if not all(store.is_sound(model.unit) for model in bank):
+        return plan
+    return plan.remembering(memorisation(stream_logits(workspace, bank), plan.dataset.labels, members=wanted.halves))
