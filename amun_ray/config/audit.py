@@ -9,7 +9,7 @@ from amun_ray.metrics.lira import Variance
 
 LEAST_REFERENCES = 8  # of U-LiRA: four a side of each target, of which three judge
 
-PROBES = ("boundary", "linear_probe", "distance", "connectivity", "relearning",
+PROBES = ("boundary", "apollo", "linear_probe", "distance", "connectivity", "relearning",
           "autoattack")  # those that run finished models again
 
 
@@ -53,6 +53,8 @@ class AuditConfig(Strict):
     """Forgetting quality of the NeurIPS 2023 challenge, of as many models."""
     boundary: bool = True
     """The attack on AMUN itself: whether the decision boundary has moved round D_F."""
+    apollo: bool = False
+    """Apollo, which asks for labels alone: whether the boundary is where models that never saw D_F have it."""
     linear_probe: bool = True
     """A linear classifier refitted to the features of the model."""
     distance: bool = True
@@ -60,7 +62,7 @@ class AuditConfig(Strict):
     connectivity: bool = False
     """Barriers of loss and accuracy on the straight path of weights to these two models."""
     samples: Annotated[int, Field(ge=10, le=1_000_000)] = 500
-    """Samples a side, at most, for `boundary`, `linear_probe` and `connectivity`."""
+    """Samples a side, at most, for `boundary`, `apollo`, `linear_probe` and `connectivity`."""
     relearning: bool = False
     """Fine-tuning on D_R and a few forgotten samples: how much of the rest of D_F comes back."""
     relearn_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 10
@@ -94,6 +96,8 @@ class AuditConfig(Strict):
             lack |= dict.fromkeys(("klom", "forgetting_quality"), (
                 f"needs 2 x {self.models} (audit.models) retrained models of each forget set, and originals.count is "
                 f"{originals}"))
+        if originals < 2:
+            lack["apollo"] = "needs 2 retrained models of each forget set, and originals.count is 1"
         if forgotten < 2:
             lack["relearning"] = "needs a forget set of at least 2 samples, and one has 1"
         if forgotten < 3:

@@ -4,7 +4,7 @@ from amun_ray.metrics import lira
 from amun_ray.metrics.accuracy import accuracy, accuracy_interval
 from amun_ray.metrics.auc import auc, auc_interval, roc, tpr_at_fpr
 from amun_ray.metrics.bank import check_members
-from amun_ray.metrics.boundary import adversarial_label, moved_boundary
+from amun_ray.metrics.boundary import adversarial_label, apollo, flip_confidences, moved_boundary
 from amun_ray.metrics.confidence import logit_scaled, softmax, taylor_softmax
 from amun_ray.metrics.connectivity import barrier
 from amun_ray.metrics.distributions import epsilons, forgetting_quality, klom
@@ -51,6 +51,7 @@ __all__ = [
     "accuracy",
     "accuracy_interval",
     "adversarial_label",
+    "apollo",
     "auc",
     "auc_interval",
     "audit",
@@ -62,6 +63,7 @@ __all__ = [
     "compare",
     "crossed_mean",
     "epsilons",
+    "flip_confidences",
     "forgetting_quality",
     "iam_gap",
     "is_unchanged",

@@ -1,9 +1,10 @@
-"""The attack made for AMUN itself: has unlearning moved the decision boundary round the forgotten samples?
+"""Attacks on AMUN itself: has unlearning moved the decision boundary round the forgotten samples?
 
 AMUN teaches the model a wrong label right beside each forgotten sample. So an attacker who knows the method measures
 how far it is from a sample to another decision, and what the model says at the sample's adversarial image. Both are
 compared with models that never saw the sample: z is the model's number less their mean. To divide it by one standard
-deviation for all samples would change no rank, and few models give no better one.
+deviation for all samples would change no rank, and few models give no better one. Apollo asks the model for labels
+alone, on walks that such models alone lay out.
 """
 
 import numpy as np
@@ -62,6 +63,38 @@ def adversarial_label(margin: np.ndarray, never: np.ndarray) -> dict[str, float]
     area, rate = np.mean(ranks, axis=0)
     return {"adversarial_label_kept": 100 * float(np.mean(margin > 0)), "adversarial_label_auc": float(area),
             "adversarial_label_tpr_at_1pct_fpr": float(rate)}
+
+
+def flip_confidences(right: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """Apollo's evidence (2, n) that the boundary of a model is further away than that of models that never saw the
+    samples, and that it is nearer; -inf where there is none.
+
+    The model still says the true label where those say another: the less sure they are there, the more it remembers
+    (under-unlearning). It says another where they say the true one: the surer they are, the more it was moved
+    (over-unlearning). A threshold on each is an attack that needs nothing of the model but labels.
+
+    Args:
+        right: (points, n) bool, whether the model says the true label at each point of a walk.
+        sure: (points, n) log(p / (1 - p)) of the true label by models that never saw the sample.
+    """
+    return np.stack([np.where(right, -sure, -np.inf).max(axis=0), np.where(right, -np.inf, sure).max(axis=0)])
+
+
+def apollo(forget: np.ndarray, unseen: np.ndarray) -> dict[str, float]:
+    """Forgotten told from unseen samples by their `flip_confidences` (2, F) and (2, U), in percent.
+
+    Returns:
+        `apollo_under_auc`, `apollo_over_auc`: 50 is ideal. Where each walk crosses one boundary, they add up to 100.
+        `apollo_under_tpr_at_1pct_fpr`, `apollo_over_tpr_at_1pct_fpr`.
+
+    Raises:
+        UserError: an empty side, or NaN.
+    """
+    scores: dict[str, float] = {}
+    for name, near, far in zip(("under", "over"), forget, unseen, strict=True):
+        scores |= {f"apollo_{name}_auc": auc(near, far, constant=NOTHING),
+                   f"apollo_{name}_tpr_at_1pct_fpr": tpr_at_fpr(near, far, 1.0)}
+    return scores
 
 
 def _mean(never: np.ndarray) -> np.ndarray | float:

@@ -39,6 +39,12 @@ ATTACKS = {
     "adversarial_label_auc": ("Adv. label AUC", "50", "unlearned told from retrained models by how far this label "
                               "leads there"),
     "adversarial_label_tpr_at_1pct_fpr": ("Adv. label TPR@1%", "1", "the same while 1 % are accused wrongly"),
+    **{f"apollo_{side}_{kind}": (f"Apollo {side} {suffix}", good, f"{meaning}{where}")
+       for side, where in {"under": "still says the label where models that never saw it do not",
+                           "over": "no longer says it where they do"}.items()
+       for kind, suffix, good, meaning in (
+           ("auc", "AUC", "50", "forgotten told from unseen by labels alone: the model "),
+           ("tpr_at_1pct_fpr", "TPR@1%", "1", "the same while 1 % of unseen are accused: it "))},
     "linear_probe": ("Linear probe", "as retrained", "right on D_F, by a linear classifier refitted to the features"),
     **{f"distance_{end}": (f"Distance to {article} {end}", "as retrained", "L2 norm of the difference of all weights")
        for end, article in ENDS.items()},
@@ -70,8 +76,9 @@ ATTACKS = {
 }
 SHOWN = ("mis", "average_gap_mis", "rmia_forget_test_tpr_at_1pct_fpr", "rmia_forget_test_tpr_at_0.1pct_fpr",
          "lira_forget_test_auc", "modified_entropy_forget_test_auc", "iam", "boundary_auc",
-         "adversarial_label_auc", "linear_probe", "relearned_accuracy", "robust_accuracy", "ulira_auc", "ruli_auc",
-         "klom_forget", "forgetting_quality")  # of these, below the table of the command
+         "adversarial_label_auc", "apollo_under_auc", "apollo_over_auc", "linear_probe", "relearned_accuracy",
+         "robust_accuracy", "ulira_auc", "ruli_auc", "klom_forget",
+         "forgetting_quality")  # of these, below the table of the command
 RANGES = {**dict.fromkeys(("retain_test_auc_change", "relearned_more"), (-100.0, 100.0)), **dict.fromkeys(
     ("klom_forget", "klom_retain", "klom_test", "challenge_score",
      *(f"{what}_{end}" for what in ("distance", "loss_barrier") for end in ENDS)), (0.0, inf))}  # no shares in percent

@@ -2,7 +2,8 @@
 
 Cost for each model: about eight forward and backward passes on at most `audit.samples` forgotten and as many unseen
 images, and one forward pass on the adversarial images (for a retrained model, of every original). Storage: one number
-per image.
+per image. Apollo: with m other models that never saw the set, eight at most, on as many images m times eight forward
+and backward passes, and 31 forward passes of m + 1 models. Storage: two numbers per image.
 """
 
 from collections.abc import Sequence
@@ -14,14 +15,15 @@ import torch
 from amun_ray.attacks import AttackSettings, craft
 from amun_ray.attacks.look import margins
 from amun_ray.base.tensors import shared_tensor, to_unit
-from amun_ray.metrics import adversarial_label, moved_boundary, predict
+from amun_ray.metrics import adversarial_label, apollo, moved_boundary, predict
 from amun_ray.runtime.bench import SharedWorkspace, bench
 from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.subject import Measured, Probe, Read, Scores, Subject, loaded
 from amun_ray.storage.store import Unit
+from amun_ray.work.apollo import MODELS, walk
 from amun_ray.work.units import rows_digest
 
-DISTANCES, MARGINS = "distances.npy", "margins.npy"
+DISTANCES, MARGINS, WALKS = "distances.npy", "margins.npy", "walks.npy"
 
 
 def _unit(workspace: SharedWorkspace, subject: Subject) -> Unit:
@@ -71,4 +73,26 @@ def _margin(model: Read, original: int) -> np.ndarray:
     return model.reading.arrays[MARGINS][originals.index(original)]
 
 
+def _walk_unit(workspace: SharedWorkspace, subject: Subject) -> Unit | None:
+    """None for a retrained model that is alone."""
+    never = [each.weights for each in subject.others[:MODELS]]
+    rows = {"forget": rows_digest(subject.forget), "unseen": rows_digest(subject.unseen)}
+    return Unit("walks", subject.inputs(workspace) | {"never": never} | rows) if never else None
+
+
+def _walks(workspace: SharedWorkspace, subject: Subject) -> Measured:
+    """WALKS (2, F + U): Apollo's evidence at the forgotten and the unseen images."""
+    here = bench(workspace)
+    part = here.part(np.concatenate([subject.forget, subject.unseen]))
+    model, *never = (loaded(workspace, unit, here.device)
+                     for unit in (subject.model, *(each.unit for each in subject.others[:MODELS])))
+    return Measured({}, {WALKS: walk(model, never, part.own_images, part.labels).astype(np.float32)})
+
+
+def _walk_scores(model: Read, never: Sequence[Read], original: int) -> Scores:
+    """In percent. The other models are in the reading."""
+    return apollo(*np.split(model.reading.arrays[WALKS], [len(model.subject.forget)], axis=1))
+
+
 BOUNDARY = Probe(_unit, _read, (DISTANCES, MARGINS), _scores)
+APOLLO = Probe(_walk_unit, _walks, (WALKS,), _walk_scores)

@@ -14,7 +14,7 @@ import ray
 
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.queue import make_missing
-from amun_ray.stages.boundary import BOUNDARY
+from amun_ray.stages.boundary import APOLLO, BOUNDARY
 from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.inspection import CONNECTIVITY, DISTANCE, LINEAR_PROBE, RELEARNING
 from amun_ray.stages.robustness import AUTOATTACK
@@ -25,8 +25,9 @@ from amun_ray.work.artifacts import read_array, store_array
 from amun_ray.work.evidence import Models
 from amun_ray.work.units import Trained, Unlearned
 
-PROBES: dict[str, Probe] = {"boundary": BOUNDARY, "linear_probe": LINEAR_PROBE, "distance": DISTANCE,
-                            "connectivity": CONNECTIVITY, "relearning": RELEARNING, "autoattack": AUTOATTACK}
+PROBES: dict[str, Probe] = {"boundary": BOUNDARY, "apollo": APOLLO, "linear_probe": LINEAR_PROBE,
+                            "distance": DISTANCE, "connectivity": CONNECTIVITY, "relearning": RELEARNING,
+                            "autoattack": AUTOATTACK}
 Key = tuple[str | None, str, int]  # weights, forget set, original
 
 
@@ -119,7 +120,7 @@ class Probes:
         attack = workspace.sweep.audit.autoattack
         tested = drawn(split.test, attack.samples if attack else 0, workspace, "autoattack")
         return Subject(model.name, model.unit, model.weights, cases, forget, unseen, retain, tested,
-                       self.models.originals[number], next(iter(others), None))
+                       self.models.originals[number], others)
 
 
 @ray.remote

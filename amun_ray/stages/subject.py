@@ -33,7 +33,12 @@ class Subject:
     retain: np.ndarray  # (R,)
     tested: np.ndarray  # (T,) test rows under AutoAttack, at most `audit.autoattack.samples`; (0,) without it
     original: Trained  # from which it was made or, for a retrained model, that of the same number
-    retrained: Trained | None  # a model that never saw the set, and is not this one
+    others: Sequence[Trained]  # the models that never saw the set, without this one; that of the same number first
+
+    @property
+    def retrained(self) -> Trained | None:
+        """The first of the others."""
+        return next(iter(self.others), None)
 
     def inputs(self, workspace: SharedWorkspace) -> dict[str, Any]:
         """What every reading depends on; a purge finds it by the forget set."""

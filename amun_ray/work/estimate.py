@@ -34,7 +34,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
-from amun_ray.work import audited
+from amun_ray.work import apollo, audited
 from amun_ray.work.plan import Plan, trial_count
 from amun_ray.work.weights import POINTS
 
@@ -110,7 +110,9 @@ def _audit_work(plan: Plan) -> Work:
     forgotten, half = len(plan.sets.final[0]), len(plan.dataset) // 2
     retained, unseen = plan.dataset.train_size - forgotten, len(plan.dataset) - plan.dataset.train_size
     shown, kept, new = (min(audit.samples, count) for count in (forgotten, retained, unseen))
+    never = min(apollo.MODELS, sweep.originals.count)
     images = {"boundary": BOUNDARY_PASSES * (shown + new) + forgotten, "linear_probe": shown + kept,
+              "apollo": (never * BOUNDARY_PASSES + (never + 1) * (apollo.POINTS + 1)) * (shown + new),
               "connectivity": 2 * 2 * POINTS * kept, "autoattack": audited.passes(sweep, plan.dataset)}
     taught = audit.relearn_epochs * (retained + min(audit.relearn_samples, forgotten // 5))
     work = Work(predicted=plan.probed * sum(count for name, count in images.items() if name in plan.audited),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from amun_ray.base.errors import UserError
-from amun_ray.metrics import adversarial_label, moved_boundary
+from amun_ray.metrics import adversarial_label, apollo, flip_confidences, moved_boundary
 
 NONE = np.empty((0, 4))
 
@@ -57,3 +57,21 @@ def test_what_is_no_number_is_refused():
     for broken in (np.array([np.nan, 1.0]), np.empty(0)):
         with pytest.raises(UserError):
             moved_boundary(broken, np.ones(2), np.empty((0, len(broken))), np.empty((0, 2)))
+
+
+def test_a_walk_is_read_by_hand():
+    """Right up to 1 and again at -3; wrong everywhere; right everywhere."""
+    right = np.array([[True, False, True], [False, False, True], [True, False, True]])
+    sure = np.array([[1.0, 2.0, 5.0], [-2.0, 1.0, 0.0], [-3.0, -4.0, -6.0]])
+    under, over = flip_confidences(right, sure)
+    assert under.tolist() == [3, -np.inf, 6]
+    assert over.tolist() == [-2, 2, -np.inf]
+
+
+def test_apollo_by_hand():
+    forget, unseen = np.array([[3.0, -np.inf, 6.0], [-2, 2, -np.inf]]), np.array([[3.0, 1.0], [-np.inf, 0.0]])
+    found = apollo(forget, unseen)
+    assert found["apollo_under_auc"] == pytest.approx(100 * (1.5 + 0 + 2) / 6)
+    assert found["apollo_over_auc"] == pytest.approx(100 * (1 + 2 + 0.5) / 6)
+    assert found["apollo_under_tpr_at_1pct_fpr"] == found["apollo_over_tpr_at_1pct_fpr"] == pytest.approx(100 / 3)
+    assert set(apollo(np.ones((2, 3)), np.ones((2, 5))).values()) == {50, 0}

@@ -12,14 +12,15 @@ from torch import nn
 from amun_ray.attacks import autoattack
 from amun_ray.base.seeds import generator
 from amun_ray.config.audit import AuditConfig
-from amun_ray.metrics import adversarial_label, linear_probe, moved_boundary
-from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.metrics import adversarial_label, apollo, linear_probe, moved_boundary
+from amun_ray.runtime.bench import SharedWorkspace, bench
 from amun_ray.stages import robustness
-from amun_ray.stages.boundary import DISTANCES, MARGINS
+from amun_ray.stages.boundary import DISTANCES, MARGINS, WALKS
 from amun_ray.stages.cases import OpenCase
 from amun_ray.stages.probes import PROBES, Probes, make_reading
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
+from amun_ray.work.apollo import walk
 from amun_ray.work.artifacts import read_array, store_weights
 from amun_ray.work.evidence import Evidence, Models
 from amun_ray.work.units import WEIGHTS, Hyperparameters, Run, Trained, Unlearned
@@ -148,6 +149,29 @@ def test_a_retrained_model_that_is_alone_counts_as_it_is(workspace, found):
     scores = alone.scores(weights["retrained 0"], "final 0", 0)
     assert scores["boundary_auc"] == moved_boundary(*sides, *(np.empty((0, 20)),) * 2)["boundary_auc"]
     assert scores["adversarial_label_auc"] == 50
+
+
+def test_apollo_walks_over_the_boundary_of_other_models_that_never_saw_the_set(workspace, found):
+    made, weights = only(found[0], "apollo"), found[1]
+    here = bench(workspace)
+    for name, never in (("unlearned", ("retrained 0", "retrained 1")), ("original 1", ("retrained 1", "retrained 0")),
+                        ("retrained 0", ("retrained 1",))):
+        one, unit = next((one, unit) for _, one, unit in made.jobs if one.weights == weights[name])
+        assert unit.inputs["never"] == [weights[other] for other in never]
+        part = here.part(np.concatenate([one.forget, one.unseen]))
+        wanted = walk(Threshold(BORDERS[name]), [Threshold(BORDERS[other]) for other in never], part.own_images,
+                      part.labels).astype(np.float32)
+        np.testing.assert_array_equal(read_array(workspace.store, unit, WALKS), wanted)
+        assert made.scores(weights[name], "final 0", int(name == "original 1")) == apollo(*np.split(wanted, 2, axis=1))
+
+
+def test_a_retrained_model_that_is_alone_is_not_walked(workspace, found):
+    made, weights = only(found[0], "apollo"), found[1]
+    kept = {name: models[:1] for name, models in made.models.retrained.items()}
+    alone = replace(made, models=replace(made.models, retrained=kept))
+    assert weights["retrained 0"] not in {job.subject.weights for job in alone.jobs}
+    lack = AuditConfig(apollo=True, klom=False, forgetting_quality=False).left_out(1, 10, 8)
+    assert lack == {"apollo": "needs 2 retrained models of each forget set, and originals.count is 1"}
 
 
 def path(name: str, end: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

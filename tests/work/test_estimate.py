@@ -99,6 +99,10 @@ def test_what_the_report_runs_again_is_counted(plan):
     planned = Plan(plan.sweep.model_copy(update={"audit": robust}), plan.dataset)
     assert works(planned, pieces(planned), {})["audit"] == Work(predicted=16 * 200 * 11_630)  # all withstand
     assert "audit at most" in estimate.describe(planned, ("CPU of a test", RATES), None)
+    two = off.model_copy(update={"ulira": 0, "apollo": True})
+    planned = Plan(plan.sweep.model_copy(update={
+        "audit": two, "originals": plan.sweep.originals.model_copy(update={"count": 2})}), plan.dataset)
+    assert works(planned, pieces(planned), {})["audit"] == Work(predicted=32 * (2 * 24 + 3 * 31) * (30 + 500))
 
 
 @pytest.mark.parametrize(("gpus", "hours"), [(0.5, 0.0296), ("auto", 0.0593)])
