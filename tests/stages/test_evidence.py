@@ -39,7 +39,8 @@ from amun_ray.work.units import LOGITS, Trained, Workspace
 TRAIN, SIZE, CLASSES, MODELS = 200, 400, 5, 8
 FORGET = np.arange(40)
 FROM_PREDICTIONS = {term for term in ATTACKS if not term.startswith((
-    "boundary_", "adversarial_label_", "apollo_", "ulira_", "ruli_", "linear_probe", "distance_", "relearned_"))
+    "boundary_", "adversarial_label_", "apollo_", "ulira_", "ruli_", "linear_probe", "distance_", "relearned_",
+    "robust_accuracy"))
     and "_barrier_" not in term}
 
 
