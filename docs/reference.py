@@ -9,6 +9,7 @@ from typing import Any
 from amun_ray.attacks import ATTACKS
 from amun_ray.attacks.checks import RULES as ATTACK_RULES
 from amun_ray.base.space import Allowed
+from amun_ray.config.readings import READINGS
 from amun_ray.config.schema import Sweep
 from amun_ray.data import DATASETS
 from amun_ray.models import MODELS
@@ -47,6 +48,12 @@ def json_schema() -> Node:
     _names(sections["Model"]["properties"]["name"], MODELS, own={"type": "string"})
     _names(sections["AttackSettings"]["properties"]["name"], ATTACKS)
     _names(sections["NamedRecipe"]["properties"]["recipe"], RECIPES, own=None)
+    for section, place in (("References", "references"), ("RmiaSettings", "rmia"), ("AttackSettings", "attack.search"),
+                          ("MethodConfig", f"methods.{', '.join(_methods_with_readings())}")):
+        sections[section]["properties"]["as"] = {
+            "enum": ["paper", "scripts"], "type": "string", "default": None,
+            "description": "The settings of the AMUN paper's text, or of its authors' scripts, under the other keys"
+                           + (f" (of {place.partition('.')[2]} alone)." if section == "MethodConfig" else ".")}
     methods = schema["properties"]["methods"]
     entry = methods.pop("additionalProperties")
     methods |= {"properties": dict.fromkeys(METHODS, entry), "patternProperties": {OWN["pattern"]: entry},
@@ -56,6 +63,10 @@ def json_schema() -> Node:
     recipe["additionalProperties"] = False
     sections["Recipe"]["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _methods_with_readings() -> list[str]:
+    return [section.partition(".")[2] for section in READINGS if section.startswith("methods.")]
 
 
 def _names(node: Node, table: Mapping[str, Any], own: Node | None = OWN) -> None:

@@ -29,6 +29,7 @@ from amun_ray.config.fields import (
 from amun_ray.config.later import without_later
 from amun_ray.config.methods import MethodConfig, accesses, method_problems
 from amun_ray.config.production import Requests
+from amun_ray.config.readings import expanded_methods, reading
 from amun_ray.config.search import Search
 from amun_ray.config.sections import (
     AttackConfig,
@@ -116,9 +117,9 @@ class Sweep(Strict):
     """What is forgotten."""
     held_out: HeldOut = HeldOut()
     """The forget sets of the search."""
-    references: References = References()
+    references: Annotated[References, BeforeValidator(reading("references"))] = References()
     """The reference models of RMIA."""
-    rmia: RmiaSettings = RmiaSettings()
+    rmia: Annotated[RmiaSettings, BeforeValidator(reading("rmia"))] = RmiaSettings()
     """The parameters of RMIA, the membership attack."""
     attack: AttackConfig = AttackConfig()
     """How adversarial images are built."""
@@ -147,11 +148,13 @@ class Sweep(Strict):
         """Report conflicts with a method's row together with mistakes inside the entries themselves."""
         errors: list[Any] = []
         methods: dict[str, MethodConfig | None] = {}
+        if isinstance(content, dict):
+            content, errors = expanded_methods(content)
         try:
             methods = check(content)
         except ValidationError as error:
-            errors = [{key: item[key] for key in ("type", "loc", "input", "ctx") if key in item}
-                      for item in error.errors()]
+            errors += [{key: item[key] for key in ("type", "loc", "input", "ctx") if key in item}
+                       for item in error.errors()]
         wrong = {item["loc"][0] for item in errors if item["loc"]}
         for name in content if isinstance(content, dict) else ():
             chosen = (None if name in wrong else methods[name] if methods

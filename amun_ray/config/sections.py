@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from amun_ray.attacks import AttackSettings
 from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Share, Strict, Uri, ValuesOrFile
+from amun_ray.config.readings import reading
 
 WAYS = ("fraction", "folds", "indices", "classes", "column", "pattern", "files")  # of which a config has one
 
@@ -81,7 +82,7 @@ class References(Strict):
 class AttackConfig(Strict):
     """How adversarial sets are built, in pieces of `shard_size` samples."""
 
-    search: AttackSettings = AttackSettings()
+    search: Annotated[AttackSettings, BeforeValidator(reading("attack.search"))] = AttackSettings()
     """Which attack finds adversarial images, and how."""
     shard_size: PositiveInt = 256
     """Samples per piece of work; it does not change the result."""

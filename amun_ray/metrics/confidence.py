@@ -12,6 +12,7 @@ import numpy as np
 from amun_ray.base.errors import UserError
 from amun_ray.metrics.accuracy import check_logits
 
+LEAST = 1e-12  # of a Taylor polynomial of odd order: RMIA divides by shares of these
 BLOCK_VALUES = 65_536  # logits per block: 512 KiB of float64, which fits in a core's cache
 
 
@@ -30,12 +31,13 @@ def taylor_softmax(
         p = T(z_y - margin) / (T(z_y - margin) + sum_{j != y} T(z_j))
 
     (Banerjee et al. 2020; used for RMIA by Zarifzadeh et al., ICML 2024, appendix on confidence). Polynomial tails keep
-    well-fitted samples apart where softmax gives 1 for all of them. T of even order is positive on the whole line; an
-    odd order is refused because its T has a zero. (Published RMIA code sums to k = order - 1, which is odd for order 4;
-    this function follows the equation.) Unlike softmax, the value changes when a constant is added to all logits.
+    well-fitted samples apart where softmax gives 1 for all of them. T of even order is positive on the whole line. The
+    published RMIA code sums to k = order - 1, so that its "4" is order 3 here: T of odd order has a zero, and what is
+    less than LEAST counts as LEAST (there a share may be negative). Unlike softmax, the value changes when a constant
+    is added to all logits.
 
     Raises:
-        UserError: odd order, temperature <= 0, shapes that do not fit, logits that are not finite.
+        UserError: order or temperature <= 0, shapes that do not fit, logits that are not finite.
     """
     check_taylor(order, temperature)
     coefficients = [1 / factorial(k) for k in range(order, -1, -1)]
@@ -47,6 +49,8 @@ def taylor_softmax(
         for coefficient in coefficients[1:]:  # Horner's rule
             powers *= block
             powers += coefficient
+        if order % 2:
+            np.maximum(powers, LEAST, out=powers)
         return powers[true] / powers.sum(axis=1)
 
     return _by_block(share, logits, labels)
@@ -93,9 +97,9 @@ def logit_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def check_taylor(order: int, temperature: float) -> None:
-    """Raise UserError unless the Taylor polynomial is positive everywhere and the temperature is positive."""
-    if order < 2 or order % 2:
-        raise UserError(f"order must be a positive even number, got {order}: an odd Taylor polynomial has a zero")
+    """Raise UserError unless order and temperature are positive."""
+    if order < 1:
+        raise UserError(f"order must be at least 1, got {order}")
     if not temperature > 0:
         raise UserError(f"temperature must be positive, got {temperature}")
 

@@ -25,13 +25,13 @@ class RmiaSettings:
     """The attack's parameters; the defaults are those of the AMUN paper.
 
     Raises:
-        UserError: gamma or temperature not positive, order odd.
+        UserError: gamma, temperature or order not positive.
     """
 
     gamma: float = 2.0
     """How much likelier a sample must be than one of the population; positive."""
     order: int = 4
-    """Order of the Taylor softmax; even."""
+    """Order of the Taylor softmax: 4 in the AMUN paper, 3 in its scripts; see `taylor_softmax` on odd ones."""
     margin: float = 0.6
     """Soft margin of the Taylor softmax."""
     temperature: float = 2.0

@@ -1,6 +1,6 @@
 """A sweep's results beside the tables of the AMUN paper."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from amun_ray.base.errors import UserError
@@ -9,27 +9,11 @@ from amun_ray.plots import mean_and_std
 from amun_ray.reporting.columns import ACCESS, ATTACKS, COLUMNS
 from amun_ray.reporting.grid import grid
 from amun_ray.reporting.paper_tables import TABLES, PaperTable
+from amun_ray.reporting.protocol import WHATEVER, differences
 from amun_ray.storage.store import Store, Unit
 from amun_ray.work.plan import Plan
 
 TITLES = COLUMNS | {term: title for term, (title, _, _) in ATTACKS.items()}
-HERE: dict[str, Callable[[Plan], Any]] = {  # of what a table's protocol says, what a sweep does
-    "data": lambda plan: plan.dataset.name,
-    "classes": lambda plan: plan.dataset.classes,
-    "pixels a side": lambda plan: plan.dataset.size,
-    "training images": lambda plan: plan.dataset.train_size,
-    "network": lambda plan: plan.sweep.model.name,
-    "bound on singular values": lambda plan: plan.sweep.model.spectral_clip,
-    "epochs of training": lambda plan: plan.sweep.training.epochs,
-    "loss of training": lambda plan: plan.sweep.training.loss,
-    "batch of training": lambda plan: plan.sweep.training.batch_size,
-    "original models": lambda plan: plan.sweep.originals.count,
-    "forget sets": lambda plan: len(plan.sets.final),
-    "runs": lambda plan: plan.sweep.final.runs,
-    "reference models": lambda plan: plan.sweep.references.count,
-    "epochs of unlearning, at most": lambda plan: plan.sweep.search.epochs,
-    "attack": lambda plan: plan.sweep.attack.search.name,
-}
 
 
 def keep_rows(plan: Plan, store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -77,7 +61,7 @@ def _beside(table: PaperTable, rows: Sequence[Mapping[str, Any]], plan: Plan) ->
     different = "; ".join(_differences(plan, table, fraction)) or "nothing that a config says"
     return (f"Beside {table.name} of the AMUN paper (arXiv 2503.00917): {table.models}, {fraction:.0%} forgotten, "
             f"{ACCESS[table.access]}. Percent; here mean ± standard deviation, of the paper the mean.\n\n"
-            f"{grid(head, body)}\n\nOtherwise than in the paper: {different}.")
+            f"{grid(head, body)}\n\nOtherwise than in the paper: {different}. {WHATEVER}")
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +75,7 @@ def _forgotten(plan: Plan) -> float:
 
 
 def _differences(plan: Plan, table: PaperTable, fraction: float) -> Iterator[str]:
-    """`what: here (paper: there)` for everything in which the sweep is not the paper's protocol."""
+    """Everything in which the sweep is not what the table's column was made by."""
     if abs(_forgotten(plan) - fraction) > 1e-3:
         yield f"forgotten: {_forgotten(plan):.1%} (paper: {fraction:.0%})"
-    for what, theirs in table.protocol.items():
-        if (here := HERE[what](plan)) != theirs:
-            yield f"{what}: {here} (paper: {theirs})"
+    yield from differences(plan, table.protocol)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from amun_ray.reporting.protocol import L1, LABELS, Either
+from amun_ray.unlearn.plans import PAPER, SCRIPTS
+
 TERMS = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
 Numbers = Mapping[str, tuple[float, ...]]  # method -> mean of each of a table's terms, in percent
 
@@ -22,13 +25,27 @@ class PaperTable:
 
 
 RESNET18, VGG19 = "CIFAR-10, ResNet-18", "Tiny ImageNet, VGG19"
-UNLEARNING = {"original models": 3, "forget sets": 3, "runs": 3, "reference models": 128,
-              "epochs of unlearning, at most": 10, "attack": "pgd_l2"}
+CLEAN, WARM = ("50 steps of 0.1 eps, each radius from the clean image, read after all, cross_entropy",
+               "50 steps of 0.1 eps, each radius from the last one, stopped at the first flip, cross_entropy")
+UNLEARNING = {
+    "augmentation": "crop 4, flip on",
+    "training": "sgd, lr 0.1 x 0.1 every 40 epochs, momentum 0.9, weight decay 0.0005",
+    "arithmetic": "float32", "original models": 3, "forget sets": 3, "runs": 3, "reference models": 128,
+    "RMIA": Either(*(f"Taylor order {order}, margin 0.6, temperature 2, gamma 2" for order in (4, 3))),
+    "epochs of unlearning, at most": 10, "searched learning rates": "1e-06 to 0.1, never, every_1, every_5",
+    "attack": "pgd_l2", "share of weights that a mask moves": "searched from 0.1 to 0.9",
+    "weight of the l1 norm": Either(*(L1[way].format(10) for way in (0, 1))),
+    "labels of boundary_shrink": Either(LABELS[PAPER], LABELS[SCRIPTS]), "batch norm in passes without D_R": "updated"}
 CIFAR10 = {"data": "cifar10", "training images": 50_000, "network": "resnet18", "epochs of training": 200,
-           "loss of training": "cross_entropy", **UNLEARNING}
+           "loss of training": "cross_entropy", "batch of training": 128, **UNLEARNING,
+           "epochs of reference models": Either(200, 161), "Algorithm 1": Either(CLEAN, WARM), "first radius": 0.04,
+           "unlearning": "sgd, momentum 0.9, weight decay 0.0005, batch 128"}
 TINY_IMAGENET = {"classes": 200, "pixels a side": 64, "training images": 100_000, "network": "vgg19",
-                 "epochs of training": 200, "loss of training": "cross_entropy", "batch of training": 256, **UNLEARNING}
-CLIPPED = CIFAR10 | {"epochs of training": 120, "bound on singular values": 1.0}
+                 "epochs of training": 200, "loss of training": "cross_entropy", "batch of training": 256, **UNLEARNING,
+                 "Algorithm 1": Either(CLEAN, WARM.replace("50", "10")), "first radius": Either(0.16, 0.04),
+                 "unlearning": "sgd, momentum 0.9, weight decay 0.0005, batch 256"}
+CLIPPED = CIFAR10 | {"epochs of training": 120, "epochs of reference models": Either(120, 101),
+                     "bound on singular values": 1.0}
 RETRAIN = {0.1: {"retrain": (94.49, 100.00, 94.33, 50.00, 0.00)}, 0.5: {"retrain": (92.09, 100.00, 91.85, 50.01, 0.00)}}
 TINY_RETRAIN = {"retrain": (55.93, 99.98, 55.96, 50.06, 0.00)}
 

@@ -76,6 +76,7 @@ class Setting(Allowed):
     high: float
     log: bool = False  # searched on a logarithmic scale
     access: frozenset[str] = EITHER  # where it has an effect; elsewhere it can be neither set nor searched
+    later: bool = False  # came when stores had been written: at its default it is no part of digests
 
     @property
     def axis(self) -> Axis:
@@ -171,3 +172,8 @@ class Method:
         if problems:
             raise UserError("; ".join(problems))
         return {key: setting.default for key, setting in self.settings.items()} | dict(settings)
+
+    def inputs(self, name: str, access: str, settings: Mapping[str, float]) -> dict[str, float]:
+        """The same as digests know it: without later settings that keep the earlier behaviour."""
+        return {key: value for key, value in self.complete(name, access, settings).items()
+                if not (self.settings[key].later and value == self.settings[key].default)}

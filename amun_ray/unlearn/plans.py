@@ -9,12 +9,13 @@ learning rates. Every method with a pass over D_F or D_A alone has this setting,
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amun_ray.base.tensors import evaluating
@@ -42,8 +43,13 @@ JOINT_STATISTICS = {"forget_statistics": replace(STATISTICS, access=FORGET_ONLY)
 L1 = {
     "alpha": Setting(default=5e-4, low=1e-5, high=1e-2, log=True, at_least=0),
     "decay_epochs": Setting(default=10, low=1, high=20, at_least=1),
+    "compounded": Setting(default=0, low=0, high=1, choices=(0, 1), later=True),
 }
-BOUNDARY = FORGET_STATISTICS | {"bound": Setting(default=0.1, low=0.01, high=0.3, above=0, at_most=1)}
+PAPER, SCRIPTS, ORIGINAL = 0, 1, 2  # see `boundary_shrink`
+BOUNDARY = FORGET_STATISTICS | {
+    "bound": Setting(default=0.1, low=0.01, high=0.3, above=0, at_most=1),
+    "labelled_by": Setting(default=PAPER, low=PAPER, high=ORIGINAL, choices=(PAPER, SCRIPTS, ORIGINAL), later=True),
+}
 NEGGRAD = FORGET_STATISTICS | {"retain_weight": Setting(default=0.95, low=0.8, high=0.9999, above=0, at_most=1)}
 SCRUB = FORGET_STATISTICS | {
     "alpha": Setting(default=0.5, low=1e-3, high=1, log=True, at_least=0),
@@ -107,15 +113,14 @@ def forget_updates(task: Task) -> bool:
 def l1_sparse(task: Task) -> EpochPlan:
     """Fine-tuning on D_R with `alpha` times the l1 norm of all weights added (Jia et al., NeurIPS 2023).
 
-    In epoch t, from 1, the weight is alpha * max(0, 1 - (t - 1) / decay_epochs): it falls linearly to 0 after
-    `decay_epochs` epochs, 10 in the paper. It does not depend on the run's number of epochs, so that a run passes
-    through every shorter run.
+    The weight of an epoch is that of `l1_weight`. It does not depend on the run's number of epochs, so that a run
+    passes through every shorter run.
     """
-    alpha, decay_epochs = task.settings["alpha"], task.settings["decay_epochs"]
     weights = [weight for weight in task.model.parameters() if weight.requires_grad]
 
     def epoch_passes(epoch: int) -> tuple[Pass, ...]:
-        now = alpha * max(0.0, 1 - (epoch - 1) / decay_epochs)
+        now = l1_weight(epoch, task.settings["alpha"], task.settings["decay_epochs"],
+                        compounded=task.settings["compounded"] == 1)
 
         def sparse(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
             return cross_entropy(forward, images, labels) + now * sum(weight.abs().sum() for weight in weights)
@@ -125,18 +130,49 @@ def l1_sparse(task: Task) -> EpochPlan:
     return epoch_passes
 
 
+def l1_weight(epoch: int, alpha: float, decay_epochs: float, *, compounded: bool) -> float:
+    """The weight of the l1 norm in `epoch`, from 1.
+
+    alpha * max(0, 1 - (epoch - 1) / decay_epochs): it falls linearly to 0 after `decay_epochs` epochs, 10 in the AMUN
+    paper. Its scripts multiply the weight of the epoch before by twice the factor that was meant for alpha; with
+    `compounded` so does this: 1, 2, 3.6, 5.76, 8.06, 9.68, 9.68, 7.74, ... times alpha.
+    """
+    if not compounded:
+        return alpha * max(0.0, 1 - (epoch - 1) / decay_epochs)
+    return alpha * math.prod(max(0.0, 2 * (1 - past / decay_epochs)) for past in range(epoch - 1))
+
+
 def boundary_shrink(task: Task) -> EpochPlan:
     """D_F with the labels of its FGSM neighbours, after a pass over D_R if there is one (Chen et al., CVPR 2023).
 
-    The neighbours are computed at the start of the epoch, before its pass over D_R.
+    `labelled_by` says who names the neighbours: PAPER, the model at the start of the epoch, before its pass over D_R;
+    SCRIPTS, a copy of it after that pass, from augmented images and neighbours rounded to whole 255ths, as in the AMUN
+    paper's scripts; ORIGINAL, the original model, as Chen et al. do.
     """
-    sets = task.sets
+    sets, source = task.sets, task.settings["labelled_by"]
+    fixed = neighbour_labels(task) if source == ORIGINAL else None
 
     def epoch_passes(epoch: int) -> tuple[Pass, ...]:
-        relabelled = sets.forget._replace(labels=neighbour_labels(task))
-        return (*_retain_pass(sets), _forget_pass(task, relabelled))
+        if source == SCRIPTS:
+            return (*_retain_pass(sets), _forget_pass(task, sets.forget, _named_by_a_copy(task)))
+        labels = neighbour_labels(task) if fixed is None else fixed
+        return (*_retain_pass(sets), _forget_pass(task, sets.forget._replace(labels=labels)))
 
     return epoch_passes
+
+
+def _named_by_a_copy(task: Task) -> Objective:
+    """The cross-entropy of the labels that a copy gives to the neighbours; it is made at the first batch."""
+    copies: list[nn.Module] = []
+
+    def named(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+        if not copies:
+            copies.append(copy.deepcopy(task.model).eval())
+        with torch.autocast(images.device.type, enabled=False):
+            wanted = _neighbours(task, copies[0], images, labels, rounded=True)
+        return cross_entropy(forward, images, wanted)
+
+    return named
 
 
 def neighbour_labels(task: Task) -> Tensor:
@@ -147,14 +183,20 @@ def neighbour_labels(task: Task) -> Tensor:
     nearest = []
     with evaluating(task.model):
         for images, labels in in_order(task.sets.forget, task.recipe.batch_size):
-            images = images.detach().requires_grad_()
-            loss = F.cross_entropy(task.model(images), labels, reduction="sum")
-            step = task.settings["bound"] * torch.autograd.grad(loss, images)[0].sign()
-            with torch.no_grad():
-                nearest.append(task.model((images + step).clamp(0, 1)).argmax(1))
-            task.report.add(len(labels), backward=True)
-            task.report.add(len(labels), backward=False)
+            nearest.append(_neighbours(task, task.model, images, labels))
     return torch.cat(nearest)
+
+
+def _neighbours(task: Task, model: nn.Module, images: Tensor, labels: Tensor, *, rounded: bool = False) -> Tensor:
+    """The predictions of `model` for one batch, as in `neighbour_labels`; `rounded`: to pixels that a file can hold."""
+    images = images.detach().requires_grad_()
+    loss = F.cross_entropy(model(images), labels, reduction="sum")
+    with torch.no_grad():
+        moved = (images + task.settings["bound"] * torch.autograd.grad(loss, images)[0].sign()).clamp(0, 1)
+        predicted = model((255 * moved).round() / 255 if rounded else moved).argmax(1)
+    task.report.add(len(labels), backward=True)
+    task.report.add(len(labels), backward=False)
+    return predicted
 
 
 def neggrad_plus(task: Task) -> EpochPlan:

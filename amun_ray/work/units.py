@@ -234,7 +234,7 @@ def case_inputs(workspace: Workspace, contender: Contender, settings: Hyperparam
     """Everything that the scores of unlearning `cases` depend on; part of the result's address."""
     sweep, chosen = workspace.sweep, settings._asdict()
     given = sweep.method_settings(contender) | settings.own
-    chosen["own"] = find(contender.method).complete(*contender, given)
+    chosen["own"] = find(contender.method).inputs(*contender, given)
     return {"contender": list(contender), "settings": chosen, "unlearning": sweep.inputs()["unlearning"],
             "augmentation": sweep.data.augmentation.inputs, "rmia": sweep.model_dump()["rmia"],
             "dataset": workspace.data_digest, "model": workspace.network.identity["model"],

@@ -274,7 +274,7 @@ UNKNOWN_NAMES = [
     ("data.train=x",
      "data: dataset 'digits' has no setting 'train'; did you mean 'train_size'? Its settings: train_size, seed"),
     ("methods.l1_sparse={search: [alpah]}", "methods.l1_sparse.search: l1_sparse has no setting 'alpah'; did you mean "
-                                            "'alpha'? Its settings: alpha, decay_epochs"),
+                                            "'alpha'? Its settings: alpha, decay_epochs, compounded"),
     ("methods={'nowhere:METHOD': }", "methods.nowhere:METHOD: method 'nowhere:METHOD': module 'nowhere' cannot be "
      "imported: No module named 'nowhere'; install it, or put its folder on PYTHONPATH"),
     ("methods={'os.path:join': }", "methods.os.path:join: method 'os.path:join': an amun_ray.unlearn.Method is "
@@ -333,6 +333,26 @@ def test_a_radius_may_be_a_fraction_and_survives_the_config_that_is_kept(mine, e
     assert Sweep.model_validate(sweep.model_dump(mode="json")) == sweep
     assert "autoattack" in sweep.audit.chosen()
     assert "autoattack" not in config_file.load(str(mine)).audit.chosen()
+
+
+def test_a_section_as_in_the_scripts_is_their_settings_under_what_else_it_says(mine):
+    sweep = config_file.load(str(mine), [
+        "references={as: scripts, count: 6}", "rmia.as=scripts", "attack.search={as: scripts, steps: 20}",
+        "methods={l1_sparse: {as: scripts, settings: {alpha: 0.001}}, boundary_shrink: {as: paper}}"])
+    search = sweep.attack.search
+    assert (sweep.references.count, sweep.references.epochs, sweep.rmia.order) == (6, 161, 3)
+    assert (search.name, search.steps, search.start, search.stop) == ("pgd_l2", 20, "warm", "first_flip")
+    assert sweep.method_settings(Contender("l1_sparse", "retain")) == {"compounded": 1, "alpha": 0.001}
+    assert config_file.load(str(mine), ["rmia.as=paper", "references.as=paper"]) == config_file.load(str(mine))
+
+
+def test_what_has_one_reading_or_no_such_is_named(mine):
+    wrong = "methods={amun: {as: scripts}, l1_sparse: {as: text}, finetune: {search: [alhpa]}}"
+    assert mistakes(mine, "rmia.as=script", wrong) == [
+        "rmia: as: must be paper or scripts, but got 'script'",
+        "methods.amun: as: the paper and its scripts do this alike; leave it out",
+        "methods.l1_sparse: as: must be paper or scripts, but got 'text'",
+        "methods.finetune.search: finetune has no setting 'alhpa'. Its settings: none"]
 
 
 def test_trades_is_not_trained_by_several_gpus(mine):

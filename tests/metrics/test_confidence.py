@@ -103,7 +103,7 @@ def test_shapes_must_fit(confidence, batch):
         confidence(logits[:0], labels[:0])
 
 
-@pytest.mark.parametrize("settings", [{"order": 3}, {"order": 0}, {"temperature": 0.0}])
+@pytest.mark.parametrize("settings", [{"order": -1}, {"order": 0}, {"temperature": 0.0}])
 def test_settings_out_of_range(settings, batch):
     with pytest.raises(UserError):
         taylor_softmax(*batch, **settings)
@@ -114,3 +114,12 @@ def test_what_has_no_odds_and_no_temperature_is_refused(batch):
         logit_scaled(batch[0][:, :1], np.zeros(40, dtype=int))
     with pytest.raises(UserError, match="temperature must be positive, got 0"):
         softmax(*batch, temperature=0)
+
+
+def test_an_odd_order_is_the_sum_of_the_published_code_and_never_negative():
+    """At temperature 1 without a margin, T(2) = 1 + 2 + 2 + 8/6 and T(0) = 1; T(-4) = -5 2/3 counts as 0."""
+    settings = {"order": 3, "margin": 0.0, "temperature": 1.0}
+    rows, labels = np.array([[2.0, 0.0], [-4.0, 0.0], [0.0, -4.0]]), np.array([0, 0, 0])
+    three = 5 + 8 / 6
+    assert taylor_softmax(rows, labels, **settings) == pytest.approx([three / (three + 1), 0, 1], abs=1e-9)
+    assert (taylor_softmax(rows, labels, **settings) > 0).all()

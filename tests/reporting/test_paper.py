@@ -1,13 +1,17 @@
 """The paper's numbers as the paper prints them, and a sweep's results beside them."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from amun_ray import data
 from amun_ray.base.errors import UserError
 from amun_ray.config import file as config_file
+from amun_ray.config.schema import Sweep
 from amun_ray.reporting.grid import grid
 from amun_ray.reporting.paper import beside, find, keep_rows, kept_rows
 from amun_ray.reporting.paper_tables import TABLES, TERMS
+from amun_ray.reporting.protocol import WHATEVER, differences
 from amun_ray.reporting.tables import markdown_table
 from amun_ray.storage.store import Store
 from amun_ray.work.plan import Plan
@@ -138,8 +142,49 @@ def test_every_difference_to_the_protocol_is_named(plan):
     last = beside(["paper_table1"], ROWS, plan).splitlines()[-1]
     assert last == ("Otherwise than in the paper: forgotten: 40.0% (paper: 50%); data: digits (paper: cifar10); "
                     "training images: 300 (paper: 50000); network: small_cnn (paper: resnet18); "
+                    "augmentation: crop 0, flip off (paper: crop 4, flip on); "
+                    "training: sgd, lr 0.1, momentum 0.9, weight decay 0.0005 (paper: sgd, lr 0.1 x 0.1 every 40 "
+                    "epochs, momentum 0.9, weight decay 0.0005); arithmetic: bfloat16 on a GPU that has it (paper: "
+                    "float32); "
                     "original models: 1 (paper: 3); forget sets: 1 (paper: 3); reference models: 8 (paper: 128); "
-                    "attack: nearest (paper: pgd_l2).")
+                    "attack: nearest (paper: pgd_l2); batch norm in passes without D_R: kept (paper: updated). "
+                    + WHATEVER)
+
+
+def test_where_paper_and_scripts_differ_both_are_named(plan):
+    def last(**changed):
+        sweep = Sweep.model_validate(plan.sweep.model_dump(exclude=changed) | changed)
+        return beside(["paper_table1"], ROWS, Plan(sweep, plan.dataset)).splitlines()[-1]
+
+    as_text = last(rmia={"as": "paper"}, references={"as": "paper"}, attack={"search": {"as": "paper"}}, methods={
+        "l1_sparse": {"as": "paper"}, "boundary_shrink": {"as": "paper"}, "gradient_ascent": {"as": "scripts"}})
+    for what in ("RMIA", "epochs of reference", "attack:", "Algorithm 1", "first radius", "weight of", "labels of"):
+        assert what not in as_text
+    assert "batch norm in passes without D_R: kept or updated (paper: updated)" in as_text
+    as_scripts = last(rmia={"as": "scripts"}, references={"as": "scripts"}, attack={"search": {"as": "scripts"}},
+                      methods={name: {"as": "scripts"} for name in ("l1_sparse", "boundary_shrink", "gradient_ascent")})
+    for line in ("epochs of reference models: 161, as in its scripts (paper: 200)",
+                 "RMIA: Taylor order 3, margin 0.6, temperature 2, gamma 2, as in its scripts (paper: Taylor order 4, ",
+                 "stopped at the first flip, cross_entropy, as in its scripts (paper: 50 steps of 0.1 eps, each ",
+                 "weight of the l1 norm: compounded over 10 epochs, as in its scripts (paper: falls linearly to 0 ",
+                 "labels of boundary_shrink: by a copy after the pass over D_R, augmented and rounded, as in its scr"):
+        assert line in as_scripts
+    assert "batch norm" not in as_scripts
+    neither = last(rmia={"order": 2}, methods={"salun": {}, "boundary_shrink": {"settings": {"labelled_by": 2}}})
+    assert "RMIA: Taylor order 2, margin 0.6, temperature 2, gamma 2 (paper: Taylor order 4, " in neither
+    assert "gamma 2; its scripts: Taylor order 3, " in neither
+    assert "share of weights that a mask moves: not searched for salun (paper: searched from 0.1 to 0.9)" in neither
+    assert "labels of boundary_shrink: by the original (paper: " in neither
+
+
+@pytest.mark.parametrize("table", ["paper_table1", "paper_table2"])
+def test_the_shipped_tables_name_what_is_left(table):
+    """Of each config that is made for a table, all that it does otherwise."""
+    sweep = config_file.load(table)
+    like = SimpleNamespace(name="cifar10", classes=10, size=32, train_size=50_000)
+    made = SimpleNamespace(sweep=sweep, dataset=like, sets=SimpleNamespace(final=[range(5000)] * 3))
+    left = [line.partition(":")[0] for line in differences(made, TABLES[table][0].protocol)]
+    assert left == ["arithmetic", "batch norm in passes without D_R"]  # which their headers say
 
 
 def test_rows_are_found_by_the_same_sweep_alone(plan, tmp_path):

@@ -42,7 +42,7 @@ def test_random_labels_are_drawn_anew_every_epoch(model, sets):
 
 
 def test_the_l1_weight_falls_linearly_to_zero(model, sets):
-    epoch_passes = plans.l1_sparse(task_of(model, sets, alpha=0.1, decay_epochs=4))
+    epoch_passes = plans.l1_sparse(task_of(model, sets, alpha=0.1, decay_epochs=4, compounded=0))
     norm = sum(weight.abs().sum() for weight in model.parameters()).item()
     images, labels = sets.retain.images[:8] / 255, sets.retain.labels[:8]
     penalties = [epoch_passes(epoch)[0].objective(model, images, labels).item()
@@ -50,8 +50,39 @@ def test_the_l1_weight_falls_linearly_to_zero(model, sets):
     assert penalties == pytest.approx([0.1 * norm * left for left in (1, 0.75, 0.5, 0.25, 0, 0)], abs=1e-3)
 
 
+def test_as_in_the_scripts_the_l1_weight_is_compounded():
+    weights = [plans.l1_weight(epoch, 5e-4, 10, compounded=True) / 5e-4 for epoch in range(1, 12)]
+    assert weights == pytest.approx([1, 2, 3.6, 5.76, 8.064, 9.6768, 9.6768, 7.74144, 4.644864, 1.8579456, 0.37158912])
+    assert plans.l1_weight(13, 5e-4, 10, compounded=True) == 0
+
+
+def test_boundary_labels_of_the_original_stay_and_those_of_the_scripts_come_from_a_copy_after_the_pass_over_d_r(
+        model, sets):
+    settings = {"bound": 0.1, "forget_statistics": 0}
+    original = plans.boundary_shrink(task_of(model, sets, labelled_by=plans.ORIGINAL, **settings))
+    copied = plans.boundary_shrink(task_of(model, sets, labelled_by=plans.SCRIPTS, **settings))
+    before = original(1)[1].parts[0].labels
+    named = copied(1)[1]
+    assert named.parts[0] is sets.forget  # augmented, and named batch by batch
+    with torch.no_grad():
+        model[4].weight.neg_()  # what a pass over D_R may do
+    assert torch.equal(original(2)[1].parts[0].labels, before)
+    images, labels = sets.forget.images[:6] / 255, sets.forget.labels[:6]
+    frozen = copy_model(model).eval()
+    moved = images.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(torch.nn.functional.cross_entropy(frozen(moved), labels, reduction="sum"), moved)
+    whole = (255 * (images + 0.1 * slope.sign()).clamp(0, 1)).round() / 255
+    wanted = torch.nn.functional.cross_entropy(model(images), frozen(whole).argmax(1))
+    assert named.objective(model, images, labels).item() == pytest.approx(wanted.item())
+    with torch.no_grad():
+        model[4].weight.neg_()  # the first batch has made the copy
+    again = torch.nn.functional.cross_entropy(model(images), frozen(whole).argmax(1))
+    assert named.objective(model, images, labels).item() == pytest.approx(again.item())
+    assert again.item() != pytest.approx(wanted.item(), rel=0.01)
+
+
 def test_boundary_labels_come_from_the_model_at_the_start_of_the_epoch(model, sets):
-    task = task_of(model, sets, bound=0.1)
+    task = task_of(model, sets, bound=0.1, labelled_by=plans.PAPER)
     epoch_passes = plans.boundary_shrink(task)
     at_start, model_then = plans.neighbour_labels(task), copy_model(model)
     retain_pass, forget_pass = epoch_passes(1)

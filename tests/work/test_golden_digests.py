@@ -9,7 +9,7 @@ import pytest
 from amun_ray import data
 from amun_ray.config import file as config_file
 from amun_ray.storage.store import Store, digest
-from amun_ray.unlearn import Contender
+from amun_ray.unlearn import METHODS, Contender
 from amun_ray.work import calibrate
 from amun_ray.work.checkpoints import Checkpoint
 from amun_ray.work.plan import Plan
@@ -19,6 +19,7 @@ from amun_ray.work.units import Case, Hyperparameters, Run, Target, Trained, Tra
 
 WEIGHTS = "a" * 20  # in the place of those that a training would have made
 SETTINGS = Hyperparameters(0.01, "every_5", 3, {})
+LATER = {"l1_sparse": "compounded", "boundary_shrink": "labelled_by"}  # settings that came when stores had been written
 RUNS = {  # a trial, the same stopped early, a final run
     Contender("finetune", "retain"): ("996f843580e850f0a263", "71f84728bfd594c45559", "2308e8693a099b37be1b"),
     Contender("amun", "retain"): ("3f4b71b082ea71aa1859", "fd43077e073d7c548e47", "6ac3d49566ebc539ea1d"),
@@ -82,3 +83,12 @@ def test_trials_and_final_runs(plan, workspace, target, contender):
 
 def test_calibrations(plan):
     assert calibrate._unit(plan).digest == "14442ffe08068c898900"
+
+
+@pytest.mark.parametrize("method", LATER)
+def test_a_later_setting_of_a_method_counts_where_it_changes_something(method):
+    row = METHODS[method]
+    before = row.inputs(method, "retain", {})
+    assert before == {key: value for key, value in row.complete(method, "retain", {}).items() if key != LATER[method]}
+    assert row.inputs(method, "retain", {LATER[method]: 0}) == before
+    assert row.inputs(method, "retain", {LATER[method]: 1}) == before | {LATER[method]: 1}
