@@ -128,11 +128,15 @@ class Plan:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """Probable mistakes in the data or the request, one line each, for the plan and the report."""
+        """Probable mistakes in the data, the request or its reading, one line each, for the plan and the report."""
         final = () if self.waits else self.sets.final
         warnings = [unseen_twins(self.dataset), *(forgotten_twins(self.dataset, rows) for rows in final)]
         if self.request is not None:
             warnings += [forgotten_near_copies(self.dataset, self.sets.final[0]), *self._unlike()]
+        if self.sweep.forget.choose != "random":
+            warnings.append(f"{WARNING}the {self.sweep.forget.choose} images are forgotten, and unseen ones are not "
+                            "like them: the retrained models are the target of every column, also where 50 is called "
+                            "a good value")
         return [*(note for note in self.dataset.notes if note.startswith(WARNING)), *filter(None, warnings)]
 
     def _unlike(self) -> Iterator[str]:

@@ -110,6 +110,9 @@ def test_a_plan_that_waits_counts_its_work_and_says_so(workspace, bank):
     twins = [line for line in after if "what is to be forgotten, pixel by pixel" in line]  # each rank is there twice
     assert len(twins) == 2
     assert before[2:] == [line for line in after[3:] if line not in twins]  # work is counted alike
+    unlike = "  warning: the hardest images are forgotten, and unseen ones are not like them: "
+    assert [sum(line.startswith(unlike) for line in lines) for lines in (before, after)] == [1, 1]
+    assert not any("not like them" in warning for warning in plan("random").warnings)
     assert not str(plan("random")).splitlines()[1].startswith("  forget")
     assert left(waiting, Store("nowhere")).counts == left(made, Store("nowhere")).counts
     assert left(waiting, workspace.store).counts["models"] == (2 + 2 * 1 + 2 * 2, "trainings")
