@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "amun_ray"
 FLOORS = [{"base"}, {"data", "models"}, {"attacks", "metrics", "plots", "storage", "training"},
           {"ledger", "tracking", "unlearn"}, {"config"}, {"work"}, {"runtime"}, {"reporting"}, {"stages"},
-          {"sweep"}, {"api", "desk"}, {"forget"}]
+          {"studies"}, {"sweep"}, {"api", "desk"}, {"forget"}]
 ONLY_IN = {"ray": {"runtime", "stages"}, "optuna": {"stages"}, "mlflow": {"tracking"}, "pydantic": {"config"}}
 NEVER_IN = {"torch": {"plots"}}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -23,7 +23,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "unlearning": {"optimizer": "sgd", "clip": 0.0},
 }
 METHOD: Mapping[str, Any] = {"lr": None}  # of each method
-WHOLE = ("audit",)  # sections that were added as such
+WHOLE = ("audit", "study")  # sections that were added as such
 
 
 def without_later(dump: Mapping[str, Any]) -> dict[str, Any]:

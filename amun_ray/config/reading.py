@@ -31,15 +31,15 @@ PLAIN = {"a valid array": "a list", "a valid tuple": "a list", "an object": "a m
 
 def resolve(name: str) -> Path:
     """The file behind `--config NAME|PATH`: a path that exists, or a name in `tune_configs/`."""
-    if name.endswith((".yaml", ".yml")) or os.sep in name:
+    folder = INSTALLED if INSTALLED.is_dir() else REPOSITORY
+    path = folder / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")) or (os.sep in name and not path.is_file()):
         path = Path(expanded(name))
         if not path.is_file():
             raise UserError(f"config {name!r}: no such file")
         return path
-    folder = INSTALLED if INSTALLED.is_dir() else REPOSITORY
-    path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        known = sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
         raise UserError(f"config {name!r}: no such name{suggestion(name, known)} Known: {', '.join(known)}")
     return path
 

@@ -41,6 +41,7 @@ from amun_ray.config.sections import (
     Tracking,
     Unlearning,
 )
+from amun_ray.config.studies import known_study, study_problem
 from amun_ray.metrics import RmiaSettings
 from amun_ray.training.recipe import Recipe, named
 from amun_ray.unlearn import Contender, find
@@ -133,6 +134,8 @@ class Sweep(Strict):
     """The runs in the table."""
     audit: AuditConfig = AuditConfig()
     """By what the final models are judged, beside accuracies and RMIA."""
+    study: Annotated[str, AfterValidator(known_study)] | None = None
+    """A study to make of the finished sweep, beyond its table: a figure and a table of its own."""
     resources: Resources = Resources()
     """The resources of one worker."""
     storage: Uri | None = None
@@ -220,6 +223,12 @@ class Sweep(Strict):
                                   originals * sets[1] * self.final.runs)):
             if product > MOST:
                 raise ValueError(f"{factors} must be at most {MOST:,}, but is {product:,}")
+        return self
+
+    @model_validator(mode="after")
+    def _studied(self) -> "Sweep":
+        if self.study is not None and (problem := study_problem(self.study, self.methods)) is not None:
+            raise ValueError(f"study: {problem}")
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 
 from amun_ray.reporting.columns import ACCESS, ATTACKS, shown_columns
 from amun_ray.reporting.costs import SweepCosts
+from amun_ray.reporting.finding import Finding
 from amun_ray.reporting.rows import Row, marks, notes
 from amun_ray.reporting.tables import settings
 from amun_ray.work.plan import Plan
@@ -17,8 +18,10 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs: SweepCosts,
-         environment: Mapping[str, str], layers: Mapping[str, Mapping[str, float]]) -> bytes:
-    """The page, with the PNG `figures` (path -> content) inside; `layers` as `work.bounded.by_layer` has them."""
+         environment: Mapping[str, str], layers: Mapping[str, Mapping[str, float]],
+         found: Finding | None = None) -> bytes:
+    """The page, with the PNG `figures` (path -> content) inside; `layers` as `work.bounded.by_layer` has them; `found`
+    by the config's study."""
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
     sweep = plan.sweep
     return template.render(
@@ -31,5 +34,5 @@ def page(plan: Plan, rows: Sequence[Row], figures: Mapping[str, bytes], *, costs
         rows=rows, notes=[*plan.warnings, *filter(None, notes(rows))], costs=costs, environment=environment,
         plan=str(plan), settings=settings, class_names=plan.dataset.class_names,
         figures={Path(name).stem.replace("_", " "): base64.b64encode(png).decode() for name, png in figures.items()},
-        references=sweep.references.count, layers=layers, bound=sweep.model.spectral_clip,
+        found=found, references=sweep.references.count, layers=layers, bound=sweep.model.spectral_clip,
         config=yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False)).encode()

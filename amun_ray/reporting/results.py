@@ -16,6 +16,7 @@ import yaml
 from amun_ray.metrics import Summary
 from amun_ray.reporting import figures
 from amun_ray.reporting.costs import SweepCosts
+from amun_ray.reporting.finding import Finding
 from amun_ray.reporting.page import page
 from amun_ray.reporting.record import Record
 from amun_ray.reporting.rows import Row, Searched, compared, notes, results_json
@@ -46,6 +47,7 @@ class Results:
     record: Record
     probe: Probe
     shadows: Shadowed
+    found: Finding | None = None  # of the config's study
 
     @cached_property
     def attacks(self) -> Audit:
@@ -60,18 +62,21 @@ class Results:
     @property
     def text(self) -> str:
         """The table as the command prints it."""
-        return f"{text_table(self.rows)}\n{self.plan.searched}"
+        text = f"{text_table(self.rows)}\n{self.plan.searched}"
+        return f"{text}\n\n{self.found.text}" if self.found else text
 
     def files(self, costs: SweepCosts) -> dict[str, bytes]:
         """Everything to be kept, by its name: tables, page, config and figures."""
-        drawn = dict(self._figures())
+        drawn = dict(self._figures()) | (self.found.pictures if self.found else {})
         costs.attacks = self.attacks.seconds
         layers = bounded.by_layer(self.models.evidence.workspace.store, self.models, self.unlearned)
-        html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment, layers=layers)
+        html = page(self.plan, self.rows, drawn, costs=costs, environment=self.record.environment, layers=layers,
+                    found=self.found)
         markdown = markdown_table([row.as_json() for row in self.rows], notes(self.rows))
         return {"results.json": results_json(self.rows), "table.txt": self.text.encode(),
                 "table.md": markdown.encode(), "report.html": html,
                 "config.yaml": yaml.safe_dump(self.plan.sweep.model_dump(mode="json")).encode(),
+                **(self.found.files if self.found else {}),
                 **({"singular_values.json": json.dumps(layers, indent=1).encode()} if layers else {})} | drawn
 
     def log(self, files: Mapping[str, bytes], costs: SweepCosts) -> dict[str, str]:

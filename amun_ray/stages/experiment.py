@@ -22,6 +22,7 @@ from amun_ray.base.progress import watched
 from amun_ray.reporting.columns import SCORES
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.reporting.figures import front_files
+from amun_ray.reporting.finding import Finding
 from amun_ray.reporting.paper import keep_rows
 from amun_ray.reporting.record import Record
 from amun_ray.reporting.results import Probe, Results, Shadowed
@@ -123,7 +124,7 @@ class Experiment:
         Each original's accuracy is printed as soon as it exists; loaded ones exist before any training. Where reference
         models say what is forgotten, they are trained before the retrained ones.
         """
-        with self._stage("1/5 models"):
+        with self.stage("1/5 models"):
             wanted = wanted_trainings(self.workspace, self.plan)
 
             def over(training: Training) -> None:
@@ -155,7 +156,7 @@ class Experiment:
 
     def attack(self, models: Models) -> dict[Key, AdversarialSet]:
         """Stage 2: the adversarial sets of every original and forget set."""
-        with self._stage("2/5 adversarial sets"):
+        with self.stage("2/5 adversarial sets"):
             cases = self.plan.cases
             targets = [Target(models.originals[case.original], case.name, case.rows) for case in cases]
             sets = adversarial_sets(self.workspace, targets, self.options, self.workers)
@@ -169,7 +170,7 @@ class Experiment:
 
     def search(self, models: Models, sets: Mapping[Key, AdversarialSet]) -> dict[Contender, Trial]:
         """Stage 3: the best settings of every method, on the held-out forget sets only."""
-        with self._stage("3/5 search"):
+        with self.stage("3/5 search"):
             cases = open_cases(models, sets, self.plan.held_out, with_banks=True)
             options = packed(self.workspace, cases, self.options)
 
@@ -195,7 +196,7 @@ class Experiment:
     def final(self, models: Models, sets: Mapping[Key, AdversarialSet],
               best: Mapping[Contender, Trial]) -> list[Unlearned]:
         """Stage 4: the best settings on the final forget sets, several seeds each."""
-        with self._stage("4/5 final forget sets"):
+        with self.stage("4/5 final forget sets"):
             settings = {contender: trial.best for contender, trial in best.items()}
             unlearned = final_models(self.workspace, settings, open_cases(models, sets, self.plan.final), self.options)
             for model in unlearned:
@@ -203,17 +204,18 @@ class Experiment:
             return unlearned
 
     def report(self, models: Models, sets: Mapping[Key, AdversarialSet],
-               unlearned: Sequence[Unlearned]) -> list[dict[str, Any]]:
-        """Stage 5: every final model in MLflow, the table, results.json, the figures; and how to view them.
+               unlearned: Sequence[Unlearned], found: Finding | None = None) -> list[dict[str, Any]]:
+        """Stage 5: every final model in MLflow, the table, results.json, the figures, and what a study found; and how
+        to view them.
 
         Returns the rows as in results.json; the store keeps them too, so that a finished sweep can be shown again.
         """
-        with self._stage("5/5 report"):
+        with self.stage("5/5 report"):
             results = Results(self.plan, models, sets, self.trials, unlearned, self.lost, self.record,
-                              *self._probed(models, unlearned))
+                              *self._probed(models, unlearned), found)
             files = results.files(self.costs)
             rows = [row.as_json() for row in results.rows]
-            for name in WRITTEN:
+            for name in (*WRITTEN, *(found.files if found else ())):
                 write_whole(self.output / name, files[name])
             keep_rows(self.plan, self.workspace.store, rows)
         pages = results.log(files, self.costs)
@@ -237,7 +239,8 @@ class Experiment:
         return probes.scores, shadows.summaries(shadows.make(self.options, self.workers, spent))
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[None]:
+        """Say and record that a part of the sweep runs, and for how long."""
         say(f"[{name}]")
         self.record.progress(name, self.trials)
         started = time.monotonic()

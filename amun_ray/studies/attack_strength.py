@@ -1,0 +1,64 @@
+"""How much the attack matters: cost, distance and Avg. Gap of each (the appendix's table), by settings found before.
+
+Cost: for each attack the adversarial sets of the final cases, and the final runs of every method that uses them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from amun_ray.attacks import AttackSettings
+from amun_ray.config.readings import PGD
+from amun_ray.reporting.finding import Finding
+from amun_ray.stages.again import Sets, attacked, unlearned_again
+from amun_ray.studies.done import Done, gap, named
+from amun_ray.unlearn import Contender, find
+from amun_ray.work.units import Hyperparameters, Unlearned
+
+SAYS = ("for each attack what it cost, how near its images are, and the Avg. Gap that the settings found with the "
+        "sweep's own attack then give, with the interval of its mean. Transferred images were found on another "
+        "original, and have its labels.")
+ATTACKS: dict[str, dict[str, Any]] = {
+    **{f"PGD-{steps}": PGD | {"steps": steps} for steps in (10, 20, 50)},
+    "fast FGSM": {"name": "fast_fgsm"}, "nearest": {"name": "nearest"},
+    "nearest, 1 logit beyond": {"name": "nearest", "kappa": 1.0}}
+HEAD = ["attack", "device-seconds", "flipped (%)", "mean L2", "method", "Avg. Gap"]
+
+
+def study(done: Done) -> Finding:
+    """Every attack of ATTACKS, and PGD-50 of another original where there are several."""
+    made: dict[str, Sets] = {name: attacked(done.experiment, done.models, AttackSettings(**content))
+                             for name, content in ATTACKS.items()}
+    if len(done.models.originals) > 1:
+        made["transferred"] = transferred(made["PGD-50"], len(done.models.originals))
+    return Finding("attack_strength", SAYS, HEAD, [line for name, sets in made.items() for line in lines(
+        name, sets, again(done, sets))])
+
+
+def transferred(sets: Sets, originals: int) -> Sets:
+    """The sets of the next original in the place of each one's own."""
+    return {(original, name): sets[(original + 1) % originals, name] for original, name in sets}
+
+
+def again(done: Done, sets: Sets) -> dict[Contender, list[Unlearned]]:
+    """The final runs of every method that uses adversarial images, from these."""
+    settings = adversarial_settings(done)
+    made = unlearned_again(done.experiment, done.models, sets, settings)
+    return {contender: [one for one in made if one.run.contender == contender] for contender in settings}
+
+
+def adversarial_settings(done: Done) -> dict[Contender, Hyperparameters]:
+    """What the search found for the methods that use adversarial images."""
+    return {contender: chosen for contender, chosen in done.settings.items()
+            if find(contender.method).needs_adversarial}
+
+
+def lines(name: str, sets: Sets, made: Mapping[Contender, list[Unlearned]]) -> list[list[str]]:
+    """A line for each method."""
+    different = {one.unit.digest: one for one in sets.values()}.values()
+    reports = [one.report for one in different]
+    flipped = sum(report["flipped_percent"] for report in reports) / len(reports)
+    l2 = [report["l2_mean"] for report in reports if "l2_mean" in report]  # of no image, if none was flipped
+    cost = sum(one.seconds for one in different)
+    near = f"{sum(l2) / len(l2):.4f}" if l2 else ""
+    return [[name, f"{cost:.1f}", f"{flipped:.1f}", near, named(contender), gap(runs)]
+            for contender, runs in made.items()]
