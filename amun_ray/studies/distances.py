@@ -4,6 +4,7 @@ Cost: the adversarial sets of the final cases by a second attack.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -74,6 +75,5 @@ def _share(found: np.ndarray) -> str:
 
 def _read(done: Done, sets: Sequence[AdversarialSet]) -> Read:
     store = done.workspace.store
-    read = [columns(lambda name, one=one: store.read(one.unit, name), one.shards, ("status", "eps", "l2", "label"))
-            for one in sets]
+    read = [columns(partial(store.read, one.unit), one.shards, ("status", "eps", "l2", "label")) for one in sets]
     return {key: np.concatenate([one[key] for one in read]) for key in read[0]}
