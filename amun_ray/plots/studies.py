@@ -75,7 +75,8 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str) 
                  color=COLOURS[place % len(COLOURS)])
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(groups)), list(groups))
-    axis.set(ylabel=ylabel, title=title)
+    axis.set_ylabel(ylabel)
+    axis.set_title(title, loc="left", fontsize=10)
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     return figure
 
