@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The experiment of the paper, stage by stage; `compare` names tables of the paper to show the results beside.
-    Returns the rows as in results.json."""
+    """The experiment of the paper, and what its config asks beyond the table; `compare` names tables of the paper to show
+    the results beside. Returns the rows as in results.json."""
     plan = planned(sweep, data.load, output)
     check_unasked(plan, output)
     if compare:
@@ -96,12 +96,7 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
     from amun_ray.studies import Done, study
 
     with blaming(sweep.own_names), Experiment.open(plan, output) as experiment:
-        models = experiment.train()                                # originals, retrained, references
-        shards = experiment.attack(models)                         # the forget sets, on every device
-        best = experiment.search(models, shards)                   # on the held-out sets
-        unlearned = experiment.final(models, shards, best)         # on the sets that count
-        found = study(Done(experiment, models, shards, best, unlearned))  # what a config asks beyond its table
-        rows = experiment.report(models, shards, unlearned, found)        # tables, figures, MLflow
+        rows = experiment.run(lambda *made: study(Done(experiment, *made)))
     if compare:
         say(f"\n{paper.beside(compare, rows, plan)}")
     return rows

@@ -45,6 +45,7 @@ from amun_ray.training.recipe import Recipe
 
 PHOTO, RESIZE, CROP = (500, 375), 256, 224
 SIDE, CLASSES, BATCH = 128, 10, 64  # of the trainings
+SMALL = 16  # images of a batch where memory is limited: the activations of 64 take 1.5 GiB alone
 LIMIT = 3 * 2**29  # bytes, 1.5 GiB
 MIB = 2**20
 
@@ -95,12 +96,12 @@ def mapped(path: Path, number: int) -> np.ndarray:
     return np.memmap(path, np.uint8, "r", shape=(number, *block.shape[1:]))
 
 
-def train(part: Part) -> float:
+def train(part: Part, batch: int = BATCH) -> float:
     """Images per second of one pass of ResNet-18 over a part."""
     model = build("resnet18", channels=3, classes=CLASSES, size=SIDE, mean=[0.5] * 3, std=[0.5] * 3, seed=0,
                   options={"width": 16})
     begun = time.perf_counter()
-    for _ in fit(model, [part], recipe=Recipe(epochs=1, lr=0.01, batch_size=BATCH), generator=generator(0),
+    for _ in fit(model, [part], recipe=Recipe(epochs=1, lr=0.01, batch_size=batch), generator=generator(0),
                  augmentation=Augmentation(4, True)):
         pass
     return len(part.labels) / (time.perf_counter() - begun)
@@ -136,9 +137,9 @@ def peak(path: Path, gib: float) -> None:
     assert len(dataset.first_alike) == number
     rows = torch.arange(0, number, max(1, number // (4 * BATCH)))
     images = shared_tensor(pixels)
-    train(Part(images, torch.from_numpy(dataset.labels)[rows], True, rows, streamed=True))
+    train(Part(images, torch.from_numpy(dataset.labels)[rows], True, rows, streamed=True), SMALL)
     model = build("small_cnn", channels=3, classes=CLASSES, size=SIDE, mean=[0.5] * 3, std=[0.5] * 3, seed=0)
-    predict(model, images[:number // 8])
+    predict(model, images[:number // 8], batch_size=SMALL)
     print(max(seen))
 
 

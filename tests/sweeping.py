@@ -166,7 +166,7 @@ def numbers(output: Path) -> list[dict]:
 def made(sweep: Sweep, label: str) -> int:
     """How many units of a stage this sweep made itself, by its own words."""
     return sum(int(count) - int(stored or 0) for count, stored in re.findall(
-        rf"^  {label}: (\d+) \w+ in [\d.]+ s(?:, (\d+) of them from the store)?$", sweep.text, re.MULTILINE))
+        rf"^  {label}[^:]*: (\d+) \w+ in [\d.]+ s(?:, (\d+) of them from the store)?$", sweep.text, re.MULTILINE))
 
 
 def finished(output: Path) -> dict[str, int]:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
@@ -20,21 +21,21 @@ class Progress(tqdm):  # type: ignore[type-arg]  # not generic at run time
     def advance(self, count: int = 1) -> None:
         self.done += count
         self.update(count)
-        for tell in _watchers:
+        for tell in _watchers.get():
             tell(f"{self.done} of {self.total} {self.noun}")
 
 
-_watchers: list[Callable[[str], None]] = []
+_watchers: ContextVar[tuple[Callable[[str], None], ...]] = ContextVar("watchers", default=())  # of this stage
 
 
 @contextmanager
 def watched(tell: Callable[[str], None]) -> Iterator[None]:
     """Until the context ends, call `tell` whenever a bar moves, with how far it is: `3 of 12 trials`."""
-    _watchers.append(tell)
+    token = _watchers.set((*_watchers.get(), tell))
     try:
         yield
     finally:
-        _watchers.remove(tell)
+        _watchers.reset(token)
 
 
 @contextmanager

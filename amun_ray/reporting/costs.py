@@ -14,7 +14,8 @@ class SweepCosts:
     now: GPUs (or its share of one) where the cluster has any, CPU cores elsewhere. Work that an earlier start had
     finished counts too, by itself. A saliency mask is part of the trial or final model that it was made for."""
 
-    stages: dict[str, float] = field(default_factory=dict)  # wall seconds, of this start alone
+    wall: float = 0.0  # seconds, of this start alone, until the report
+    stages: dict[str, float] = field(default_factory=_zeros)  # the same of each stage; they run side by side
     made: dict[str, float] = field(default_factory=_zeros)    # kind of work -> device-seconds of this start
     reused: dict[str, float] = field(default_factory=_zeros)  # the same of earlier starts
     attacks: Mapping[str, float] = field(default_factory=dict)  # seconds of the driver's cores in each of the report
@@ -31,7 +32,7 @@ class SweepCosts:
     @property
     def sums(self) -> dict[str, float]:
         """All of this in two numbers."""
-        return {"seconds": sum(self.stages.values()),
+        return {"seconds": self.wall,
                 "device_seconds": sum(self.made.values()) + sum(self.reused.values())}
 
     def metrics(self) -> dict[str, float]:

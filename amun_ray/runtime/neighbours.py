@@ -7,6 +7,7 @@ could use now. Each looks at the signs of the others when it has a worker to giv
 What a sweep holds changes as its workers finish what they do: nothing is broken off. Cost: one small process per sweep.
 """
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,8 @@ class Neighbours:
 
     sign: ClassVar[Any] = None
     name: ClassVar[str] = ""
+    _wanted: ClassVar[int] = 0  # by all stages that run now
+    _counting = threading.Lock()
 
     @classmethod
     @contextmanager
@@ -63,16 +66,19 @@ class Neighbours:
     @classmethod
     @contextmanager
     def wanting(cls, workers: int) -> Iterator[None]:
-        """Say that this sweep could use so many workers in this context."""
-        sign = cls.sign
-        if sign is None:
-            yield
-            return
-        sign.want.remote(workers)
+        """Say that this sweep could use so many workers more in this context."""
+        cls._want(workers)
         try:
             yield
         finally:
-            sign.want.remote(0)
+            cls._want(-workers)
+
+    @classmethod
+    def _want(cls, more: int) -> None:
+        with cls._counting:
+            cls._wanted += more
+            if cls.sign is not None:
+                cls.sign.want.remote(cls._wanted)
 
     @classmethod
     def others(cls) -> list[int]:

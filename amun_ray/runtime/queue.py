@@ -1,5 +1,6 @@
 """How work is distributed: bounded, pulled by free workers, while workers may die and hosts may join."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -17,6 +18,7 @@ from ray.exceptions import (
 )
 
 from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.flow import check
 from amun_ray.base.log import say
 from amun_ray.base.progress import bar
 from amun_ray.runtime.losses import KEPT, reason
@@ -29,6 +31,7 @@ LOST = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError, 
 TRIES = 3
 IN_FLIGHT = 1000  # tasks submitted to Ray at once: more than any cluster runs, few enough to track
 RESERVE = 8  # actors requested beyond those that have started: a joining host with eight GPUs is used at once
+LOOK_SECONDS = 1  # interval of checks whether to go on
 PATIENCE_SECONDS = 30  # wait without any started worker before saying so
 
 
@@ -57,34 +60,48 @@ def run_tasks(submit: Callable[[Any], "ray.ObjectRef[Any]"], items: Iterable[Any
             running[submit(item)] = item
         if not running:
             return
-        (done, *_), _ = ray.wait(list(running), num_returns=1)
-        yield running.pop(done), result_of(done)
+        while not (ready := _look(list(running))):
+            pass
+        yield running.pop(ready[0]), result_of(ready[0])
+
+
+def _look(references: "list[ray.ObjectRef[Any]]") -> "list[ray.ObjectRef[Any]]":
+    """One of them that is ready; none if none is within LOOK_SECONDS.
+
+    Raises:
+        Stopped: a stage beside this one has failed.
+    """
+    check()
+    return ray.wait(references, num_returns=1, timeout=LOOK_SECONDS, fetch_local=False)[0]
 
 
 def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
                  submit: Callable[[T], "ray.ObjectRef[Any]"], *,
-                 shown: tuple[str, str], over: Callable[[T], None] = lambda item: None,
+                 shown: tuple[str, str], over: Callable[[T, bool], None] = lambda item, new: None,
                  limit: int = IN_FLIGHT) -> set[str]:
     """Make the units that `store` lacks, one task each; returns the digests of those made here.
 
     Units in the store are checked first (see `Store.result`). `submit` starts the task of an item, which returns
-    whether it made the unit (see `sharing.make_once`). `over` is called with each item as soon as its unit exists.
-    `shown`: the label and unit of the progress bar. `limit`: see `run_tasks`.
+    whether it made the unit (see `sharing.make_once`). `over` is called with each item, and whether its unit was made
+    here, as soon as that exists. `shown`: the label and unit of the progress bar. `limit`: see `run_tasks`.
     """
     label, noun = shown
-    pending = {unit(item).digest: item for item in items if store.result(unit(item)) is None}
+    alike: dict[str, list[T]] = {}  # items by the digest of their unit
     for item in items:
-        if unit(item).digest not in pending:
-            over(item)
+        alike.setdefault(unit(item).digest, []).append(item)
+    pending = [same[0] for same in alike.values() if store.result(unit(same[0])) is None]
+    missing = {unit(item).digest for item in pending}
+    for item in chain.from_iterable(same for each, same in alike.items() if each not in missing):
+        over(item, False)
     new: set[str] = set()
     with Neighbours.wanting(len(pending)), bar(label, len(pending), noun) as progress:
-        for item, result in make_all(store, list(pending.values()), unit,
-                                     lambda some: run_tasks(submit, some, limit=limit)):
+        for item, result in make_all(store, pending, unit, lambda some: run_tasks(submit, some, limit=limit)):
             new |= {unit(item).digest} if result else set()
             progress.stored += not result
             progress.advance()
             with progress.external_write_mode():  # clears the bar for other output
-                over(item)
+                for each in alike[unit(item).digest]:
+                    over(each, bool(result))
     return new
 
 
@@ -161,9 +178,9 @@ class ActorQueue:
 
     def _done(self) -> list["ray.ObjectRef[Any]"]:
         """All finished tasks; waits until there is one."""
-        awaited = [*self._running, *self._starting]
-        while not ray.wait(awaited, num_returns=1, timeout=PATIENCE_SECONDS, fetch_local=False)[0]:
-            if not self._idle and not self._running and not self._told:
+        awaited, patient = [*self._running, *self._starting], time.monotonic() + PATIENCE_SECONDS
+        while not _look(awaited):
+            if time.monotonic() >= patient and not self._idle and not self._running and not self._told:
                 say("  waiting for the cluster: it has no room for a worker")
                 self._told = True
         return ray.wait(awaited, num_returns=len(awaited), timeout=0, fetch_local=False)[0]

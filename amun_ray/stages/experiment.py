@@ -1,22 +1,20 @@
 """One sweep from its plan to its table: which models, sets and cases each stage gets, and what is logged in MLflow."""
 
 import os
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from itertools import chain, product
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import ray
 
-from amun_ray.base.errors import UserError
-from amun_ray.base.files import make_private, write_whole
+from amun_ray.base.files import write_whole
+from amun_ray.base.flow import Flow, Gathering, Promise
 from amun_ray.base.log import Unread, say
 from amun_ray.base.progress import watched
 from amun_ray.reporting.columns import SCORES
@@ -34,9 +32,10 @@ from amun_ray.runtime.losses import in_one_line
 from amun_ray.runtime.neighbours import Neighbours
 from amun_ray.runtime.nodes import check_nodes, own_modules
 from amun_ray.stages.adversaries import adversarial_sets
-from amun_ray.stages.cases import open_cases
-from amun_ray.stages.final import final_models
+from amun_ray.stages.cases import OpenCase, open_cases
+from amun_ray.stages.final import check_sound, final_models
 from amun_ray.stages.originals import train_models
+from amun_ray.stages.output_folder import check_folder
 from amun_ray.stages.probes import Probes
 from amun_ray.stages.search import best_settings, packed
 from amun_ray.stages.shadows import Shadows
@@ -48,15 +47,14 @@ from amun_ray.unlearn import Contender
 from amun_ray.work import accuracies
 from amun_ray.work.artifacts import read_logits
 from amun_ray.work.changes import changes
-from amun_ray.work.evidence import Evidence, Models
-from amun_ray.work.plan import Plan
-from amun_ray.work.trainings import settled, wanted_trainings
-from amun_ray.work.trials import Trial
-from amun_ray.work.units import AdversarialSet, Target, Training, Unlearned
+from amun_ray.work.evidence import Models
+from amun_ray.work.plan import Plan, trial_count
+from amun_ray.work.trainings import Trainings, settled, wanted_trainings
+from amun_ray.work.trials import Trial, chosen
+from amun_ray.work.units import AdversarialSet, Target, Trained, Training, Unlearned
 
 Key = tuple[int, str]  # original, name of the forget set
-OF_RAY = re.compile(r"working_dir_files$|session_\d{4}-\d\d-\d\d_")  # folders that Ray makes for jobs and for itself
-FIRST = {"store", "requests", "ledger.db", "ledger.anchor"}  # may be in an output folder before its first sweep
+Beyond = Callable[[Models, dict[Key, AdversarialSet], dict[Contender, Trial], list[Unlearned]], Finding | None]
 WRITTEN = ("results.json", "table.md", "report.html")  # next to the store; MLflow gets these and more
 
 
@@ -87,7 +85,7 @@ class Experiment:
                         None if server else (output.absolute() / ARTIFACTS).as_uri(),
                         spool=output.absolute() / "mlflow_spool", say=say)
         tracker = track() if server else None  # contact a server before creating a folder
-        _check_folder(output)
+        check_folder(output)
         store.check_writable()
         with ExitStack() as leave, in_one_line():
             for place in {store.uri: store, own.uri: own}.values():
@@ -118,47 +116,78 @@ class Experiment:
             finally:
                 record.close(status)
 
-    def train(self) -> Models:
-        """Stage 1: originals, models retrained without each forget set, references; then RMIA's reference means.
+    def run(self, beyond: Beyond = lambda *_: None) -> list[dict[str, Any]]:
+        """The five stages, side by side on the workers that there are, and `beyond` them, before the report, what a config
+        asks beyond its table. Returns the rows as in results.json.
 
-        Each original's accuracy is printed as soon as it exists; loaded ones exist before any training. Where reference
-        models say what is forgotten, they are trained before the retrained ones.
+        What waits for what: an adversarial set for the originals; the search for the sets, and for the models by which
+        its cases are judged; the final models of a method for the end of its own search, and for all models trained
+        from scratch; the report for everything. Where reference models say what is forgotten, all wait for these.
         """
-        with self.stage("1/5 models"):
-            wanted = wanted_trainings(self.workspace, self.plan)
+        started, references = time.monotonic(), self.settle()
+        wanted, known = wanted_trainings(self.workspace, self.plan), {model.name for model in references}
+        waiting = originals, searched, every = [Gathering[Trained](training.name for training in group)
+                                                for group in (wanted.originals, wanted.searched, wanted.every)]
+        for model, each in product(references, waiting):
+            each.put(model.name, model)
+        with Flow() as flow:
+            flow.start(lambda: self.train(wanted, [each for each in wanted.every if each.name not in known], waiting))
+            sets = flow.start(lambda: self.attack(originals.get()))
+            judged = wanted.models(self.workspace, self.plan.dataset.labels, searched.get())
+            models = flow.start(lambda: replace(judged, retrained=wanted.retrained_of(every.get())))
+            cases = cache(lambda: flow.start(lambda: open_cases(models.get(), sets.get(), self.plan.final)))
+            finals: dict[Contender, Promise[list[Unlearned]]] = {}
 
-            def over(training: Training) -> None:
-                if training in wanted.originals:
-                    logits = read_logits(self.workspace, training.unit(self.workspace), training.name)
-                    for line in accuracies.describe(self.plan, training, logits.__getitem__):
-                        say(line)
+            def over(contender: Contender, best: Trial) -> None:
+                finals[contender] = flow.start(partial(self.final, contender, best, cases()))
+            best = self.search(judged, sets.get(), over)
+            unlearned = self.gather([finals[contender] for contender in best])
+            found = beyond(models.get(), sets.get(), best, unlearned)
+            self.costs.wall = time.monotonic() - started
+            return self.report(models.get(), sets.get(), unlearned, found)
 
-            train = partial(train_models, self.workspace, options=self.options, over=over)
-            originals = train(wanted.originals) if self.plan.checkpoints else []
-            references = train(wanted.references) if self.plan.waits else []
-            if self.plan.waits:
-                said, self.plan = self.plan.warnings, settled(self.plan, self.workspace.store)
-                for line in (*self.plan.choice, *(f"  {each}" for each in self.plan.warnings if each not in said)):
+    def settle(self) -> list[Trained]:
+        """The reference models, where these say what is forgotten: they are trained first, and the plan gets its sets.
+        """
+        if not self.plan.waits:
+            return []
+        wanted = wanted_trainings(self.workspace, self.plan)
+        references = Gathering[Trained](training.name for training in wanted.references)
+        self.train(wanted, wanted.references, [references])
+        said, self.plan = self.plan.warnings, settled(self.plan, self.workspace.store)
+        for line in (*self.plan.choice, *(f"  {each}" for each in self.plan.warnings if each not in said)):
+            say(line)
+        return references.get()
+
+    def train(self, wanted: Trainings, chosen: Sequence[Training], waiting: Sequence[Gathering[Trained]]) -> None:
+        """Stage 1: the chosen of the originals, the models retrained without each forget set, and the references, each
+        handed to whoever waits for it.
+
+        Each original's accuracy is printed as soon as it exists; loaded ones exist before any training.
+        """
+        work = {training.name: work for work, group in (
+            ("originals", wanted.originals), ("retrained", chain.from_iterable(wanted.retrained.values())),
+            ("references", wanted.references)) for training in group}
+
+        def over(training: Training, model: Trained) -> None:
+            self.costs.add(work[model.name], model.seconds, self.options, reused=model.reused)
+            if training in wanted.originals:
+                logits = read_logits(self.workspace, model.unit, model.name)
+                for line in accuracies.describe(self.plan, training, logits.__getitem__):
                     say(line)
-                wanted = wanted_trainings(self.workspace, self.plan)
-            retrained_without = chain.from_iterable(wanted.retrained.values())
-            trained = iter(train([*(() if originals else wanted.originals), *retrained_without,
-                                  *(() if references else wanted.references)]))
-            originals = originals or [next(trained) for _ in wanted.originals]
-            retrained = {name: [next(trained) for _ in group] for name, group in wanted.retrained.items()}
-            references = references or list(trained)
-            for work, models in (("originals", originals), ("retrained", chain.from_iterable(retrained.values())),
-                                 ("references", references)):
-                for model in models:
-                    self.costs.add(work, model.seconds, self.options, reused=model.reused)
-            evidence = Evidence.of(self.workspace, self.plan.dataset.labels, references, wanted.halves)
-            return Models(originals, retrained, references, wanted.halves, evidence)
+            for each in waiting:
+                each.put(model.name, model)
 
-    def attack(self, models: Models) -> dict[Key, AdversarialSet]:
+        with self.stage("1/5 models"):
+            loaded = [training for training in chosen if training.checkpoint]
+            for group in (loaded, [training for training in chosen if not training.checkpoint]):
+                train_models(self.workspace, group, self.options, over)
+
+    def attack(self, originals: Sequence[Trained]) -> dict[Key, AdversarialSet]:
         """Stage 2: the adversarial sets of every original and forget set."""
         with self.stage("2/5 adversarial sets"):
             cases = self.plan.cases
-            targets = [Target(models.originals[case.original], case.name, case.rows) for case in cases]
+            targets = [Target(originals[case.original], case.name, case.rows) for case in cases]
             sets = adversarial_sets(self.workspace, targets, self.options, self.workers)
             for target, adversaries in zip(targets, sets, strict=True):
                 self.record.adversarial(target, adversaries)
@@ -168,8 +197,12 @@ class Experiment:
             say(f"  {flipped:.1f} % have an adversarial example")
             return {case.key: adversaries for case, adversaries in zip(cases, sets, strict=True)}
 
-    def search(self, models: Models, sets: Mapping[Key, AdversarialSet]) -> dict[Contender, Trial]:
-        """Stage 3: the best settings of every method, on the held-out forget sets only."""
+    def search(self, models: Models, sets: Mapping[Key, AdversarialSet],
+               over: Callable[[Contender, Trial], None]) -> dict[Contender, Trial]:
+        """Stage 3: the best settings of every method, on the held-out forget sets only.
+
+        `over` is called with the best trial of a method and access when its search is over, and found one."""
+        sweep = self.plan.sweep
         with self.stage("3/5 search"):
             cases = open_cases(models, sets, self.plan.held_out, with_banks=True)
             options = packed(self.workspace, cases, self.options)
@@ -178,14 +211,17 @@ class Experiment:
                 self.trials.append(trial)
                 self.record.trial(trial, cases)
                 self.costs.add("search", trial.result.get("seconds", 0.0), options, reused=stored)
+                mine = [each for each in self.trials if each.contender == trial.contender]
+                best = chosen(mine, sweep.search.select)
+                if len(mine) == trial_count(sweep, trial.contender) and best.finished:
+                    scores = ", ".join(f"{SCORES[term]} {value:.2f}" for term, value in best.scores.items())
+                    say(f"  {trial.contender}: lr {best.best.lr:.2e}, {best.best.schedule}, {best.best.epochs} epochs, "
+                        f"{scores} {best.errors}")
+                    over(trial.contender, best)
 
-            sweep = self.plan.sweep  # Ray runs as many of the suggested trials as fit, late nodes included
+            # Ray runs as many of the suggested trials as fit, late nodes included
             at_once = sweep.search.concurrent or len(sweep.contenders) * sweep.search.together
             result = best_settings(self.workspace, cases, options, at_once, finished)
-            for contender, trial in result.best.items():
-                scores = ", ".join(f"{SCORES[term]} {value:.2f}" for term, value in trial.scores.items())
-                say(f"  {contender}: lr {trial.best.lr:.2e}, {trial.best.schedule}, {trial.best.epochs} epochs, "
-                    f"{scores} {trial.errors}")
             for contender, reason in result.lost.items():
                 say(f"  {contender}: no setting worked: {reason}")
             self.lost |= result.lost
@@ -193,14 +229,18 @@ class Experiment:
                 self.record.files(front_files(result.fronts, result.best))
             return result.best
 
-    def final(self, models: Models, sets: Mapping[Key, AdversarialSet],
-              best: Mapping[Contender, Trial]) -> list[Unlearned]:
-        """Stage 4: the best settings on the final forget sets, several seeds each."""
+    def final(self, contender: Contender, best: Trial, cases: Promise[list[OpenCase]]) -> list[Unlearned]:
+        """A part of stage 4: the best settings of one method on the final forget sets, several seeds each."""
+        models = final_models(self.workspace, contender, best.best, cases.get(), self.options)
+        for model in models:
+            self.costs.add("final", model.result.get("seconds", 0.0), self.options, reused=model.reused)
+        return models
+
+    def gather(self, finals: Sequence[Promise[list[Unlearned]]]) -> list[Unlearned]:
+        """Stage 4: the final models of every method."""
         with self.stage("4/5 final forget sets"):
-            settings = {contender: trial.best for contender, trial in best.items()}
-            unlearned = final_models(self.workspace, settings, open_cases(models, sets, self.plan.final), self.options)
-            for model in unlearned:
-                self.costs.add("final", model.result.get("seconds", 0.0), self.options, reused=model.reused)
+            unlearned = [model for models in finals for model in models.get()]
+            check_sound(unlearned)
             return unlearned
 
     def report(self, models: Models, sets: Mapping[Key, AdversarialSet],
@@ -246,21 +286,7 @@ class Experiment:
         started = time.monotonic()
         with watched(lambda far: self.record.progress(name, self.trials, far)):
             yield
-        self.costs.stages[name.partition(" ")[2].replace(" ", "_")] = time.monotonic() - started
-
-
-def _check_folder(output: Path) -> None:
-    """Make the output folder, which `ray job submit --working-dir` then leaves at home."""
-    if any(OF_RAY.match(part) for part in output.absolute().parts):
-        raise UserError(f"--output {output}: is in a folder of Ray's, which goes with its job; name one that stays")
-    try:
-        make_private(output)
-        if {path.name for path in output.iterdir()} <= FIRST:
-            (output / ".rayignore").write_text("*\n")
-        with TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise UserError(f"--output {output}: not writable: {error}") from error
+        self.costs.stages[name.partition(" ")[2].replace(" ", "_")] += time.monotonic() - started
 
 
 def _run_key(plan: Plan, store: Store, tracker: Tracker) -> str:

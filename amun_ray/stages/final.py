@@ -1,11 +1,11 @@
-"""Stage 4: the best settings of every method, applied to the final forget sets, several seeds each.
+"""Stage 4: the best settings of each method, applied to the final forget sets, several seeds each.
 
 Cost: (methods and accesses) x originals x final forget sets x runs, each fine-tuning for the chosen number of epochs;
 all are independent, so time falls with the number of workers. Storage: one weights file and one logits file per run.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,26 +22,26 @@ from amun_ray.work.artifacts import cpu_state, store_logits, store_weights
 from amun_ray.work.units import LOGITS, WEIGHTS, Hyperparameters, Run, Unlearned
 
 
-def final_models(workspace: SharedWorkspace, best: Mapping[Contender, Hyperparameters], cases: Sequence[OpenCase],
-                 options: dict[str, Any]) -> list[Unlearned]:
-    """Every unlearned model of the sweep, in the order (method, case, run); those in the store are not made again.
+def final_models(workspace: SharedWorkspace, contender: Contender, settings: Hyperparameters,
+                 cases: Sequence[OpenCase], options: dict[str, Any]) -> list[Unlearned]:
+    """The final models of one method, in the order (case, run); those in the store are not made again."""
+    return unlearned_models(workspace, [Run.of(workspace, contender, settings, case, number) for case in cases
+                                        for number in range(workspace.sweep.final.runs)], options,
+                            f"unlearning by {contender}")
 
-    Raises:
-        UserError: every run of every method failed; the first reason is in the message.
-    """
-    runs = [Run.of(workspace, contender, settings, case, number) for contender, settings in best.items()
-            for case in cases for number in range(workspace.sweep.final.runs)]
-    unlearned = unlearned_models(workspace, runs, options)
+
+def check_sound(unlearned: Sequence[Unlearned]) -> None:
+    """Raise UserError with the first reason, if every run of every method failed."""
     if all("failed" in model.result for model in unlearned):
         raise UserError(f"no final run succeeded: {unlearned[0].run.contender}: {unlearned[0].result['failed']}")
-    return unlearned
 
 
-def unlearned_models(workspace: SharedWorkspace, runs: Sequence[Run], options: dict[str, float]) -> list[Unlearned]:
+def unlearned_models(workspace: SharedWorkspace, runs: Sequence[Run], options: dict[str, float],
+                     label: str = "unlearning") -> list[Unlearned]:
     """The models of `runs`, in their order; a run that diverged says so in its result."""
     shared, task = ray.put(workspace), _unlearn.options(max_retries=3, **options)
     new = make_missing(workspace.store, runs, lambda run: run.unit, lambda run: task.remote(shared, run),
-                       shown=("unlearning", "models"))
+                       shown=(label, "models"))
     return [Unlearned(run, workspace.store.made(run.unit), run.unit.digest not in new) for run in runs]
 
 

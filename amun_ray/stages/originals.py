@@ -28,10 +28,10 @@ from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
 
 def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict[str, Any],
-                 over: Callable[[Training], None]) -> list[Trained]:
+                 over: Callable[[Training, Trained], None] = lambda training, model: None) -> list[Trained]:
     """Train the models that the store lacks, as Ray tasks; the result is in the order of `trainings`.
 
-    `over` is called with each training as soon as its model exists.
+    `over` is called with each training and its model as soon as that exists.
 
     Raises:
         UserError: a checkpoint that does not fit the model, or a training that diverged, with its name.
@@ -45,10 +45,17 @@ def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], opti
             return alone.remote(shared, *job)
         return _train_together.remote(shared, *job, workers, options)
 
+    models: dict[str, Trained] = {}
+
+    def finished(job: tuple[Training, Unit], new: bool) -> None:
+        training, unit = job
+        models[training.name] = _trained(workspace.store, training.name, unit, reused=not new)
+        over(training, models[training.name])
+
     verb = "loading" if all(training.checkpoint for training in trainings) else "training"
-    new = make_missing(workspace.store, jobs, lambda job: job[1], submit, shown=(verb, "models"),
-                       over=lambda job: over(job[0]), limit=IN_FLIGHT if workers == 1 else limit(workers))
-    return [_trained(workspace.store, training.name, unit, reused=unit.digest not in new) for training, unit in jobs]
+    make_missing(workspace.store, jobs, lambda job: job[1], submit, shown=(verb, "models"), over=finished,
+                 limit=IN_FLIGHT if workers == 1 else limit(workers))
+    return [models[training.name] for training in trainings]
 
 
 @ray.remote

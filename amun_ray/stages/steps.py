@@ -78,7 +78,7 @@ class Steps:
 
     def trained(self, training: Training) -> Trained:
         """One model trained, or loaded, unless the store has it."""
-        (model,) = train_models(self.experiment.workspace, [training], self.experiment.options, lambda _: None)
+        (model,) = train_models(self.experiment.workspace, [training], self.experiment.options)
         return model
 
     def retrained(self, name: str, rows: np.ndarray) -> Trained:
@@ -98,8 +98,7 @@ class Steps:
         """Reference models that never saw the rows `unseen`; those of the sweep where there are none."""
         workspace, halves = self.experiment.workspace, self.wanted.halves.copy()
         halves[:, list(unseen)] = False
-        references = train_models(workspace, reference_trainings(workspace, halves), self.experiment.options,
-                                  lambda _: None)
+        references = train_models(workspace, reference_trainings(workspace, halves), self.experiment.options)
         return Evidence.of(workspace, self.experiment.plan.dataset.labels, references, self.wanted.halves)
 
     def _models(self, workspace: SharedWorkspace, step: Step) -> Models:

@@ -89,6 +89,10 @@ class Studies(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store has every finished trial, and the suggestions follow from those."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, for the same reason: Tune writes down what it was given, and the callbacks refer to everything."""
+        return {}
+
     def winners(self) -> dict[Contender, Trial]:
         """The trial that `search.select` chooses of every study that has a successful one.
 

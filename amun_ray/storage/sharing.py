@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from amun_ray.base.flow import check
 from amun_ray.base.log import say
 from amun_ray.storage.leases import claim, host_and_process, release, taken_by
 from amun_ray.storage.store import Store, Unit
@@ -96,4 +97,5 @@ class _Patience:
         if not self._told:
             say(reason)
             self._told = True
+        check()
         time.sleep(LOOK_SECONDS)

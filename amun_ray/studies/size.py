@@ -29,7 +29,7 @@ def study(done: Done) -> Finding:
         rows = random_forget_sets(plan.dataset.train_size, size, sets=1, held_out=1, seed=plan.sweep.seed).final[0]
         cases = [ForgetCase(original, name, rows) for original in range(len(done.models.originals))]
         trainings = retrained_trainings(done.workspace, name, rows, len(cases))
-        retrained = train_models(done.workspace, trainings, experiment.options, lambda training: None)
+        retrained = train_models(done.workspace, trainings, experiment.options)
         targets = [Target(done.models.originals[case.original], name, rows) for case in cases]
         sets = adversarial_sets(done.workspace, targets, experiment.options, experiment.workers)
         made[size] = unlearned_again(

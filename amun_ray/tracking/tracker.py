@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from amun_ray.base.errors import Damaged, UserError, first_line
 from amun_ray.base.files import expanded
+from amun_ray.base.flow import in_turn
 from amun_ray.tracking.contact import MLFLOW_ERRORS, default_server, impatient, is_refusal, patient, reason
 from amun_ray.tracking.entities import EXPERIMENT, LONGEST, NOTE, REGISTERED, WHOLE, dataset, shortened
 from amun_ray.tracking.event import KEY, Event, Spool, write_files
@@ -93,6 +94,7 @@ class Tracker:
         self._catch_up()
         return run
 
+    @in_turn
     def log(self, event: Event) -> str | None:
         """Send an event; returns the id of its run, or None if the event is waiting in the spool."""
         if time.monotonic() >= self._ask_again and self._catch_up():
@@ -104,6 +106,7 @@ class Tracker:
         self._spool.add(event)
         return None
 
+    @in_turn
     def show(self, event: Event) -> None:
         """Send an event that matters only now: not too often, and never from the spool."""
         if not self._away and time.monotonic() >= self._shown + SHOWN_SECONDS:
@@ -202,10 +205,9 @@ class Tracker:
             page = runs.token
 
     def _create(self, event: Event) -> str:
-        above = event.above or event.parent
-        return self._client.create_run(
-            self._id, run_name=event.name, start_time=round(1000 * (event.ended - event.seconds)),
-            tags={KEY: _tag(event)} | ({} if above is None else {"mlflow.parentRunId": above})).info.run_id
+        tags = {KEY: _tag(event)} | ({"mlflow.parentRunId": above} if (above := event.above or event.parent) else {})
+        return self._client.create_run(self._id, run_name=event.name, tags=tags,
+                                       start_time=round(1000 * (event.ended - event.seconds))).info.run_id
 
     def _fill(self, run: str, event: Event, *, new: bool) -> None:
         """Log everything but the registration; the status last, so that a finished child is complete."""
@@ -280,8 +282,8 @@ class Tracker:
                           f"sweep is models:/{name}/{mine.version}")
 
     def _models(self, run: str) -> list[str]:
-        models = self._client.search_logged_models([self._id], filter_string=f"source_run_id = '{run}'")
-        return [model.model_id for model in models]
+        return [model.model_id for model in self._client.search_logged_models(
+            [self._id], filter_string=f"source_run_id = '{run}'")]
 
 
 def _why_stay(held: Mapping[str, str], new: Mapping[str, str]) -> str | None:

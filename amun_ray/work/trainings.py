@@ -12,6 +12,7 @@ from amun_ray.metrics import memorisation
 from amun_ray.storage.store import Store
 from amun_ray.work.artifacts import stream_logits
 from amun_ray.work.checkpoints import Checkpoint
+from amun_ray.work.evidence import Evidence, Models
 from amun_ray.work.plan import Plan
 from amun_ray.work.units import Trained, Training, Workspace
 
@@ -46,15 +47,34 @@ class Trainings(NamedTuple):
     retrained: dict[str, list[Training]]  # by forget set
     references: list[Training]
     halves: np.ndarray
+    held_out: frozenset[str]  # the names of the sets of the search
+
+    @property
+    def searched(self) -> list[Training]:
+        """What the search waits for."""
+        held_out = chain.from_iterable(self.retrained[name] for name in self.retrained if name in self.held_out)
+        return [*self.originals, *held_out, *self.references]
 
     @property
     def every(self) -> list[Training]:
-        return [*self.originals, *self.others]
+        """In the order in which they are waited for."""
+        final = chain.from_iterable(self.retrained[name] for name in self.retrained if name not in self.held_out)
+        return [*self.searched, *final]
 
-    @property
-    def others(self) -> list[Training]:
-        """All but the originals."""
-        return [*chain.from_iterable(self.retrained.values()), *self.references]
+    def models(self, workspace: Workspace, labels: np.ndarray, trained: Sequence[Trained]) -> Models:
+        """Those of a sweep that are `trained`, and RMIA's reference means; `labels` (N,) of all samples."""
+        by_name = {model.name: model for model in trained}
+        originals, references = ([by_name[training.name] for training in group]
+                                 for group in (self.originals, self.references))
+        evidence = Evidence.of(workspace, labels, references, self.halves)
+        return Models(originals, self.retrained_of(trained), references, self.halves, evidence)
+
+    def retrained_of(self, trained: Sequence[Trained]) -> dict[str, list[Trained]]:
+        """The retrained models among `trained`, by forget set."""
+        by_name = {model.name: model for model in trained}
+        every = {name: [by_name[each.name] for each in group if each.name in by_name]
+                 for name, group in self.retrained.items()}
+        return {name: group for name, group in every.items() if group}
 
 
 def wanted_trainings(workspace: Workspace, plan: Plan) -> Trainings:
@@ -64,7 +84,7 @@ def wanted_trainings(workspace: Workspace, plan: Plan) -> Trainings:
     retrained = {name: retrained_trainings(workspace, name, sets[name], count)
                  for name, count in plan.retrained.items()}
     return Trainings(original_trainings(workspace, plan.checkpoints), retrained,
-                     reference_trainings(workspace, halves), halves)
+                     reference_trainings(workspace, halves), halves, frozenset(case.name for case in plan.held_out))
 
 
 def settled(plan: Plan, store: Store) -> Plan:

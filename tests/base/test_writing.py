@@ -9,7 +9,7 @@ import pytest
 from amun_ray.base import files
 from amun_ray.base.errors import StorageError, UserError
 from amun_ray.base.files import make_private, write_whole
-from amun_ray.stages.experiment import _check_folder
+from amun_ray.stages.output_folder import check_folder
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
@@ -49,7 +49,7 @@ def test_nor_is_the_probe_of_an_output_folder(tmp_path):
     output = tmp_path / "output"
     output.mkdir()
     (output / ".probe").symlink_to(victim)
-    _check_folder(output)
+    check_folder(output)
     assert victim.read_bytes() == b"key"
     assert (output / ".probe").is_symlink()
 
@@ -63,4 +63,4 @@ def test_a_new_folder_is_for_its_owner_alone_and_an_old_one_stays_as_it_is(tmp_p
         0o755, 0o700, 0o700]
     (old / "file").write_bytes(b"")
     with pytest.raises(UserError, match="not writable"):
-        _check_folder(old / "file" / "output")
+        check_folder(old / "file" / "output")

@@ -264,9 +264,9 @@ def job(folder: Path) -> dict[str, Any]:
     """`ray job submit --working-dir .` where a sweep has left 200 MB: what the jobs say, a look around and a sweep."""
     from ray.cluster_utils import Cluster
 
-    from amun_ray.stages.experiment import _check_folder
+    from amun_ray.stages.output_folder import check_folder
     output = folder / "amun_output" / "mine"
-    _check_folder(output)
+    check_folder(output)
     (output / "weights").write_bytes(os.urandom(200 << 20))
     shutil.copy(Path(__file__).parents[1] / "small_sweep.yaml", folder / "mine.yaml")
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -8,7 +8,7 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 
 from amun_ray.base.errors import UserError
-from amun_ray.stages.experiment import _check_folder
+from amun_ray.stages.output_folder import check_folder
 
 
 def packed(folder: Path, package: Path) -> set[str]:
@@ -21,7 +21,7 @@ def test_a_job_takes_no_results_along(tmp_path):
     home = tmp_path / "home"
     (home / "amun_output" / "mine" / "store").mkdir(parents=True)  # made before, for decoded images
     (home / "mine.yaml").touch()
-    _check_folder(home / "amun_output" / "mine")
+    check_folder(home / "amun_output" / "mine")
     (home / "amun_output" / "mine" / "store" / "weights").write_bytes(bytes(1000))
     (home / "amun_output" / "mine" / "mlflow.db").touch()
     assert {name for name in packed(home, tmp_path / "package.zip") if not name.endswith("/")} == {"mine.yaml"}
@@ -29,7 +29,7 @@ def test_a_job_takes_no_results_along(tmp_path):
 
 def test_a_folder_with_files_of_the_users_own_stays_as_it_is(tmp_path):
     (tmp_path / "networks.py").touch()
-    _check_folder(tmp_path)
+    check_folder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["networks.py"]
 
 
@@ -37,5 +37,5 @@ def test_a_folder_with_files_of_the_users_own_stays_as_it_is(tmp_path):
                                    "working_dir_files/_ray_pkg_1/amun_output/mine"])
 def test_a_folder_that_ray_removes_with_the_job_is_refused(tmp_path, place):
     with pytest.raises(UserError, match="goes with its job; name one that stays"):
-        _check_folder(tmp_path / place)
+        check_folder(tmp_path / place)
     assert not any(tmp_path.iterdir())

@@ -172,5 +172,5 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
     models = SimpleNamespace(originals=["original"], evidence=evidence, banks=[],
                              retrained=Untouchable({"held_out 0": ["r0"], "final 0": ["r1"]}))
     sets = Untouchable({(0, "held_out 0"): "adversaries", (0, "final 0"): "never"})
-    assert experiment.search(models, sets)
+    assert experiment.search(models, sets, lambda *_: None)
     assert opened == [(0, "held_out 0", "adversaries", ["r0"])]

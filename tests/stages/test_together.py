@@ -52,7 +52,7 @@ def trained(folder, gpus, **model):
     """The weights and logits of a training, by so many workers."""
     sweep = Sweep.model_validate(SETTINGS | {"training": RECIPE, "resources": {"gpus": gpus}} | model)
     workspace = SharedWorkspace.open(sweep, Store(str(folder)), data.load("digits", train_size=200))
-    (made,) = train_models(workspace, [Training("original 0", ROWS, 3)], {"num_cpus": 1, "num_gpus": 0}, print)
+    (made,) = train_models(workspace, [Training("original 0", ROWS, 3)], {"num_cpus": 1, "num_gpus": 0})
     (state,) = checkpoint.read(next(folder.rglob(WEIGHTS))).values()
     return state, read_logits(workspace, made.unit, "original 0"), made
 
