@@ -135,19 +135,19 @@ def test_references_are_trained_before_what_is_retrained_without_the_chosen(work
     asked = []
 
     def train(space, trainings, options, over):
-        asked.append([training.name for training in trainings])
-        made = [keep(space, one, MARGINS[number(one)] if one.name.startswith("reference") else 1.0)
-                for one in trainings]
-        for training in trainings:
-            over(training)
-        return made
+        asked.extend([[training.name for training in trainings]] if trainings else [])
+        for one in trainings:
+            over(one, keep(space, one, MARGINS[number(one)] if one.name.startswith("reference") else 1.0))
     monkeypatch.setattr(stages, "train_models", train)
+    for name, result in {"attack": {}, "search": {}, "gather": []}.items():
+        monkeypatch.setattr(Experiment, name, lambda *_, result=result: result)
+    monkeypatch.setattr(Experiment, "report", lambda self, models, sets, unlearned: models)
     record = SimpleNamespace(progress=lambda *_: None)
     made = Experiment(settled(plan(), workspace.store), Path(), workspace, record, {"num_cpus": 1, "num_gpus": 0}, 1,
                       None, SweepCosts())
-    models = made.train()
+    models = made.run()
     names = [f"reference {k}" for k in range(MODELS)]
-    assert asked[0] == names if not resumed else asked[0][-MODELS:] == names
+    assert asked[0] == names if not resumed else set(names) < set(asked[0])
     assert len(asked) == 2 - resumed
     assert not made.plan.waits
     rows = sorted(hardest()[1:40:4])
