@@ -1,13 +1,16 @@
 """The arithmetic of scale.md: `python docs/scale.py` prints its tables, and a test compares the page with them.
 
 FLOPs of a network are counted by PyTorch; a piece of work takes its FLOPs / FLOPS_PER_SECOND on one GPU, and several
-work through a list of pieces as the driver hands them out: the next one to whoever is free.
+work through the pieces as the driver hands them out: the first one that may begin to whoever is free.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
+from random import Random
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -57,19 +60,36 @@ class Experiment:
     def cases(self) -> int:
         return self.originals * self.sets
 
-    def stages(self) -> dict[str, list[list[float]]]:
-        """FLOPs of every piece of each stage, as rounds that wait for one another."""
+    def graph(self, together: int = TOGETHER) -> dict[str, "Group"]:
+        """FLOPs of every piece, and what waits for what (see `Experiment.run`), in the order of hand-out."""
         forward, step = self.forward(), 3 * self.forward()
         evaluation = forward * self.images
-        rows = [self.train] * self.originals + [self.train - self.forget] * (self.cases + 1)
-        rows += [self.images // 2] * self.references
+        train = [self.epochs * step * rows + evaluation for rows in (
+            self.train, self.train - self.forget, self.images // 2)]
         unlearned = self.unlearning_epochs * (step * (self.train + self.forget) + evaluation)
-        shards = (self.cases + 1) * ceil(self.forget / SHARD)
-        rounds = ceil(self.trials / TOGETHER)
-        return {"models": [[self.epochs * step * count + evaluation for count in rows]],
-                "adversarial sets": [[SHARD * PER_IMAGE * forward] * shards],
-                "search": [[unlearned] * self.contenders * TOGETHER] * rounds,
-                "final": [[unlearned] * self.contenders * self.cases * self.runs]}
+        shards, rounds = (self.cases + 1) * ceil(self.forget / SHARD), ceil(self.trials / together)
+        groups = {"originals": Group(train[:1] * self.originals),
+                  "held out": Group(train[1:2]), "retrained": Group(train[1:2] * self.cases),
+                  "references": Group(train[2:] * self.references),
+                  "sets": Group([SHARD * PER_IMAGE * forward] * shards, ("originals",))}
+        for contender in range(self.contenders):
+            names = [f"search {contender} {number}" for number in range(rounds)]
+            groups[names[0]] = Group([unlearned] * together, ("held out", "references", "sets"))
+            groups |= {after: Group([unlearned] * together, (before,)) for before, after in pairwise(names)}
+            groups[f"final {contender}"] = Group([unlearned] * self.cases * self.runs, ("retrained", names[-1]))
+        return groups
+
+    def stages(self) -> dict[str, list[list[float]]]:
+        """FLOPs of every piece of each stage, as rounds that wait for one another."""
+        graph, found = self.graph(), {"models": [[]], "adversarial sets": [[]], "search": [], "final": [[]]}
+        stage = {"sets": "adversarial sets", "final": "final"}
+        for name, group in graph.items():
+            kind, *numbers = name.split()
+            if kind != "search":
+                found[stage.get(kind, "models")][0].extend(group.pieces)
+            elif numbers[0] == "0":  # each contender has such a round at the same time
+                found[kind].append(group.pieces * self.contenders)
+        return found
 
     def forward(self) -> float:
         return network(MODELS["resnet18"], self.size, self.classes)[0]
@@ -91,6 +111,31 @@ class Experiment:
         return (f"pixels {amount(pixels)} on the head, each node and each GPU; weights {amount(weights)} a model, "
                 f"{amount(weights * (scratch + unlearned))} of {scratch} + {unlearned}; logits {amount(logits)} a "
                 f"model, {amount(kept_logits)} in all; adversarial sets {amount(sets)}")
+
+
+    def flow(self) -> Iterator[str]:
+        """How long a sweep takes, and the part of the GPUs' time without work: stage after stage, and side by side."""
+        def barriers(gpus: int) -> float:
+            return sum(makespan(pieces, gpus) for rounds in self.stages().values() for pieces in rounds)
+
+        def wide(gpus: int) -> int:
+            return min(self.trials, max(TOGETHER, ceil(gpus / self.contenders)))
+
+        whole = sum(sum(group.pieces) for group in self.graph().values()) / FLOPS_PER_SECOND
+        ways = {"one stage after another": barriers,
+                "side by side": lambda gpus: simulated(self.graph(), [0.0] * gpus),
+                "and `search.together` as wide": lambda gpus: simulated(self.graph(wide(gpus)), [0.0] * gpus)}
+        for name, way in ways.items():
+            times = [(gpus, way(gpus)) for gpus in GPUS]
+            cells = (f"{duration(took)}, {abs(round(100 * (1 - whole / gpus / took)))} %" for gpus, took in times)
+            yield f"| {self.title}, {name} | {' | '.join(cells)} |"
+
+
+class Group(NamedTuple):
+    """Pieces of equal kind, in FLOPs, and the groups that must be over before they begin."""
+
+    pieces: list[float]
+    after: tuple[str, ...] = ()
 
 
 EXPERIMENTS = (
@@ -115,6 +160,35 @@ def makespan(pieces: list[float], gpus: int) -> float:
     for piece in pieces:
         heapq.heapreplace(free, free[0] + piece / FLOPS_PER_SECOND)
     return max(free)
+
+
+def simulated(graph: Mapping[str, Group], since: Sequence[float], lost: float = 0.0) -> float:
+    """Seconds until all pieces of a graph are done: a GPU that is free takes the first piece that may begin.
+
+    Args:
+        since: of each GPU, from when it is there: a node may join late.
+        lost: the share of pieces whose worker dies, each at a random moment; they are done again.
+    """
+    draw, order = Random(0), list(graph)
+    waiting = {name: [*group.pieces] for name, group in graph.items()}
+    left = {name: len(group.pieces) for name, group in graph.items()}
+    events = [(second, "", 0.0) for second in since]  # when a GPU is free, of which group its piece was, what it redoes
+    heapq.heapify(events)
+    idle, now = 0, 0.0
+    while any(left.values()):
+        now, ended, again = heapq.heappop(events)
+        idle += 1
+        if again:
+            waiting[ended].append(again)
+        elif ended:
+            left[ended] -= 1
+        for name in order:
+            while idle and waiting[name] and not any(left[other] for other in graph[name].after):
+                piece, dies = waiting[name].pop(), draw.random() < lost
+                spent = piece * draw.random() if dies else piece
+                heapq.heappush(events, (now + spent / FLOPS_PER_SECOND, name, piece if dies else 0.0))
+                idle -= 1
+    return now
 
 
 def duration(seconds: float) -> str:
@@ -176,6 +250,8 @@ def lines() -> Iterator[str]:
     for experiment in EXPERIMENTS:
         yield from experiment.rows()
         yield f"{experiment.title}: {experiment.space()}."
+    for experiment in EXPERIMENTS:
+        yield from experiment.flow()
     yield from photographs()
 
 

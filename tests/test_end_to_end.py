@@ -24,7 +24,7 @@ FIGURES = {"confidence.png", "adversaries_eps.png", "adversaries_l2.png", "searc
            "search_trade_off.png", "final_table.png", "final_comparison.png", "rmia_roc.png"}
 OF_MANY_MODELS = {"klom_forget", "klom_retain", "klom_test", "forgetting_quality", "challenge_score",
                   *(term for term in ATTACKS
-                    if term.startswith(("ulira_", "ruli_", "relearned_")) or "_barrier_" in term)}  # off
+                    if term.startswith(("ulira_", "ruli_", "relearned_", "apollo_", "robust_")) or "_barrier_" in term)}
 TO_ANOTHER = {"distance_retrained"}  # which a retrained model that is alone has none of
 WORKS = ("originals", "retrained", "references", "adversarial_sets", "search", "final",
          "boundary", "linear_probe", "distance")

@@ -81,12 +81,10 @@ def pieces(plan: Plan) -> Pieces:
     sets = {case.name: len(case.rows) for case in plan.cases}
     epochs = sweep.training.epochs
     originals = [0 if sweep.originals.checkpoints else epochs * train_size] * sweep.originals.count
-    held_out = {case.name for case in plan.held_out}
-    searched, final = ([epochs * (train_size - sets[name]) for name, count in plan.retrained.items() for _ in range(
-        count) if (name in held_out) == chosen] for chosen in (True, False))
+    retrained = [epochs * (train_size - sets[name]) for name, count in plan.retrained.items() for _ in range(count)]
     halves = [(sweep.references.epochs or epochs) * half for half in (
         len(plan.dataset) // 2, len(plan.dataset) - len(plan.dataset) // 2)] * (sweep.references.count // 2)
-    return Pieces((*originals, *searched, *halves, *final), sum(len(case.rows) for case in plan.cases),
+    return Pieces((*originals, *retrained, *halves), sum(len(case.rows) for case in plan.cases),
                   {contender: trial_count(sweep, contender) for contender in sweep.contenders},
                   dict.fromkeys(sweep.contenders, len(plan.final) * sweep.final.runs))
 

@@ -50,16 +50,15 @@ class Trainings(NamedTuple):
     held_out: frozenset[str]  # the names of the sets of the search
 
     @property
+    def every(self) -> list[Training]:
+        """In the order in which they are handed out: the longest first, so that none runs on alone at the end."""
+        return [*self.originals, *chain.from_iterable(self.retrained.values()), *self.references]
+
+    @property
     def searched(self) -> list[Training]:
         """What the search waits for."""
         held_out = chain.from_iterable(self.retrained[name] for name in self.retrained if name in self.held_out)
         return [*self.originals, *held_out, *self.references]
-
-    @property
-    def every(self) -> list[Training]:
-        """In the order in which they are waited for."""
-        final = chain.from_iterable(self.retrained[name] for name in self.retrained if name not in self.held_out)
-        return [*self.searched, *final]
 
     def models(self, workspace: Workspace, labels: np.ndarray, trained: Sequence[Trained]) -> Models:
         """Those of a sweep that are `trained`, and RMIA's reference means; `labels` (N,) of all samples."""

@@ -40,13 +40,11 @@ def test_references_may_have_epochs_of_their_own(plan, workspace, wanted):
     room = other.workspace(Store("nowhere"))
     again = wanted_trainings(room, other)
     assert {one.recipe(room) for one in again.references} == {replace(plan.sweep.training, epochs=3)}
-    rest = [one for one in again.every if one not in again.references]
-    assert {one.recipe(room) for one in rest} == {plan.sweep.training}
+    assert {one.recipe(room) for one in again.every[:-6]} == {plan.sweep.training}
     for mine, theirs, same in [(again.originals, wanted.originals, True), (again.references, wanted.references, False)]:
         assert {a.unit(room).digest == b.unit(workspace).digest for a, b in zip(mine, theirs, strict=True)} == {same}
-    here, there = (pieces(each).trainings for each in (plan, other))
-    assert [(a, b) for a, b in zip(here, there, strict=True) if a != b] == [
-        (plan.sweep.training.epochs * TRAIN * 3 // 4, 3 * TRAIN * 3 // 4)] * 6
+    less = pieces(plan).trainings[-1] // plan.sweep.training.epochs
+    assert pieces(other).trainings == (*pieces(plan).trainings[:-6], *[3 * less] * 6)
     assert "(3 of the reference models)" in str(other)
     equal = Plan(Sweep.model_validate(settings | {"references": {"count": 6, "epochs": plan.sweep.training.epochs}}),
                  plan.dataset)
@@ -79,15 +77,17 @@ def test_references_are_trained_on_the_halves_of_the_bank(wanted):
     assert [training.name for training in wanted.references] == [f"reference {k}" for k in range(6)]
 
 
-def test_every_model_has_a_seed_of_its_own_and_the_order_is_that_in_which_they_are_waited_for(wanted):
-    names = [*(f"retrained without held_out 0, {k}" for k in range(1)), *(f"reference {k}" for k in range(6))]
-    assert [training.name for training in wanted.searched] == ["original 0", "original 1", *names]
-    assert [training.name for training in wanted.every[len(wanted.searched):]] == [
-        f"retrained without final {number}, {k}" for number in (0, 1) for k in (0, 1)]
+def test_every_model_has_a_seed_of_its_own_and_the_longest_trainings_come_first(wanted):
+    by_kind = [wanted.originals, *wanted.retrained.values(), wanted.references]
+    assert wanted.every == [training for group in by_kind for training in group]
     assert len({training.seed for training in wanted.originals + wanted.references}) == 8
     for group in wanted.retrained.values():  # the same for each set: they differ by what they do not see
         assert [one.seed for one in group] == [one.seed for one in wanted.retrained["final 1"]][:len(group)]
-    assert [training.keep_weights for training in wanted.every] == [True] * 3 + [False] * 6 + [True] * 4
+    assert [training.keep_weights for training in wanted.every] == [True] * 7 + [False] * 6
+
+
+def test_the_search_waits_for_no_model_without_a_final_set(wanted):
+    assert wanted.searched == [*wanted.originals, *wanted.retrained["held_out 0"], *wanted.references]
 
 
 def test_weights_of_references_are_kept_where_one_is_to_be_unlearned(plan):
