@@ -130,6 +130,14 @@ class Experiment:
             cells = (f"{duration(took)}, {abs(round(100 * (1 - whole / gpus / took)))} %" for gpus, took in times)
             yield f"| {self.title}, {name} | {' | '.join(cells)} |"
 
+    def mishaps(self, gpus: int = 64, late: int = 16) -> str:
+        """One line of how much longer it takes where nodes come late, and where workers die."""
+        graph, many, second = self.graph(), [0.0] * gpus, 300.0
+        calm, joined, lost = (simulated(graph, many), simulated(graph, [*many[late:], *[second] * late]),
+                              simulated(graph, many, lost=0.1))
+        return (f"{self.title} on {gpus} GPUs: {duration(calm)}; {duration(joined)} where {late} of them come "
+                f"{duration(second)} late, {duration(lost)} where one of ten pieces loses its worker.")
+
 
 class Group(NamedTuple):
     """Pieces of equal kind, in FLOPs, and the groups that must be over before they begin."""
@@ -252,6 +260,7 @@ def lines() -> Iterator[str]:
         yield f"{experiment.title}: {experiment.space()}."
     for experiment in EXPERIMENTS:
         yield from experiment.flow()
+    yield EXPERIMENTS[0].mishaps()
     yield from photographs()
 
 
