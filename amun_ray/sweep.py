@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The experiment of the paper, and what its config asks beyond the table; `compare` names tables of the paper to show
-    the results beside. Returns the rows as in results.json."""
+    """The experiment of the paper, and what its config asks beyond the table; `compare` names tables of the paper to be
+    shown beside it. Returns the rows as in results.json."""
     plan = planned(sweep, data.load, output)
     check_unasked(plan, output)
     if compare:

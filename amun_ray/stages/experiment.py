@@ -117,8 +117,8 @@ class Experiment:
                 record.close(status)
 
     def run(self, beyond: Beyond = lambda *_: None) -> list[dict[str, Any]]:
-        """The five stages, side by side on the workers that there are, and `beyond` them, before the report, what a config
-        asks beyond its table. Returns the rows as in results.json.
+        """The five stages, side by side on the workers that there are; and before the report what a config asks
+        `beyond` its table. Returns the rows as in results.json.
 
         What waits for what: an adversarial set for the originals; the search for the sets, and for the models by which
         its cases are judged; the final models of a method for the end of its own search, and for all models trained
