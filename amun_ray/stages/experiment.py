@@ -155,6 +155,7 @@ class Experiment:
         references = Gathering[Trained](training.name for training in wanted.references)
         self.train(wanted, wanted.references, [references])
         said, self.plan = self.plan.warnings, settled(self.plan, self.workspace.store)
+        assert not self.plan.waits, "its reference models were just made"
         for line in (*self.plan.choice, *(f"  {each}" for each in self.plan.warnings if each not in said)):
             say(line)
         return references.get()
