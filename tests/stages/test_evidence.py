@@ -250,12 +250,12 @@ def test_costs_are_seconds_times_devices_and_know_what_was_made_before():
     costs.add("references", 4.0, whole, reused=False)
     costs.add("search", 2.0, packed, reused=False)
     costs.add("on CPUs", 1.5, {"num_cpus": 2, "num_gpus": 0.0}, reused=False)
-    costs.stages["models"], costs.attacks = 3.0, {"mis": 7.0}
+    costs.stages["models"], costs.wall, costs.attacks = 3.0, 2.5, {"mis": 7.0}
     assert costs.metrics() == {
         "seconds.models": 3.0, "device_seconds.references": 12.0, "device_seconds.search": 0.5,
         "device_seconds.on CPUs": 3.0, "device_seconds_reused.references": 8.0, "device_seconds_reused.search": 0.0,
         "device_seconds_reused.on CPUs": 0.0, "core_seconds.mis": 7.0}
-    assert costs.sums == {"seconds": 3.0, "device_seconds": 15.5}
+    assert costs.sums == {"seconds": 2.5, "device_seconds": 15.5}
 
 
 def test_the_commit_is_that_of_the_repository_that_tracks_the_package(tmp_path):
