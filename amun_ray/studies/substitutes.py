@@ -1,4 +1,4 @@
-"""What D_A is replaced by: other images, or other labels, destroy the model (Figure 1 of the paper).
+"""What D_A is replaced by: whether other images or labels leave the model useful (Figure 1 of the paper).
 
 Cost: for each original and final forget set, and each substitute, three runs of EPOCHS epochs, times `final.runs`.
 """
@@ -90,7 +90,7 @@ def study(done: Done) -> Finding:
             for panel, contender in PANELS.items() for name, every in made.items()]
     return Finding("substitutes", SAYS, ["fine-tuned on", "in the place of D_A", "Test", "Avg. Gap"], rows, {
         "substitutes": plots.png(plots.curves(curves, xlabel="epochs", ylabel="test accuracy (%)",
-                                              title="Only D_A leaves the model useful"))})
+                                              title="Test accuracy by what takes the place of D_A"))})
 
 
 def accuracy_by_epoch(runs: Sequence[Unlearned]) -> list[float]:
