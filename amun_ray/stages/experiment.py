@@ -124,11 +124,11 @@ class Experiment:
         its cases are judged; the final models of a method for the end of its own search, and for all models trained
         from scratch; the report for everything. Where reference models say what is forgotten, all wait for these.
         """
-        started, references = time.monotonic(), self.settle()
-        wanted, known = wanted_trainings(self.workspace, self.plan), {model.name for model in references}
+        started, first = time.monotonic(), self.settle()
+        wanted, known = wanted_trainings(self.workspace, self.plan), {model.name for model in first}
         waiting = originals, searched, every = [Gathering[Trained](training.name for training in group)
                                                 for group in (wanted.originals, wanted.searched, wanted.every)]
-        for model, each in product(references, waiting):
+        for model, each in product(first, waiting):
             each.put(model.name, model)
         with Flow() as flow:
             flow.start(lambda: self.train(wanted, [each for each in wanted.every if each.name not in known], waiting))
@@ -147,18 +147,19 @@ class Experiment:
             return self.report(models.get(), sets.get(), unlearned, found)
 
     def settle(self) -> list[Trained]:
-        """The reference models, where these say what is forgotten: they are trained first, and the plan gets its sets.
-        """
+        """Where reference models say what is forgotten: train these first, but for loaded originals, and give the plan its
+        sets. Returns all of them."""
         if not self.plan.waits:
             return []
         wanted = wanted_trainings(self.workspace, self.plan)
-        references = Gathering[Trained](training.name for training in wanted.references)
-        self.train(wanted, wanted.references, [references])
+        chosen = [*(training for training in wanted.originals if training.checkpoint), *wanted.references]
+        first = Gathering[Trained](training.name for training in chosen)
+        self.train(wanted, chosen, [first])
         said, self.plan = self.plan.warnings, settled(self.plan, self.workspace.store)
         assert not self.plan.waits, "its reference models were just made"
         for line in (*self.plan.choice, *(f"  {each}" for each in self.plan.warnings if each not in said)):
             say(line)
-        return references.get()
+        return first.get()
 
     def train(self, wanted: Trainings, chosen: Sequence[Training], waiting: Sequence[Gathering[Trained]]) -> None:
         """Stage 1: the chosen of the originals, the models retrained without each forget set, and the references, each
