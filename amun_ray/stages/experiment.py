@@ -147,8 +147,10 @@ class Experiment:
             return self.report(models.get(), sets.get(), unlearned, found)
 
     def settle(self) -> list[Trained]:
-        """Where reference models say what is forgotten: train these first, but for loaded originals, and give the plan its
-        sets. Returns all of them."""
+        """Where reference models say what is forgotten: load originals, train these, and give the plan its sets.
+
+        Returns all that it loaded and trained.
+        """
         if not self.plan.waits:
             return []
         wanted = wanted_trainings(self.workspace, self.plan)
