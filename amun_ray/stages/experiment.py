@@ -147,10 +147,7 @@ class Experiment:
             return self.report(models.get(), sets.get(), unlearned, found)
 
     def settle(self) -> list[Trained]:
-        """Where reference models say what is forgotten: load originals, train these, and give the plan its sets.
-
-        Returns all that it loaded and trained.
-        """
+        """The loaded originals and the references, where these say what is forgotten: then the plan gets its sets."""
         if not self.plan.waits:
             return []
         wanted = wanted_trainings(self.workspace, self.plan)
