@@ -162,10 +162,10 @@ def programs_ray(tmp_path_factory):
 def test_a_programs_own_ray_is_used_and_left_running(programs_ray, config, capsys, monkeypatch):
     from amun_ray.stages.experiment import Experiment
 
-    def stop(_: Experiment) -> None:
+    def stop(*_: object) -> None:
         raise UserError("far enough")
 
-    monkeypatch.setattr(Experiment, "train", stop)
+    monkeypatch.setattr(Experiment, "run", stop)
     assert sweep.main(["--config", str(config), "--output", str(config.parent / "out")]) == 2
     said = capsys.readouterr()
     assert "Ray: that of this program, which stays as it is: 1 node(s), 1 CPUs, 0 GPUs" in said.out

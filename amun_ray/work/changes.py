@@ -28,7 +28,7 @@ def changes(sweep: Sweep, output: Path) -> list[str]:
     if not before or not differing:
         return []
     lines = [f"  {key}: {before.get(key, absent)} -> {after.get(key, absent)}" for key in differing]
-    if all(key.partition(".")[0] in ELSEWHERE for key in differing):
+    if all(key.partition(".")[0] in (*ELSEWHERE, "study") for key in differing):
         return ["changed since the last start in this folder, without effect on the sweep's results:", *lines]
     return ["changed since the last start in this folder:", *lines,
             "  what depends on these gets a new digest and is rebuilt; the rest is taken from the store"]

@@ -18,10 +18,14 @@ def test_the_settings_that_differ_are_named_with_what_follows(tmp_path):
     assert changes(first, tmp_path)[1:3] == ["  search.trials: 6 -> 4", "  search.lr.low: 0.001 -> 0.0001"]
 
 
-def test_where_it_runs_changes_no_result(tmp_path):
+def test_where_it_runs_and_what_is_asked_beyond_its_table_change_no_result(tmp_path):
     first = sweep({})
     changes(first, tmp_path)
+    asked = changes(first.model_copy(update={"study": "theorem"}), tmp_path)
+    assert asked == ["changed since the last start in this folder, without effect on the sweep's results:",
+                     "  study: not there -> theorem"]
     moved = first.model_copy(update={"storage": "s3://bucket"})
+    changes(first, tmp_path)
     assert changes(moved, tmp_path) == [
         "changed since the last start in this folder, without effect on the sweep's results:",
         "  storage: None -> s3://bucket"]
