@@ -45,7 +45,7 @@ from amun_ray.training.recipe import Recipe
 
 PHOTO, RESIZE, CROP = (500, 375), 256, 224
 SIDE, CLASSES, BATCH = 128, 10, 64  # of the trainings
-SMALL = 16  # images of a batch where memory is limited: the activations of 64 take 1.5 GiB alone
+SMALL = 8  # images of a batch where memory is limited: the activations of 64 take 1.5 GiB alone
 LIMIT = 3 * 2**29  # bytes, 1.5 GiB
 MIB = 2**20
 

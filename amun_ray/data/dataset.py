@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from PIL import Image
 
 from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import generator
 
-STATISTICS_PIXELS = 2**22  # per histogram step and channel; bincount widens to int64, so this bounds the extra memory
+STATISTICS_PIXELS = 2**22  # per histogram step and channel: bounds what is copied at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +158,8 @@ class Dataset:
         step = max(1, STATISTICS_PIXELS // int(np.prod(self.pixels.shape[2:])))
         for start in range(0, self.train_size, step):
             block = self.pixels[start:min(start + step, self.train_size)]
-            for channel in range(self.channels):
-                counts[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
+            for channel in range(self.channels):  # PIL counts bytes as they are; numpy makes integers of them first
+                counts[channel] += Image.fromarray(block[:, channel].reshape(len(block), -1)).histogram()
         values = np.arange(256) / 255
         weights = counts / counts.sum(1, keepdims=True)
         mean = weights @ values

@@ -14,6 +14,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,6 +127,8 @@ class Keep:
             return None
         folder, pixels = Path(written).parent, dataset.pixels
         assert isinstance(pixels, np.memmap), "as `map_path` says"
+        with ThreadPoolExecutor(threads()) as pool:
+            list(pool.map(partial(getattr, dataset), ("statistics", "first_alike", "digest")))
         alike = io.BytesIO()
         np.save(alike, dataset.first_alike)
         facts = {"shape": list(pixels.shape), "digest": dataset.digest, "statistics": dataset.statistics,

@@ -101,7 +101,7 @@ def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
         known = f"not an image of a format that is read ({', '.join(known_formats())})"
         why = known if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise Undecodable(f"the image cannot be decoded: {why}") from error
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 @cache

@@ -42,8 +42,9 @@ def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = 
         _limits(axis, [row[metric] for row in rows], goal)
     axes[0].set_yticks(range(len(rows)), [row_name(row) for row in rows])
     axes[0].invert_yaxis()
-    figure.suptitle("Near the dashed target is good; bars: mean, lines: "
-                    f"{_spread([row[metric] for row in rows for metric in metrics])} ({_runs(rows)})", fontsize=11)
+    spread = _spread([row[metric] for row in rows for metric in metrics])
+    words = ("Near the dashed target is good;", f"bars: mean, lines: {spread} ({_runs(rows)})")
+    figure.suptitle(("\n" if len(metrics) < 3 else " ").join(words), fontsize=11)
     return figure
 
 

@@ -23,7 +23,8 @@ from amun_ray.work.units import Unlearned
 SAYS = ("Avg. Gap of the settings found with the sweep's own attack, where the paper's PGD takes other steps or begins "
         "at another radius; the figures have it after each epoch, and what the loss of a forgotten image depends on.")
 PAPER = READINGS["attack.search"]["paper"]
-STEPS, RADII = (5, 10, 20, 50), (0.25, 0.5, 1.0, 2.0, 4.0)  # the radii are times the paper's
+STEPS = (5, 10, 20, 50)
+RADII = (1.0, 1.2, 1.4, 1.6, 1.8)  # times the paper's: radii are doubled until an image flips, this is one doubling
 
 
 def study(done: Done) -> Finding:
