@@ -102,7 +102,7 @@ class Flow:
                 promise.keep(stage())
             except Stopped:
                 pass
-            except BaseException as error:
+            except BaseException as error:  # of any stage's code, even Unread: raised by `__exit__`, if it is the first
                 self._failures.append(error)
                 self._stop.set()
 

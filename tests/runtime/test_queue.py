@@ -7,6 +7,7 @@ import time
 import pytest
 
 from amun_ray.base.errors import Diverged, UserError
+from amun_ray.base.flow import Flow
 from amun_ray.runtime import queue as queue_module
 from amun_ray.runtime.queue import TRIES, ActorQueue, run_tasks
 
@@ -194,3 +195,22 @@ def test_a_million_rows_leave_no_more_than_one_result_per_worker_in_memory(monke
     assert done == 1_000_000
     assert Row.most <= 2 * workers
     assert ray.killed == workers
+
+
+def test_tasks_are_not_waited_for_once_a_stage_beside_them_has_failed(monkeypatch):
+    looks = iter(range(1000))
+
+    def none_is_ready(tasks, **_):
+        next(looks)
+        time.sleep(0.01)
+        return [], tasks
+    monkeypatch.setattr(queue_module.ray, "wait", none_is_ready)
+
+    def fails_beside():
+        with Flow() as flow:
+            flow.start(lambda: {}["mine"])
+            list(run_tasks(str, [1]))
+
+    with pytest.raises(KeyError, match="mine"):
+        fails_beside()
+    assert next(looks, None) is not None
