@@ -148,8 +148,13 @@ class Dataset:
     def first_alike(self) -> np.ndarray:
         """(N,) int64: for each row the first row with the same pixels, which may be itself."""
         first: dict[bytes, int] = {}
-        return np.array([first.setdefault(hashlib.blake2b(image.data, digest_size=16).digest(), row)
-                         for row, image in enumerate(np.ascontiguousarray(self.pixels))], np.int64)
+        alike = np.arange(len(self))
+        sums = np.array([_byte_sum(image) for image in self.pixels])
+        _, group, sizes = np.unique(sums, return_inverse=True, return_counts=True)
+        for row in np.flatnonzero(sizes[group] > 1).tolist():  # those with a sum of their own are like no other
+            pixels = np.ascontiguousarray(self.pixels[row])
+            alike[row] = first.setdefault(hashlib.blake2b(pixels.data, digest_size=16).digest(), row)
+        return alike
 
     @cached_property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -212,3 +217,10 @@ def _value_range(pixels: np.ndarray) -> str:
     if not pixels.size or not np.issubdtype(pixels.dtype, np.number):
         return ""
     return f", values in [{pixels.min():.4g}, {pixels.max():.4g}]"
+
+
+def _byte_sum(image: np.ndarray) -> int:
+    """A number that equal pixels share, and few others do; a fraction of the time of a digest."""
+    pixels = np.ascontiguousarray(image).reshape(-1)
+    whole = len(pixels) // 8 * 8
+    return int(pixels[:whole].view(np.uint64).sum()) ^ int(pixels[whole:].sum())

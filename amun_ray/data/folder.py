@@ -117,14 +117,15 @@ def _walk(setting: str, root: str) -> tuple[list[str], Counter[str]]:
     try:
         for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
             seen.add(os.path.realpath(folder))
-            folders[:] = [below for below in folders if not below.startswith(LEFT_BY_SYSTEMS)
-                          and os.path.realpath(os.path.join(folder, below)) not in seen]
+            below = "" if folder == root else f"{PurePath(os.path.relpath(folder, root)).as_posix()}/"
+            folders[:] = [name for name in folders if not name.startswith(LEFT_BY_SYSTEMS)
+                          and os.path.realpath(os.path.join(folder, name)) not in seen]
             for name in files:
                 if name.startswith(LEFT_BY_SYSTEMS):
                     continue
                 ending = os.path.splitext(name)[1].lower()
                 if ending in ENDINGS:
-                    paths.append(PurePath(os.path.relpath(os.path.join(folder, name), root)).as_posix())
+                    paths.append(f"{below}{name}")
                 else:
                     ignored[ending or "no ending"] += 1
     except OSError as error:

@@ -31,6 +31,7 @@ from amun_ray.data.images import threads
 
 FORMAT = 1  # part of every digest
 KEPT_FROM = 64 * 2**20  # bytes of pixels; fewer are decoded again in about a second, and stay in memory
+AT_ONCE = 64  # files whose digests are one task: handing out a task takes as long as reading a small picture
 PIXELS, ALIKE, FACTS = "pixels.u8", "first_alike.npy", "facts.json"
 
 
@@ -151,10 +152,15 @@ class Keep:
 def entry_key(inputs: Mapping[str, Any], sources: Sequence[File | str]) -> str:
     """The name of an entry: a digest of `inputs` (JSON values), of the bytes of all files, and of the decoder."""
     with ThreadPoolExecutor(threads()) as pool:
-        files = hashlib.sha256(b"".join(pool.map(_digest, sources))).hexdigest()
+        spans = (sources[start:start + AT_ONCE] for start in range(0, len(sources), AT_ONCE))
+        files = hashlib.sha256(b"".join(pool.map(_digests, spans))).hexdigest()
     decoder = [PIL.__version__, *(features.version(name) or "" for name in ("jpg", "webp", "zlib", "libtiff"))]
     content = {"format": FORMAT, "files": files, "decoder": decoder, **inputs}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _digests(sources: Sequence[File | str]) -> bytes:
+    return b"".join(map(_digest, sources))
 
 
 def _digest(source: File | str) -> bytes:

@@ -24,6 +24,8 @@ TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what sets the image upright
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+EXACT = 2**24  # PIL's boxes are float32: multiples of 1 / 2**k up to this many of them are exact
+MUCH_HIGHER = 2  # times as high as wide
 LARGEST = 2 * 89_478_485  # pixels of an image once it is resized; PIL's own limit for one that is opened
 
 
@@ -94,14 +96,13 @@ def picture(encoded: bytes | None, reading: Reading = AS_STORED) -> np.ndarray:
         image = _eight_bit(image)
         if turn != 1:
             image = image.transpose(TURNS[turn])
-        array = np.asarray(_sized(image, reading))
+        return np.stack([np.asarray(band) for band in _sized(image, reading).split()])
     except Undecodable:
         raise
     except Exception as error:  # PIL's readers raise nearly anything for damaged bytes
         known = f"not an image of a format that is read ({', '.join(known_formats())})"
         why = known if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise Undecodable(f"the image cannot be decoded: {why}") from error
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 @cache
@@ -141,18 +142,44 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _sized(image: Image.Image, reading: Reading) -> Image.Image:
-    """The image scaled and cut as torchvision's Resize and CenterCrop do it."""
-    if (short := reading.resize) is not None and short != min(image.size):
-        width, height = (int(short * side / min(image.size)) for side in image.size)
-        scaled = width, height
-        if scaled[0] * scaled[1] > LARGEST:
-            raise Undecodable(f"the image of {image.width} x {image.height} pixels would become one of {scaled[0]:,} x "
-                              f"{scaled[1]:,}")
-        image = image.resize(scaled, FILTERS[reading.interpolation])
-    if (side := reading.center_crop) is not None:
-        if side > min(image.size):
-            raise TooSmall(f"the image of {image.width} x {image.height} pixels is smaller than data.center_crop "
-                           f"({side}); set data.resize")
-        left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-        image = image.crop((left, top, left + side, top + side))
-    return image
+    """The image scaled and cut as torchvision's Resize and CenterCrop do it.
+
+    PIL scales the rows, rounds to 8 bits, and scales the columns; the columns first if the image is much higher than
+    wide. What is cut out needs few of either; the others are left out, and the pixels are the same to the bit.
+    """
+    scaled, scaling = _scaled(image, reading.resize), FILTERS[reading.interpolation]
+    if (side := reading.center_crop) is None:
+        return image.resize(scaled, scaling)
+    if side > min(scaled):
+        raise TooSmall(f"the image of {scaled[0]} x {scaled[1]} pixels is smaller than data.center_crop ({side}); set "
+                       "data.resize")
+    left, top = (round((length - side) / 2) for length in scaled)
+    if scaled == image.size or image.height > MUCH_HIGHER * image.width:
+        return image.resize(scaled, scaling).crop((left, top, left + side, top + side))
+    across = _along(0, image, scaled[0], range(left, left + side), scaling)
+    return _along(1, across, scaled[1], range(top, top + side), scaling)
+
+
+def _scaled(image: Image.Image, short: int | None) -> tuple[int, int]:
+    """The size of an image whose shorter side is to have `short` pixels; None leaves it as it is."""
+    if short is None or short == min(image.size):
+        return image.size
+    width, height = (int(short * side / min(image.size)) for side in image.size)
+    if width * height > LARGEST:
+        raise Undecodable(f"the image of {image.width} x {image.height} pixels would become one of {width:,} x "
+                          f"{height:,}")
+    return width, height
+
+
+def _along(axis: int, image: Image.Image, length: int, kept: range, scaling: Image.Resampling) -> Image.Image:
+    """The image scaled to `length` pixels along one axis (0: width), and cut to those of `kept`."""
+    def size(pixels: int) -> tuple[int, int]:
+        return (pixels, image.height) if axis == 0 else (image.width, pixels)
+
+    def box(low: float, high: float, length: int) -> tuple[float, float, float, float]:
+        return (low, 0, high, length) if axis == 0 else (0, low, length, high)
+
+    there, across = image.size[axis], image.size[1 - axis]
+    if length & (length - 1) or length * there > EXACT:
+        return image.resize(size(length), scaling).crop(box(kept.start, kept.stop, across))
+    return image.resize(size(len(kept)), scaling, box(kept.start * there / length, kept.stop * there / length, across))

@@ -173,15 +173,16 @@ def test_cmyk_of_a_jpeg_is_what_pil_makes_of_it():
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(40, 31), (31, 40), (16, 16), (9, 50), (20, 17)])
+@pytest.mark.parametrize("size", [(40, 31), (31, 40), (16, 16), (9, 50), (20, 17), (99, 197), (99, 200), (250, 99)])
+@pytest.mark.parametrize(("resize", "crop"), [(16, 13), (13, 12), (64, 56)])  # PIL's boxes are exact for powers of two
 @pytest.mark.parametrize("grey", [False, True])
-def test_scaling_and_cutting_are_torchvisions(size, interpolation, grey):
+def test_scaling_and_cutting_are_torchvisions(size, interpolation, resize, crop, grey):
     from torchvision.transforms import InterpolationMode, v2
     draw = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(draw[..., 0] if grey else draw)
-    made = v2.Compose([v2.Resize(16, InterpolationMode(interpolation)), v2.CenterCrop((13, 13))])
+    made = v2.Compose([v2.Resize(resize, InterpolationMode(interpolation)), v2.CenterCrop(crop)])
     wanted = np.atleast_3d(np.asarray(made(image))).transpose(2, 0, 1)
-    np.testing.assert_array_equal(picture(saved(image, "png"), Reading(16, 13, interpolation)), wanted)
+    np.testing.assert_array_equal(picture(saved(image, "png"), Reading(resize, crop, interpolation)), wanted)
 
 
 def test_a_thread_never_decodes_far_ahead(monkeypatch):

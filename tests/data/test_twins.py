@@ -34,6 +34,17 @@ def test_images_of_their_own_have_no_twin(dataset):
     np.testing.assert_array_equal(dataset().first_alike, np.arange(15))
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 4), (3, 4, 4), (1, 3, 5)])
+def test_only_the_same_pixels_in_the_same_places_are_alike(shape):
+    """Also where the same bytes in other places have the same sum, which is looked at first."""
+    one = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    shifted, last = np.roll(one.reshape(-1), 8).reshape(shape), one.copy()
+    last[-1, -1, -1] ^= 1
+    pixels = np.stack([shifted, one, last, one, shifted, np.full_like(one, 9)])
+    found = Dataset("toy", pixels, np.arange(6) % 3, 5, 3)
+    np.testing.assert_array_equal(found.first_alike, [0, 1, 2, 1, 0, 5])
+
+
 def test_one_pixel_makes_another_picture(dataset):
     found = dataset((3, 9))
     found.pixels[9, 0, 2, 3] ^= 1
