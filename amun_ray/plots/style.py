@@ -54,6 +54,7 @@ METHODS = {
     "weight_distortion": "Weight distortion",
     "convolution_transpose": "Conv. transpose",
     "sfr_on": "SFR-on",
+    "lotus": "LoTUS",
 }
 ACCESS = {"retain": "with $D_R$", "forget_only": "only $D_F$"}
 BASELINES = ("original", "retrain")  # rows that no access applies to

@@ -195,9 +195,8 @@ class _Run:
 def _check_finite(model: nn.Module, losses: list[Tensor], where: str) -> None:
     """Raise Diverged unless the losses and the model's whole state are finite; waits for the device once."""
     state = [value for value in model.state_dict().values() if value.is_floating_point()]
-    loss = torch.stack(losses).sum()
-    finite = torch.stack([loss.isfinite(), *(value.isfinite().all() for value in state)])
+    finite = torch.stack([value.isfinite().all() for value in (*losses, *state)])
     if not finite.all():
-        value = loss.item()
+        value = sum(loss.item() for loss in losses)
         what = f"the summed loss is {value}" if not math.isfinite(value) else "weights or statistics are not finite"
         raise Diverged(f"{where}: {what}")

@@ -26,7 +26,7 @@ from amun_ray.training.loop import train
 from amun_ray.training.parts import Part, place
 from amun_ray.training.recipe import Recipe
 from amun_ray.training.spectral import Clipping
-from amun_ray.unlearn import broken, plans, sfr_on, soft
+from amun_ray.unlearn import broken, lotus, plans, sfr_on, soft
 from amun_ray.unlearn.certified import CERTIFIED, certified
 from amun_ray.unlearn.method import EITHER, RETAIN, Certificate, Contender, Method, RunReport, Sets, Setting, Task
 from amun_ray.unlearn.saliency import SALIENCY, salient
@@ -56,6 +56,7 @@ METHODS: dict[str, Method] = {
     "convolution_transpose": Method(access=RETAIN, plan=broken.convolution_transpose),
     "scrub": Method(access=RETAIN, plan=plans.scrub, settings=plans.SCRUB),
     "sfr_on": Method(access=RETAIN, plan=sfr_on.sfr_on, settings=sfr_on.SFR_ON),
+    "lotus": Method(access=RETAIN, plan=lotus.lotus, settings=lotus.LOTUS),
 }
 
 

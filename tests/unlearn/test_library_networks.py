@@ -88,7 +88,8 @@ def test_every_network_is_attacked_unlearned_by_each_method_scored_and_loaded_ba
     library, colon, _ = description["name"].partition(":")
     assert (f"\n{library}==" in (tmp_path / "requirements.txt").read_text()) == bool(colon)
     assert json.loads((tmp_path / "model.json").read_text())["name"] == description["name"]
-    assert np.array_equal(_load_pyfunc(str(tmp_path)).predict(DATA.pixels.astype(np.float32) / 255), logits)
+    loaded = _load_pyfunc(str(tmp_path)).predict(DATA.pixels.astype(np.float32) / 255)
+    np.testing.assert_allclose(loaded, logits, atol=1e-6)  # its weights have another memory order, so sums may differ
 
 
 @pytest.mark.parametrize(("name", "options"), [

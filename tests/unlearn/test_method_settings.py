@@ -15,7 +15,8 @@ FROM_0, SHARE, SWITCH = ((-1e-9,), (0, 1e9)), ((0, 1.001), (1e-9, 1)), ((-1, 0.5
 RULES = {  # of each setting: values that are refused, and values that are not
     **dict.fromkeys(("alpha", "gamma", "max_epochs", "noise", "loss_power", "threshold", "step", "damping", "scale",
                      "sigma", "distance", "hessian_lipschitz"), FROM_0),
-    **dict.fromkeys(("mask_ratio", "bound", "retain_weight"), SHARE), "delta": ((0, 0.501), (1e-9, 0.5)),
+    **dict.fromkeys(("mask_ratio", "bound", "retain_weight"), SHARE), "unseen_accuracy": ((-0.1, 1.1), (0, 1)),
+    "delta": ((0, 0.501), (1e-9, 0.5)),
     **dict.fromkeys(("forget_statistics", "adversarial", "compounded"), SWITCH),
     "labelled_by": ((-1, 3), (0, 1, 2)), "steps": ((0.999,), (1, 1e9)),
     "temperature": ((0,), (1e-9, 1e9)),

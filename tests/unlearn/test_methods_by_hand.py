@@ -1,10 +1,13 @@
 """One epoch of every fine-tuning method on softmax regression, against the update worked out in numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from amun_ray.base.seeds import generator
 from amun_ray.training.augment import Augmentation
 from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
@@ -149,12 +152,26 @@ def sfr_on(retain):
     return run.step(slope(run.weights, part))
 
 
+def lotus(retain):
+    """Sample by sample; the noise of D_R comes first."""
+    (part,) = retain
+    temperature = math.exp(3 * (np.mean((FORGET[0] @ START.T).argmax(1) == FORGET[1]) - 0.1))
+    assert temperature > 1.5
+    draw = generator(0, "lotus")
+    kept = torch.randperm(len(part[1]), generator=draw)[:math.ceil(0.3 * len(part[1]))].numpy()
+    x = np.concatenate([part[0][kept], FORGET[0]])
+    said = x @ START.T - np.log(torch.empty(len(x), 2).exponential_(generator=draw).numpy())
+    wanted = np.concatenate([np.eye(2)[said[:len(kept)].argmax(1)], softmax(said[len(kept):] / temperature)])
+    return Descent().step((softmax(x @ START.T) - wanted).T @ x / len(x))
+
+
 HAND = {each.__name__: each for each in (finetune, amun, amun_without_forget, amun_soft, random_label,
                                          gradient_ascent, boundary_shrink, l1_sparse, salun, amun_salun, neggrad_plus,
-                                         scrub, weight_distortion, convolution_transpose, sfr_on)}
+                                         scrub, weight_distortion, convolution_transpose, sfr_on, lotus)}
 SETTINGS = {"boundary_shrink": {"bound": 0.2}, "l1_sparse": {"alpha": 0.01}, "salun": {"mask_ratio": 0.25},
             "amun_salun": {"mask_ratio": 0.25}, "amun_soft": {"step": 1.3}, "neggrad_plus": {"retain_weight": 0.9},
             "weight_distortion": {"noise": 0.3}, "sfr_on": {"threshold": 12},
+            "lotus": {"alpha": 3, "unseen_accuracy": 0.1},
             "scrub": {"alpha": 0.5, "gamma": 0.8, "temperature": 4, "max_epochs": 1}}
 CASES = [(name, access) for name in HAND for access in sorted(METHODS[name].access)]
 

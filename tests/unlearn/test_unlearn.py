@@ -11,7 +11,7 @@ from amun_ray.training.augment import Augmentation
 from amun_ray.training.loop import train
 from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
-from amun_ray.unlearn import BASELINES, Method, Sets, Setting, copy_model, find, plans, sfr_on, soft, unlearn
+from amun_ray.unlearn import BASELINES, Method, Sets, Setting, copy_model, find, lotus, plans, sfr_on, soft, unlearn
 from amun_ray.unlearn.method import FORGET_ONLY, RETAIN, RunReport, Task
 from amun_ray.unlearn.saliency import salient
 
@@ -147,6 +147,26 @@ def test_sfr_on_climbs_before_every_fifth_step_and_ever_less(model, sets):
                 weights.append(-one.objective(model, images, labels).item() / loss)
     assert sizes == [8, 40, 8, 40, 8, 40, 6, 40, 8, 40, 8, 40, 40, 40, 40]
     assert weights == pytest.approx([4 * (1 + math.cos(math.pi * step / 6)) for step in range(6)], rel=1e-4)
+
+
+def test_lotus_softens_by_what_is_still_known_and_stops_where_nothing_more_is(model, sets):
+    with torch.no_grad():
+        known = (model.eval()(sets.forget.images / 255).argmax(1) == sets.forget.labels).double().mean().item()
+    assert 0 < known < 0.9
+
+    def plan(unseen):
+        return lotus.lotus(task_of(model, sets, alpha=2, unseen_accuracy=unseen))(1)
+
+    assert plan(known + 0.011) == ()
+    (one,) = plan(known + 0.009)
+    sizes = [math.ceil(0.3 * len(sets.retain.labels)), len(sets.forget.labels)]
+    assert [len(part.labels) for part in one.parts] == sizes
+    images = torch.cat([part.own_images for part in one.parts]) / 255
+    numbers = torch.cat([part.labels for part in one.parts])
+    with torch.no_grad():
+        sharp = one.objective(model, images, numbers)
+        soft = plan(0)[0].objective(model, images, numbers)
+    assert sharp != soft
 
 
 def test_fisher_information_is_the_mean_over_batches_of_the_squared_gradient_of_each(sets):
