@@ -107,3 +107,15 @@ def test_each_script_ends_as_all_of_them_do(name):
     text = (FOLDER / f"{name}.py").read_text()
     assert text.endswith('\n\nif __name__ == "__main__":\n    end(main)\n')
     assert not re.search(r"^def (row|table|show)\(|json\.dumps|ArgumentParser\(", text, re.MULTILINE)
+
+
+def test_a_replayed_search_stops_what_is_behind_by_more_than_any_trial_has_made_up(module):
+    """The first two are whole: the best is 2, and the most made up after epoch 1 is 3, after epoch 2 is 1."""
+    script = module("early_stop")
+    curves = [[5, 3, 2], [6, 6, 6], [5.1, 1, 1], [5, 3.1, 0], [4, 2.9, 2.5], [9, 9, 1.5]]
+    assert script.replay(curves[:2], 2, 2) == (6, 2)
+    assert script.replay(curves, 2, 2) == (6 + 1 + 2 + 3 + 1, 2)  # 0 and 1.5 are lost
+    assert script.replay(curves, 7, 2) == (18, 0)
+    rows = {row["name"]: row["value"] for row in script.compare([curves, curves[:2]], 2, 2)}
+    assert rows == {"early_stop_cost_share": round(19 / 24, 4), "early_stop_same_best_percent": 50,
+                    "early_stop_lost": 2, "searches": 2, "trials": 8}
