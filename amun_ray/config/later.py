@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "unlearning": {"optimizer": "sgd", "clip": 0.0},
 }
 METHOD: Mapping[str, Any] = {"lr": None}  # of each method
+METHOD_LR: Mapping[str, Any] = {"forget_only": None}  # of its `lr`
 WHOLE = ("audit", "study")  # sections that were added as such
 
 
@@ -31,8 +32,13 @@ def without_later(dump: Mapping[str, Any]) -> dict[str, Any]:
     changed: dict[str, Any] = {section: _without(dump[section], values) for section, values in SECTIONS.items()
                                if section in dump}
     if "methods" in dump:
-        changed["methods"] = {name: method and _without(method, METHOD) for name, method in dump["methods"].items()}
+        changed["methods"] = {name: method and _method(method) for name, method in dump["methods"].items()}
     return {section: content for section, content in {**dump, **changed}.items() if content or section not in WHOLE}
+
+
+def _method(settings: Mapping[str, Any]) -> dict[str, Any]:
+    kept = _without(settings, METHOD)
+    return kept | {"lr": _without(kept["lr"], METHOD_LR)} if "lr" in kept else kept
 
 
 def _without(settings: Mapping[str, Any], at_rest: Mapping[str, Any]) -> dict[str, Any]:

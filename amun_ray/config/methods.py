@@ -4,7 +4,7 @@ from pydantic import Field
 
 from amun_ray.base.errors import UserError
 from amun_ray.config.fields import Access, Accesses, Searched, Strict
-from amun_ray.config.search import LogUniform, Points
+from amun_ray.config.search import MethodLr, Points
 from amun_ray.unlearn import find
 
 
@@ -21,7 +21,7 @@ class MethodConfig(Strict):
     """Which of its own settings are searched."""
     points: Points = ()
     """Known-good settings for this method: tried first, and counted as trials."""
-    lr: LogUniform | None = None
+    lr: MethodLr | None = None
     """A range of learning rates of its own, in place of `search.lr`."""
 
 
@@ -40,6 +40,8 @@ def method_problems(name: str, chosen: MethodConfig | None) -> list[tuple[tuple[
     problems: list[tuple[tuple[str, ...], str]]
     problems = [(("access",), f"{name} does not exist with {access!r}, only with {', '.join(sorted(row.access))}")
                 for access in chosen.access or () if access not in row.access]
+    if chosen.lr and chosen.lr.forget_only and "forget_only" not in (chosen.access or row.access):
+        problems.append((("lr", "forget_only"), f"{name} is not searched with 'forget_only' access"))
     asked = [access for access in chosen.access or accesses(name) if access in row.access] or accesses(name)
     for place, key in [*((("settings", key), key) for key in chosen.settings),
                        *((("search",), key) for key in chosen.search)]:

@@ -241,11 +241,15 @@ class Sweep(Strict):
     @model_validator(mode="after")
     def _rates_of_the_optimizer(self) -> "Sweep":
         errors: list[Any] = []
-        for name, lr in [(name, method.lr) for name, method in self.methods.items() if method and method.lr]:
+        for contender in self.contenders:
+            if (lr := self.chosen(contender.method).lr) is None:
+                continue
             try:
-                lr.fitting(self.unlearning.optimizer)
+                lr.of(contender.access).fitting(self.unlearning.optimizer)
             except ValueError as error:
-                errors.append({"type": "value_error", "loc": ("methods", name), "input": None, "ctx": {"error": error}})
+                place = ("lr", "forget_only") if lr.of(contender.access) is not lr else ()
+                errors.append({"type": "value_error", "loc": ("methods", contender.method, *place), "input": None,
+                               "ctx": {"error": error}})
         if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)
         return self
@@ -272,7 +276,7 @@ class Sweep(Strict):
         counting = find(contender.method).settings_in(contender.access)
         chosen = self.chosen(contender.method)
         return self.search.space({key: counting[key].axis for key in chosen.search if key in counting},
-                                 chosen.lr and chosen.lr.fitting(self.unlearning.optimizer))
+                                 chosen.lr and chosen.lr.of(contender.access).fitting(self.unlearning.optimizer))
 
     def method_settings(self, contender: Contender) -> dict[str, float]:
         """The method's own settings in the file that have an effect with this access."""

@@ -33,11 +33,23 @@ class LogUniform(Strict):
     def fitting(self, optimizer: str) -> "LogUniform":
         """The same, with a bound that suits the optimiser where the file names none."""
         low, high = LR[optimizer]
-        fitted = {"low": low, "high": high} | {key: getattr(self, key) for key in self.model_fields_set}
+        fitted = {"low": low, "high": high}
+        fitted |= {key: getattr(self, key) for key in fitted.keys() & self.model_fields_set}
         if fitted["low"] > fitted["high"]:
             raise ValueError(f"lr.low <= lr.high must hold, which with {optimizer} are {low:g} and {high:g} unless "
                              f"given, but got low={fitted['low']:g}, high={fitted['high']:g}")
         return LogUniform(**fitted)
+
+
+class MethodLr(LogUniform):
+    """A method's own learning rates."""
+
+    forget_only: LogUniform | None = None
+    """Others with D_F alone, which bears smaller steps than D_R and D_F together."""
+
+    def of(self, access: str) -> LogUniform:
+        """The range with an access."""
+        return self.forget_only if access == "forget_only" and self.forget_only is not None else self
 
 
 class Point(Strict):

@@ -114,6 +114,23 @@ def test_so_is_that_of_one_method_where_only_one_bound_is_given(mine):
         "low=0.01, high=0.001"]
 
 
+def test_a_method_may_have_other_learning_rates_with_d_f_alone(mine):
+    def rates(lr, *overrides):
+        sweep = config_file.load(str(mine), [f"methods={{amun: {{lr: {lr}}}}}", *overrides])
+        return {each.access: (sweep.space(each)["lr"].low, sweep.space(each)["lr"].high) for each in sweep.contenders}
+
+    assert rates("{low: 1e-3, forget_only: {high: 1e-3}}") == {"retain": (1e-3, 1e-1), "forget_only": (1e-6, 1e-3)}
+    assert rates("{forget_only: {low: 1e-4}}", "unlearning.optimizer=adamw") == {
+        "retain": (1e-6, 1e-3), "forget_only": (1e-4, 1e-3)}
+    assert mistakes(mine, "methods={amun: {lr: {forget_only: {low: 0.01}}}}", "unlearning.optimizer=adamw") == [
+        "methods.amun.lr.forget_only: lr.low <= lr.high must hold, which with adamw are 1e-06 and 0.001 unless given, "
+        "but got low=0.01, high=0.001"]
+    for methods in ("{finetune: {lr: {forget_only: {low: 1e-4}}}}",
+                    "{finetune: {access: [retain], lr: {forget_only: {low: 1e-4}}}}"):
+        assert mistakes(mine, f"methods={methods}") == [
+            "methods.finetune.lr.forget_only: finetune is not searched with 'forget_only' access"]
+
+
 def test_the_recipe_for_public_weights(mine):
     recipe = config_file.load(str(mine), ["training={recipe: finetune, epochs: 3}"]).training
     assert (recipe.optimizer, recipe.schedule, recipe.epochs) == ("adamw", "cosine", 3)

@@ -38,12 +38,14 @@ def test_a_method_that_came_or_went_is_named(tmp_path):
 
 
 def test_a_setting_that_an_earlier_version_did_not_know_is_no_change(tmp_path):
-    changes(sweep({}), tmp_path)
+    now = sweep({}, {"amun": {"lr": {"low": 1e-4, "high": 1e-2}}})
+    changes(now, tmp_path)
     path = tmp_path / "config.yaml"
     earlier = yaml.safe_load(path.read_text())
     del earlier["training"]["beta"], earlier["audit"], earlier["data"]["normalize"]
+    del earlier["methods"]["amun"]["lr"]["forget_only"]
     path.write_text(yaml.safe_dump(earlier))
-    assert changes(sweep({}), tmp_path) == []
+    assert changes(now, tmp_path) == []
     path.write_text("training: none\n")
     assert changes(sweep({}), tmp_path) == []
 
