@@ -14,9 +14,9 @@ from amun_ray.studies.done import Done, gap, named
 from amun_ray.unlearn import Contender, find
 from amun_ray.work.units import Hyperparameters, Unlearned
 
-SAYS = ("for each attack what it cost, how near its images are, and the Avg. Gap that the settings found with the "
-        "sweep's own attack then give, with the interval of its mean. Transferred images were found on another "
-        "original, and have its labels.")
+SAYS = ("for each attack what it cost, how many of the images that the original gets right it flips, how near they are "
+        "then, and the Avg. Gap that the settings found with the sweep's own attack give, with the interval of its "
+        "mean. Transferred images were found on another original, and have its labels.")
 ATTACKS: dict[str, dict[str, Any]] = {
     **{f"PGD-{steps}": PGD | {"steps": steps} for steps in (10, 20, 50)},
     "fast FGSM": {"name": "fast_fgsm"}, "nearest": {"name": "nearest"},
@@ -56,9 +56,10 @@ def lines(name: str, sets: Sets, made: Mapping[Contender, list[Unlearned]]) -> l
     """A line for each method."""
     different = {one.unit.digest: one for one in sets.values()}.values()
     reports = [one.report for one in different]
-    flipped = sum(report["flipped_percent"] for report in reports) / len(reports)
+    right = sum(100 - report["already_wrong_percent"] for report in reports)
+    flipped = f"{100 * sum(report['flipped_percent'] for report in reports) / right:.1f}" if right else ""
     l2 = [report["l2_mean"] for report in reports if "l2_mean" in report]  # of no image, if none was flipped
     cost = sum(one.seconds for one in different)
     near = f"{sum(l2) / len(l2):.4f}" if l2 else ""
-    return [[name, f"{cost:.1f}", f"{flipped:.1f}", near, named(contender), gap(runs)]
+    return [[name, f"{cost:.1f}", flipped, near, named(contender), gap(runs)]
             for contender, runs in made.items()]

@@ -126,10 +126,11 @@ def made(digest, seconds, **report):
 
 
 def test_a_line_of_the_attacks_counts_a_set_that_several_cases_share_once():
-    sets = {(0, "a"): made("x", 2.0, flipped_percent=90.0, l2_mean=0.2), (0, "b"): made("y", 3.0, flipped_percent=0.0)}
+    sets = {(0, "a"): made("x", 2.0, flipped_percent=60.0, already_wrong_percent=40.0, l2_mean=0.2),
+            (0, "b"): made("y", 3.0, flipped_percent=0.0, already_wrong_percent=0.0)}
     sets[1, "a"] = sets[0, "a"]
     assert attack_strength.lines("PGD", sets, {Contender("amun", "retain"): [unlearned("amun", [2.0])]}) == [
-        ["PGD", "5.0", "45.0", "0.2000", "amun with D_R", "2.00 ± 0.00"]]
+        ["PGD", "5.0", "37.5", "0.2000", "amun with D_R", "2.00 ± 0.00"]]
     moved = attack_strength.transferred({(k, "a"): f"of {k}" for k in range(3)}, 3)
     assert moved == {(0, "a"): "of 1", (1, "a"): "of 2", (2, "a"): "of 0"}
 
