@@ -70,6 +70,13 @@ def share(value: Any) -> float | str:
     raise ValueError(f"must be 0, a number of at least {LEAST_SHARE:g}, or auto, but got {value!r}")
 
 
+def width(value: Any) -> int | str:
+    """A whole number above 0, or `auto`; as for `share`, a union would report a mistake twice."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"must be a whole number above 0, or auto, but got {value!r}")
+
+
 def files(value: Any) -> str | tuple[str, ...]:
     """A path, a URI or a pattern, or several; as for `share`, a union would report a mistake twice."""
     paths = value if isinstance(value, list | tuple) else [value]
@@ -150,6 +157,8 @@ Schedule = Annotated[str, text(r"never|every_[1-9]\d*", "must be never or every_
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "must be of letters, digits, _, . and -")]
 Share = Annotated[float | Literal["auto"],
                   PlainValidator(share, json_schema_input_type=Annotated[float, Field(ge=0)] | Literal["auto"])]
+Width = Annotated[int | Literal["auto"],
+                  PlainValidator(width, json_schema_input_type=Annotated[int, Field(gt=0)] | Literal["auto"])]
 Ratio = Annotated[float, PlainValidator(ratio, json_schema_input_type=Annotated[float, Field(gt=0)] | str)]
 Files = Annotated[Any, PlainValidator(files, json_schema_input_type=str | tuple[str, ...])]
 Named = Annotated[Any, PlainValidator(named, json_schema_input_type=tuple[str | int, ...])]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from amun_ray.base.space import Axis, Choice, Range, Space, grid, grid_size
-from amun_ray.config.fields import MOST, Count, Schedules, Strict, listed
+from amun_ray.config.fields import MOST, Count, Schedules, Strict, Width, listed
 
 LR = {"sgd": (1e-6, 1e-1), "adamw": (1e-6, 1e-3)}  # AdamW moves every weight by about the learning rate in each step
 OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
@@ -102,8 +102,8 @@ class Search(Strict):
     """The size of the grid, for `sampler: grid`; a grid larger than `trials` is sampled."""
     startup: PositiveInt = 8
     """Random trials before TPE takes over, and finished trials before any may be stopped early."""
-    together: PositiveInt = 4
-    """Trials of a method that are chosen together, before new results are used."""
+    together: Width = 4
+    """Trials of a method chosen together, before new results are used; `auto`: what fills the first start's cluster."""
     concurrent: PositiveInt | None = None
     """Concurrent trials; as many as fit in the cluster if not given."""
     select: Literal["least", "within_one_error"] = "least"
@@ -114,6 +114,12 @@ class Search(Strict):
     def fitting(self, optimizer: str) -> "Search":
         """The same search, with learning rates that suit the optimiser if the file gives none."""
         return self.model_copy(update={"lr": self.lr.fitting(optimizer)})
+
+    @property
+    def width(self) -> int:
+        """`together`, once it is a number."""
+        assert self.together != "auto", "work.width settles it where a cluster is known"
+        return self.together
 
     @property
     def terms(self) -> tuple[str, ...]:

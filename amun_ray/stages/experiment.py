@@ -52,6 +52,7 @@ from amun_ray.work.plan import Plan, trial_count
 from amun_ray.work.trainings import Trainings, settled, wanted_trainings
 from amun_ray.work.trials import Trial, chosen
 from amun_ray.work.units import AdversarialSet, Target, Trained, Training, Unlearned
+from amun_ray.work.width import with_width
 
 Key = tuple[int, str]  # original, name of the forget set
 Beyond = Callable[[Models, dict[Key, AdversarialSet], dict[Contender, Trial], list[Unlearned]], Finding | None]
@@ -104,7 +105,7 @@ class Experiment:
                 check_concurrent(sweep.search.concurrent, workers)
             for line in changes(sweep, output):
                 say(line)
-            workspace = SharedWorkspace.open(sweep, share_key(store), plan.dataset, plan.start)
+            workspace = with_width(SharedWorkspace.open(sweep, share_key(store), plan.dataset, plan.start), workers)
             record = Record.open(tracker, _run_key(plan, store, tracker), workspace, environment(str(cluster)))
             status = "FAILED"
             try:
@@ -203,7 +204,7 @@ class Experiment:
         """Stage 3: the best settings of every method, on the held-out forget sets only.
 
         `over` is called with the best trial of a method and access when its search is over, and found one."""
-        sweep = self.plan.sweep
+        sweep = self.workspace.sweep
         with self.stage("3/5 search"):
             cases = open_cases(models, sets, self.plan.held_out, with_banks=True)
             options = packed(self.workspace, cases, self.options)
@@ -220,8 +221,7 @@ class Experiment:
                         f"{scores} {best.errors}")
                     over(trial.contender, best)
 
-            # Ray runs as many of the suggested trials as fit, late nodes included
-            at_once = sweep.search.concurrent or len(sweep.contenders) * sweep.search.together
+            at_once = sweep.search.concurrent or len(sweep.contenders) * sweep.search.width  # Ray runs what fits
             result = best_settings(self.workspace, cases, options, at_once, finished)
             for contender, reason in result.lost.items():
                 say(f"  {contender}: no setting worked: {reason}")

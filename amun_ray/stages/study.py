@@ -51,7 +51,7 @@ class Study:
 
     def next_settings(self) -> tuple[int, Hyperparameters] | None:
         """The next trial's number and settings; None if the study is done or waiting for its round."""
-        number, together = len(self._asked), self._search.together
+        number, together = len(self._asked), self._search.width
         if number == self.total or len(self.finished) < number // together * together:
             return None
         self._asked.append(asked := self._optuna.ask())
@@ -67,7 +67,7 @@ class Study:
     def tell(self, trial: Trial) -> None:
         """Record a trial that is over; after the last of its round, tell Optuna all of them, in order."""
         self._round[trial.number] = trial
-        if len(self._round) < min(self._search.together, self.total - len(self.finished)):
+        if len(self._round) < min(self._search.width, self.total - len(self.finished)):
             return
         for number in sorted(self._round):
             over = self._round[number]

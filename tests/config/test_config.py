@@ -330,6 +330,7 @@ WRONG_POINTS = [
     ("resources.gpus=true", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got True"),
     ("resources.gpus=-1", "resources.gpus: must be 0, a number of at least 0.0001, or auto, but got -1"),
     ("search.concurrent=0", "search.concurrent: must be greater than 0, but got 0"),
+    ("search.together=0", "search.together: must be a whole number above 0, or auto, but got 0"),
 ]
 
 
