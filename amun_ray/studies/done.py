@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
+from amun_ray.base.tensors import to_unit
 from amun_ray.metrics import Split
 from amun_ray.reporting.columns import title
 from amun_ray.reporting.rows import Row
@@ -50,6 +52,10 @@ class Done:
     def splits(self) -> dict[str, Split]:
         """D_R, D_F and D_T of each final forget set."""
         return {case.name: self.workspace.split(case.rows, self.labels) for case in self.plan.final}
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """(n, C, H, W) float32 in [0, 1]: the samples `rows`, as models and attacks get them."""
+        return to_unit(torch.from_numpy(self.plan.dataset.pixels[rows])).numpy()
 
     @property
     def settings(self) -> dict[Contender, Hyperparameters]:

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from amun_ray import plots
 from amun_ray.attacks import AttackSettings
-from amun_ray.base.tensors import to_unit
 from amun_ray.config.readings import READINGS
 from amun_ray.reporting.finding import Finding
 from amun_ray.stages.again import attacked
@@ -65,7 +64,7 @@ def _maps(done: Done) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
     """The first forgotten image (C, H, W), and of each model of its case how its loss changes with a pixel (H, W)."""
     case, device = done.plan.final[0], torch.device("cpu")
     number = int(np.sort(case.rows)[0])
-    image = to_unit(torch.from_numpy(done.plan.dataset.pixels[number:number + 1]))
+    image = torch.from_numpy(done.images(np.array([number])))
     label = torch.from_numpy(done.labels[number:number + 1])
     units = {"original": done.models.originals[case.original].unit}
     units |= {named(model.run.contender): model.run.unit for model in done.sound

@@ -68,7 +68,7 @@ SUBSTITUTES: Mapping[str, Callable[[Samples], Arrays]] = {
 
 def study(done: Done) -> Finding:
     """Every substitute in every panel; with two classes there is no other wrong label."""
-    classes, pixels = done.plan.dataset.classes, done.plan.dataset.pixels
+    classes = done.plan.dataset.classes
     settings = dict.fromkeys(PANELS.values(), Hyperparameters(LR, SCHEDULE, EPOCHS, {}))
     made: dict[str, list[Unlearned]] = {}
     for name, substitute in SUBSTITUTES.items():
@@ -79,8 +79,7 @@ def study(done: Done) -> Finding:
                  name: str = name) -> Arrays:
             rows = np.sort(case.rows)[given[2]]
             stream = generator(done.plan.sweep.seed, "substitutes", name, case.name, case.original)
-            clean = (pixels[rows] / 255).astype(np.float32)
-            return substitute(Samples(clean, done.labels[rows], given, classes, stream))
+            return substitute(Samples(done.images(rows), done.labels[rows], given, classes, stream))
 
         made[name] = unlearned_again(done.experiment, done.models, done.sets, settings, swapped=(name, swap))
     curves = {panel: {name: accuracy_by_epoch(runs) for name, every in made.items() if (

@@ -94,8 +94,7 @@ def _measured(done: Done, made: Unlearned) -> tuple[Terms, np.ndarray]:
 
 
 def _distances(done: Done, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
-    clean = done.plan.dataset.pixels[rows].astype(np.float32) / 255
-    return np.linalg.norm((images - clean).reshape(len(rows), -1), axis=1)
+    return np.linalg.norm((images - done.images(rows)).reshape(len(rows), -1), axis=1)
 
 
 def _convex(done: Done) -> list[Step]:
