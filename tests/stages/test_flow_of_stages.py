@@ -88,9 +88,10 @@ def sweep(monkeypatch, tmp_path, gates):
     cases = [ForgetCase(0, name, np.arange(2)) for name in ("held_out 0", "final 0")]
     plan = SimpleNamespace(
         waits=False, cases=cases, held_out=cases[:1], final=cases[1:], dataset=SimpleNamespace(labels=None),
-        sweep=SimpleNamespace(search=SimpleNamespace(select="least", concurrent=2, together=1, terms=("average_gap",))))
+        sweep=SimpleNamespace(search=SimpleNamespace(select="least", concurrent=2, width=1, terms=("average_gap",))))
     record = SimpleNamespace(progress=lambda *_: None, trial=lambda *_: None, adversarial=lambda *_: None)
-    made = Experiment(plan, tmp_path, None, record, OPTIONS, 1, Cluster(((2.0, 0.0),), "test"), SweepCosts())
+    made = Experiment(plan, tmp_path, SimpleNamespace(sweep=plan.sweep), record, OPTIONS, 1,
+                      Cluster(((2.0, 0.0),), "test"), SweepCosts())
     monkeypatch.setattr(made, "report", lambda models, sets, unlearned, found: (models, [*sets], unlearned))
     return made
 
