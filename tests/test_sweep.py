@@ -27,8 +27,8 @@ from amun_ray.tracking import Tracker, contact
 from amun_ray.work import calibrate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OWN_DATA = ("cifar10_cpu", "cifar10_cpu_short", "cifar10_small", "cifar10_small_methods", "persons", "photos",
-            "photos_vit", "protocol_small", "tiny_imagenet", "tiny_imagenet_small")  # not everywhere
+OWN_DATA = ("cifar10_airbench", "cifar10_cpu", "cifar10_cpu_short", "cifar10_small", "cifar10_small_methods", "persons",
+            "photos", "photos_vit", "protocol_small", "tiny_imagenet", "tiny_imagenet_small")  # not everywhere
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "tune_configs").glob("*.yaml") if path.stem not in OWN_DATA)
 
 

@@ -133,8 +133,9 @@ def test_the_passes_of_a_method_are_those_of_a_run(plan, method, access):
                        augmentation=Augmentation(), generator=torch.Generator().manual_seed(0))]
     sweep = plan.sweep.model_copy(update={"methods": {method: None}})
     found = passes(sweep, Contender(method, access), retain=retain, forget=forget, classes=10)
-    assert found.gradients == pytest.approx(report.backward)
-    assert found.forwards == pytest.approx(max(0, report.forward - report.backward))
+    rounding = 0.02 if method == "lotus" else 1e-6  # it sees a share of D_R, in whole images
+    assert found.gradients == pytest.approx(report.backward, rel=rounding)
+    assert found.forwards == pytest.approx(max(0, report.forward - report.backward), rel=rounding)
     assert found.epochs == len(epochs)
 
 
