@@ -46,7 +46,7 @@ def replay(curves: Sequence[Sequence[float]], startup: int, together: int) -> Re
     return Replay(epochs, min(map(min, whole), default=math.inf))
 
 
-def searches(store: Path) -> dict[tuple[str, str, str], list[list[float]]]:
+def searches(store: Path) -> list[list[list[float]]]:
     """The curves of every search in an MLflow database, in the order of the trials."""
     if not store.is_file():
         raise UserError(f"--store: {store}: no such file; run a sweep with --set search.stop_early=false, and name its "
@@ -66,7 +66,7 @@ def searches(store: Path) -> dict[tuple[str, str, str], list[list[float]]]:
             found[search][int(number[1])] = values
     if not found:
         raise UserError(f"--store: {store} has no trial")
-    return {search: [trials[number] for number in sorted(trials)] for search, trials in found.items()}
+    return [[trials[number] for number in sorted(trials)] for trials in found.values()]
 
 
 def compare(found: Sequence[Sequence[Sequence[float]]], startup: int, together: int) -> list[Row]:
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--startup", type=count, default=4, help="whole trials before any is stopped")
     parser.add_argument("--together", type=count, default=4, help="trials of a round")
     options = parser.parse_args()
-    show(compare(list(searches(options.store).values()), options.startup, options.together), options.json)
+    show(compare(searches(options.store), options.startup, options.together), options.json)
 
 
 if __name__ == "__main__":

@@ -89,16 +89,16 @@ def screenshot(browser, request) -> Iterator[None]:
 
 def test_the_experiment_lists_the_run_of_the_sweep(browser, pages, sweep_run):
     browser.get(f"{pages}/#/experiments/{sweep_run[0]}/runs")
-    wait_for("the run of the sweep in the list", lambda: "sweep small" in words(browser))
+    assert wait_for("the run of the sweep in the list", lambda: "sweep small" in words(browser))
 
 
 def test_the_page_of_the_sweep_shows_its_result(browser, pages, sweep_run):
     experiment, run = sweep_run
     browser.get(f"{pages}/#/experiments/{experiment}/runs/{run}?workflowType=machine_learning")
-    wait_for("the result in words", lambda: "comes nearest to retraining" in words(browser))
-    wait_for("the table", lambda: browser.execute_script(
+    assert wait_for("the result in words", lambda: "comes nearest to retraining" in words(browser))
+    assert wait_for("the table", lambda: browser.execute_script(
         "return [...document.querySelectorAll('table')].some(one => one.innerText.includes('Avg. Gap'))"))
-    wait_for("a metric of the result", lambda: "average_gap.amun.retain" in words(browser))
+    assert wait_for("a metric of the result", lambda: "average_gap.amun.retain" in words(browser))
 
 
 def test_the_list_of_models_has_the_columns_of_the_result(browser, pages, sweep_run, undisturbed):
@@ -106,21 +106,22 @@ def test_the_list_of_models_has_the_columns_of_the_result(browser, pages, sweep_
     client = MlflowClient(tracking_uri=uri(undisturbed[1]))
     note = client.get_run(run).data.tags["mlflow.note.content"]
     browser.get(f"{pages}/" + re.search(r"\[unlearned models by Avg. Gap\]\(([^)]*)\)", note)[1])
-    wait_for("the list", lambda: "final 1, run" in words(browser) and "average_gap" in words(browser)
+    assert wait_for("the list", lambda: "final 1, run" in words(browser) and "average_gap" in words(browser)
              and "sweep small" not in words(browser))
 
 
 def test_the_run_of_the_sweep_shows_its_table(browser, pages, sweep_run):
     experiment, run = sweep_run
     browser.get(f"{pages}/#/experiments/{experiment}/runs/{run}/artifacts/final_table.json")
-    wait_for("the table", lambda: all(word in words(browser) for word in ("retrain", "Avg. Gap", "MIS", "only D_F")))
+    assert wait_for("the table", lambda: all(
+        word in words(browser) for word in ("retrain", "Avg. Gap", "MIS", "only D_F")))
 
 
 def test_the_run_of_the_sweep_shows_its_figures(browser, pages, sweep_run):
     experiment, run = sweep_run
     browser.get("about:blank")  # to a page that is open another address behind the # is no new page
     browser.get(f"{pages}/#/experiments/{experiment}/runs/{run}/artifacts/figures/final_comparison.png")
-    wait_for("the figure", lambda: max(images(browser), default=0) > 500)
+    assert wait_for("the figure", lambda: max(images(browser), default=0) > 500)
 
 
 def test_the_report_opens_without_a_network(browser, undisturbed):

@@ -113,7 +113,7 @@ class Tracker:
             try:
                 with impatient():
                     self._send(event)
-            except Exception as error:
+            except Exception as error:  # as in `log`; what matters only now is not kept
                 self._failed(error)
             self._shown = time.monotonic()
 
@@ -140,7 +140,7 @@ class Tracker:
                 except Damaged as error:
                     self._spool.set_aside(path)
                     self._say(f"MLflow: {first_line(error)}; set aside, its work is logged again from the store")
-                except Exception as error:
+                except Exception as error:  # as in `log`; the event stays in the spool
                     if not is_refusal(error):
                         raise
                     self._say(f"MLflow refuses {path}: {reason(error)}")
@@ -148,7 +148,7 @@ class Tracker:
                     self._spool.remove(path)
                     sent += 1
             self._away = False
-        except Exception as error:
+        except Exception as error:  # as in `log`; nothing has left the spool that was not sent
             self._failed(error)
         if sent:
             self._say(f"MLflow: {sent} waiting events have been sent")

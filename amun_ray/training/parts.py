@@ -30,6 +30,10 @@ class Part(NamedTuple):
         places = places.to(self.images.device)
         return places if self.rows is None else self.rows[places]
 
+    def numbered(self, start: int) -> "Part":
+        """The same samples with their places, from `start` on, as labels: rows of a table that an objective has."""
+        return self._replace(labels=torch.arange(start, start + len(self.labels), device=self.labels.device))
+
     def take(self, places: Tensor, *, augment: bool) -> "Part":
         """The samples at `places` (B,), in that order, as a part that shares this part's images."""
         return Part(self.images, self.labels[places.to(self.labels.device)], augment, self.rows_at(places),

@@ -4,7 +4,6 @@ Constants are those of the authors' script. It asks for the original's accuracy 
 forgotten. A method here is given no such images, so that accuracy is a setting; the sweep prints it with the originals.
 """
 
-import copy
 import math
 
 import torch
@@ -15,8 +14,8 @@ from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import evaluating
 from amun_ray.training.batches import in_order, send
 from amun_ray.training.loop import EpochPlan, Forward, Pass
-from amun_ray.training.parts import Part
 from amun_ray.unlearn.method import Setting, Task
+from amun_ray.unlearn.plans import original
 
 RETAIN_SHARE = 0.3  # of D_R is seen, the same samples in every epoch
 FORGOTTEN = -0.01  # accuracy on D_F less `unseen_accuracy` at which nothing more is done
@@ -37,9 +36,9 @@ def lotus(task: Task) -> EpochPlan:
     draw = generator(task.generator.initial_seed(), "lotus")
     kept = torch.randperm(count := len(sets.retained.labels), generator=draw)[:math.ceil(RETAIN_SHARE * count)]
     classes, forget_from, total = task.classes, len(kept), len(kept) + len(sets.forget.labels)
-    retain = _numbered(sets.retained.take(kept, augment=sets.retained.augment), 0)
-    parts = (retain, _numbered(sets.forget, forget_from))
-    teacher = copy.deepcopy(task.model).eval().to(memory_format=torch.channels_last)
+    retain = sets.retained.take(kept, augment=sets.retained.augment).numbered(0)
+    parts = (retain, sets.forget.numbered(forget_from))
+    teacher = original(task)
 
     def epoch_passes(epoch: int) -> tuple[Pass, ...]:
         ahead = _forget_accuracy(task) - at["unseen_accuracy"]
@@ -58,11 +57,6 @@ def lotus(task: Task) -> EpochPlan:
         return (Pass(parts, imitate),)
 
     return epoch_passes
-
-
-def _numbered(part: Part, start: int) -> Part:
-    """The part with its places, from `start` on, as labels: they say which rows of the noise are whose."""
-    return part._replace(labels=torch.arange(start, start + len(part.labels), device=part.labels.device))
 
 
 def _forget_accuracy(task: Task) -> float:

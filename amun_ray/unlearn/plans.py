@@ -234,7 +234,7 @@ def scrub(task: Task) -> EpochPlan:
     statistics the very first pass does nothing: model and original agree, so the gradient of KL is exactly zero.
     """
     alpha, gamma = task.settings["alpha"], task.settings["gamma"]
-    teacher = copy.deepcopy(task.model).eval().to(memory_format=torch.channels_last)
+    teacher = original(task)
 
     def divergence(logits: Tensor, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -251,6 +251,11 @@ def scrub(task: Task) -> EpochPlan:
 
     max_pass, min_pass = _forget_pass(task, task.sets.forget, away), Pass((task.sets.retained,), towards)
     return lambda epoch: (max_pass, min_pass) if epoch <= task.settings["max_epochs"] else (min_pass,)
+
+
+def original(task: Task) -> nn.Module:
+    """A copy of the model as it is when the plan is made, for what it says while the model moves."""
+    return copy.deepcopy(task.model).eval().to(memory_format=torch.channels_last)
 
 
 def softened_divergence(wanted: Tensor, logits: Tensor, temperature: float) -> Tensor:

@@ -25,7 +25,7 @@ def amun_soft(task: Task) -> EpochPlan:
     sets, classes = task.sets, task.classes
     forget, adversarial = sets.attacked
     targets = torch.cat([torch.eye(classes, device=forget.labels.device), softened(task)])
-    rows = forget._replace(labels=classes + torch.arange(len(forget.labels), device=forget.labels.device))
+    rows = forget.numbered(classes)
     parts = [part for part in (sets.retain, rows, adversarial if task.settings["adversarial"] else None)
              if part is not None]
     every_epoch = (Pass(tuple(parts), towards(targets), statistics=joint_updates(task)),)

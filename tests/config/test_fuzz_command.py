@@ -123,13 +123,13 @@ def test_what_is_changed_was_right(capfd, content):
 @FUZZ
 @given(content=configs())
 def test_a_config_of_wrong_values_is_planned_or_refused(capfd, content):
-    asked(capfd, yaml.safe_dump(content, allow_unicode=True).encode("utf-8", "surrogatepass"))
+    assert asked(capfd, yaml.safe_dump(content, allow_unicode=True).encode("utf-8", "surrogatepass")) in (0, 2)
 
 
 @FUZZ
 @given(content=texts())
 def test_a_config_of_damaged_text_is_planned_or_refused(capfd, content):
-    asked(capfd, content)
+    assert asked(capfd, content) in (0, 2)
 
 
 @FUZZ
@@ -137,6 +137,6 @@ def test_a_config_of_damaged_text_is_planned_or_refused(capfd, content):
     VALUES.map(lambda value: yaml.safe_dump(value, default_flow_style=True)), st.text(max_size=9),
     st.sampled_from(SNIPPETS))).map("".join))
 def test_an_override_is_planned_or_refused(capfd, override):
-    asked(capfd, yaml.safe_dump(PLAIN).encode(), f"--set={override}")
+    assert asked(capfd, yaml.safe_dump(PLAIN).encode(), f"--set={override}") in (0, 2)
 
 
