@@ -3,9 +3,10 @@
     python benchmarks/packing.py [--json FILE] [--models NAME,...] [--at-once N,...] [--images N] [--device DEVICE]
 
 About a minute on a GPU. Processes train the same network on random images, in batches of 128 with flips, in bfloat16
-where a GPU has it. The first epoch warms up, the next two count. The rate is all images over the time from the first
-start to the last end, so a straggler costs. Small networks leave a large GPU waiting for the next kernel launch,
-which a neighbour fills; the gain ends where the kernels themselves fill it.
+where a GPU has it. The first epoch warms up; when all have done theirs, the next two count. The rate is all images over
+the time from the first start to the last end, so a straggler costs. Small networks leave a large GPU waiting for the
+next kernel launch, which a neighbour fills, under NVIDIA's MPS while others compute; the gain ends where the kernels
+themselves fill the GPU.
 """
 
 import argparse
@@ -29,10 +30,12 @@ from amun_ray.training.parts import place
 from amun_ray.training.recipe import Recipe
 
 SIZE, CLASSES, EPOCHS = 32, 10, 2
+WARM: dict[int, Barrier] = {}  # by how many train at once: where they wait for each other after the first epoch
 
 
-def train_one(name: str, images: int, device: str) -> tuple[float, float]:
-    """Train the network called `name`; the start and the end of the epochs that count, in seconds by the clock."""
+def train_one(name: str, together: int, images: int, device: str) -> tuple[float, float]:
+    """Train the network called `name` beside others, `together` of them in all; the start and the end of the epochs
+    that count, in seconds by the clock."""
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (images, 3, SIZE, SIZE), np.uint8), rng.integers(0, CLASSES, images)
     part = place(pixels, labels, augment=True, device=device)
@@ -40,15 +43,17 @@ def train_one(name: str, images: int, device: str) -> tuple[float, float]:
     epochs = fit(model, [part], recipe=Recipe(lr=0.01, epochs=1 + EPOCHS), augmentation=Augmentation(flip=True),
                  generator=generator(0, "order"))
     next(epochs)
+    WARM[together].wait(timeout=600)
     start = time.time()
     for _ in epochs:  # each ends with a check that waits for the device
         pass
     return start, time.time()
 
 
-def wait_for_all(everybody: Barrier) -> None:
+def wait_for_all(everybody: Barrier, warm: dict[int, Barrier]) -> None:
     """Start a process of the pool; work begins when all have started."""
     torch.set_num_threads(1)
+    WARM.update(warm)
     everybody.wait()
 
 
@@ -56,10 +61,11 @@ def rates(names: list[str], at_once: list[int], images: int, device: str) -> dic
     """Images per second of all trainings together: network -> how many at once -> rate."""
     context = multiprocessing.get_context("spawn")
     found: dict[str, dict[int, float]] = {name: {} for name in names}
-    with ProcessPoolExecutor(max(at_once), context, wait_for_all, (context.Barrier(max(at_once)),)) as pool:
+    barriers = context.Barrier(max(at_once)), {number: context.Barrier(number) for number in at_once}
+    with ProcessPoolExecutor(max(at_once), context, wait_for_all, barriers) as pool:
         list(pool.map(math.sqrt, range(max(at_once))))
         for name, number in itertools.product(names, at_once):
-            spans = np.array(list(pool.map(train_one, *zip(*[(name, images, device)] * number, strict=True))))
+            spans = np.array(list(pool.map(train_one, *zip(*[(name, number, images, device)] * number, strict=True))))
             found[name][number] = number * EPOCHS * images / (spans[:, 1].max() - spans[:, 0].min())
     return found
 

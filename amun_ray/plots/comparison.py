@@ -1,6 +1,7 @@
 """The final comparison, as bars and as a table: every method next to the retrained model, the target."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from amun_ray.plots.style import METRICS, TARGET, mean_and_std, method_colour, p
 
 SHOWN = ("unlearn_accuracy", "retain_accuracy", "test_accuracy", "forget_test_auc", "average_gap")
 RETRAINED, ORIGINAL = "retrain", "original"
+WORTHLESS = 2  # times the gap of doing nothing: how much worse a method is than that matters no more
 
 
 def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SHOWN) -> Figure:
@@ -21,25 +23,26 @@ def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = 
     Args:
         rows: as in results.json: `method`, `access`, and for each metric `{"mean", "std", "n"}` in percent. Optional
             `{"low", "high", "level"}` (an interval at that level) replaces the std. The row with method "retrain" sets
-            the target lines.
+            the target lines; Avg. Gaps beyond WORTHLESS times that of the row "original" are cut off, and say so.
         metrics: the panels, from left to right.
 
     Raises:
         UserError: no rows, or a row without one of the metrics.
     """
     _check(rows, metrics)
-    target = next((row for row in rows if row["method"] == RETRAINED), None)
+    target, nothing = (next((row for row in rows if row["method"] == name), None) for name in (RETRAINED, ORIGINAL))
     figure, axes = panels(len(metrics), width=2.5, height=1.6 + 0.36 * len(rows), sharey=True)
     for axis, metric in zip(axes, metrics, strict=True):
+        cut = inf if nothing is None or metric != "average_gap" else WORTHLESS * nothing[metric]["mean"]
         for i, row in enumerate(rows):
-            _bar(axis, i, row, row[metric])
+            _bar(axis, i, row, row[metric], cut)
         goal: float | None = None if target is None else target[metric]["mean"]
         goal = 0.0 if metric == "average_gap" else goal
         if goal is not None:
             axis.axvline(goal, **TARGET)
         axis.set_title(METRICS.get(metric, metric) + ("" if goal is None else f"\ntarget {goal:.2f}"), fontsize=10)
         axis.set_xlabel("points" if metric == "average_gap" else "%")
-        _limits(axis, [row[metric] for row in rows], goal)
+        _limits(axis, [row[metric] for row in rows], goal, cut)
     axes[0].set_yticks(range(len(rows)), [row_name(row) for row in rows])
     axes[0].invert_yaxis()
     spread = _spread([row[metric] for row in rows for metric in metrics])
@@ -62,13 +65,13 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SH
     `rows` as in `comparison_bars`; a row may have a `note`, such as "unchanged" or "n.s.", shown after its name.
     """
     _check(rows, metrics)
-    figure, (axis,) = panels(1, width=2.8 + 1.4 * len(metrics), height=0.9 + 0.3 * (len(rows) + 1))
-    axis.set_axis_off()
     names = [row_name(row) + (f" ({row['note']})" if row.get("note") else "") for row in rows]
+    name, number = max(2.4, 0.08 * max(map(len, names))), 1.5  # inches
+    figure, (axis,) = panels(1, width=name + number * len(metrics), height=0.9 + 0.3 * (len(rows) + 1))
+    axis.set_axis_off()
     cells = [[name, *(mean_and_std(row[metric]) for metric in metrics)] for name, row in zip(names, rows, strict=True)]
     head = ["Method", *(f"{METRICS.get(m, m)}\n({'points' if m == 'average_gap' else '%'})" for m in metrics)]
-    share = 0.24
-    widths = [share, *[(1 - share) / len(metrics)] * len(metrics)]
+    widths = [name, *[number] * len(metrics)]
     table = axis.table(cells, colLabels=head, colWidths=widths, bbox=Bbox.unit(), cellLoc="center")
     table.auto_set_font_size(False)
     table.set_fontsize(9)
@@ -85,23 +88,25 @@ def results_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = SH
     return figure
 
 
-def _bar(axis: Axes, place: int, row: Mapping[str, Any], value: Mapping[str, float]) -> None:
+def _bar(axis: Axes, place: int, row: Mapping[str, Any], value: Mapping[str, float], cut: float) -> None:
     baseline, alone = row["method"] in (RETRAINED, ORIGINAL), row.get("access") == "forget_only"
     mean = value["mean"]
     low, high = value.get("low", mean - value["std"]), value.get("high", mean + value["std"])
-    axis.barh(place, mean, color="0.75" if baseline else method_colour(row["method"]), height=0.72,
+    axis.barh(place, min(mean, cut), color="0.75" if baseline else method_colour(row["method"]), height=0.72,
               alpha=0.55 if alone else 1)  # paler without D_R
-    axis.plot([low, high], [place, place], color="black", linewidth=1.2)
+    axis.plot([min(low, cut), min(high, cut)], [place, place], color="black", linewidth=1.2)
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-    axis.text(max(mean, high), place, f" {mean:.2f}", va="center", fontsize=8, bbox=paper)
+    beyond = " \N{RIGHTWARDS ARROW}" if max(mean, high) > cut else ""
+    axis.text(min(max(mean, high), cut), place, f" {mean:.2f}{beyond}", va="center", fontsize=8, bbox=paper)
 
 
-def _limits(axis: Axes, values: Sequence[Mapping[str, float]], goal: float | None) -> None:
-    """Start the axis at a multiple of 10 below all values, and say so: accuracies near 100 differ by a few points."""
+def _limits(axis: Axes, values: Sequence[Mapping[str, float]], goal: float | None, cut: float) -> None:
+    """Start the axis at a multiple of 10 below all values, and say so: accuracies near 100 differ by a few points.
+    It ends at `cut` where values lie beyond."""
     ends = [] if goal is None else [goal]
     for value in values:
         ends += [value.get("low", value["mean"] - value["std"]), value.get("high", value["mean"] + value["std"])]
-    start, stop = max(0.0, 10 * ((min(ends) - 1) // 10)), max(ends)
+    start, stop = max(0.0, 10 * ((min(ends) - 1) // 10)), min(max(ends), cut)
     axis.set_xlim(start, start + 1.45 * max(stop - start, 1e-6))  # space for the numbers
     ticks = MaxNLocator(3, integer=stop - start > 3).tick_values(start, stop)
     axis.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= 100]))

@@ -5,6 +5,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from amun_ray import plots
@@ -120,6 +121,22 @@ def test_the_comparison_names_targets_and_rows():
 def test_bars_have_the_means_as_widths():
     axis = plots.comparison_bars(ROWS, ["forget_test_auc"]).axes[0]
     assert [bar.get_width() for bar in axis.patches] == [row["forget_test_auc"]["mean"] for row in ROWS]
+
+
+def test_a_gap_far_beyond_that_of_doing_nothing_leaves_the_others_readable():
+    worthless = result("boundary_shrink", "forget_only", 50, 50, 45, 55, 46)
+    axis = plots.comparison_bars([*ROWS, worthless], ["average_gap"]).axes[0]
+    assert [bar.get_width() for bar in axis.patches] == [4.6, 0.0, 2.06, 0.62, 1.94, 9.2]  # twice the original's gap
+    assert [text.get_text().strip() for text in axis.texts[-2:]] == ["1.94", "46.00 \N{RIGHTWARDS ARROW}"]
+    assert axis.get_xlim()[1] < 15
+
+
+def test_a_long_name_fits_its_column():
+    best = {**result("amun_without_forget", "retain", 95, 99, 93, 50, 0.5), "note": "least, reference"}
+    figure = plots.results_table([*ROWS, best])
+    FigureCanvasAgg(figure).draw()
+    cell = figure.axes[0].tables[0][len(ROWS) + 1, 0]
+    assert cell.get_text().get_window_extent().x1 <= cell.get_window_extent().x1
 
 
 def test_the_table_holds_every_number_and_marks_the_best():
