@@ -117,7 +117,8 @@ class Final(Strict):
 class Resources(Strict):
     """The resources of one worker. Without a GPU in the cluster, `gpus` is ignored unless the user wrote a number. With
     `auto` a trial of the search gets the share of a GPU that the first one needed, and every other worker a whole
-    GPU. Above 1, so many workers with a GPU each train one model together; all other work takes one GPU."""
+    GPU. Above 1, so many workers with a GPU each train one model together; all other work takes one GPU. Workers that
+    share a GPU take turns on it, unless NVIDIA's MPS runs on the node."""
 
     gpus: Share = 1.0
     """GPUs, or a share of one, for a worker; `auto` measures what a trial needs; 2 or more train a model together."""
