@@ -78,16 +78,26 @@ class ImageStack:
             UserError: an image of another size than the first one, or smaller than the crop; or all of them together
                 are larger than the memory or the disk of this machine.
         """
-        def read(span: range) -> list[np.ndarray | Undecodable]:
-            return [_read(encoded[position], self.reading) for position in span]
+        def read(span: range) -> list[np.ndarray | Undecodable | None]:
+            images = ((start + position, _read(encoded[position], self.reading)) for position in span)
+            return [None if self._placed(row, image) else image for row, image in images]
 
         spans = (range(low, min(low + CHUNK, len(encoded))) for low in range(0, len(encoded), CHUNK))
         position = 0
         for chunk in _in_order(self._pool, read, spans):
             for image in chunk:
-                self._place(start + position, image, where(position))
+                if image is not None:
+                    self._place(start + position, image, where(position))
                 position += 1
             self._told(len(chunk))
+
+    def _placed(self, row: int, image: np.ndarray | Undecodable) -> bool:
+        """Copy an image to its row, in any thread, if nothing about it is new: coloured pixels are never moved again."""
+        pixels = self.pixels
+        if pixels is None or isinstance(image, Undecodable) or len(image) == 1 or image.shape != pixels.shape[1:]:
+            return False
+        pixels[row] = image
+        return True
 
     def _place(self, row: int, image: np.ndarray | Undecodable, where: str) -> None:
         if isinstance(image, TooSmall):

@@ -128,15 +128,16 @@ class Keep:
             return None
         folder, pixels = Path(written).parent, dataset.pixels
         assert isinstance(pixels, np.memmap), "as `map_path` says"
-        with ThreadPoolExecutor(threads()) as pool:
-            list(pool.map(partial(getattr, dataset), ("statistics", "first_alike", "digest")))
+        with ThreadPoolExecutor(1 + threads()) as pool:
+            flushed = pool.submit(pixels.flush)  # the disk writes while the processors read
+            list(pool.map(partial(getattr, dataset), ("digest", "statistics", "first_alike")))
         alike = io.BytesIO()
         np.save(alike, dataset.first_alike)
         facts = {"shape": list(pixels.shape), "digest": dataset.digest, "statistics": dataset.statistics,
                  "left_out": left.rows, "problems": left.problems,
                  "first_alike": hashlib.sha256(alike.getvalue()).hexdigest()}
         try:
-            pixels.flush()
+            flushed.result()
             os.truncate(written, pixels.size)  # room for images that were left out is at the end
             (folder / ALIKE).write_bytes(alike.getvalue())
             (folder / FACTS).write_bytes(self._close(facts | {"written": os.stat(written).st_mtime_ns}))

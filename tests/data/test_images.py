@@ -114,6 +114,22 @@ def test_eps_starts_no_interpreter(monkeypatch):
     assert started == []
 
 
+def test_grey_coloured_and_damaged_images_each_come_to_their_row():
+    draw = np.random.default_rng(0)
+    images = [draw.integers(0, 256, (5, 4) if number < 40 or number % 3 == 0 else (5, 4, 3), np.uint8)
+              for number in range(200)]  # 40 grey ones, then both kinds, over many tasks
+    files = [saved(Image.fromarray(image), "png") for image in images]
+    for damaged in (7, 50, 51, 199):
+        files[damaged] = b"no image"
+    with ImageStack(200, "toy", Reading(on_error="skip")) as stack:
+        for start, stop in ((0, 20), (20, 90), (90, 200)):
+            stack.fill(start, files[start:stop], "row {}".format)
+    assert stack.left_out == [7, 50, 51, 199]
+    wanted = [np.broadcast_to(image if image.ndim == 2 else image.transpose(2, 0, 1), (3, 5, 4))
+              for number, image in enumerate(images) if number not in stack.left_out]
+    assert (stack.pixels == np.array(wanted)).all()
+
+
 def test_more_than_the_memory_is_not_asked_for(monkeypatch):
     content = saved(Image.fromarray(UPRIGHT), "png")
     monkeypatch.setattr(module, "_memory", lambda: 600)
