@@ -5,8 +5,10 @@
 About 6 minutes on two cores that nothing else uses. Measured are
 - overhead: searches of one trial and of 1 + FURTHER trials on one worker, each beside the seconds that its trials
   themselves took; the rest is the search's own. The first trial pays for Tune, its worker and its imports.
-- memory: private memory (USS) of a worker in a trial on 40,000 images, while another prepares the next, minus that on
-  4,000 images: how much of the data a further trial on the same node holds; model and batches are the same.
+- memory: what one more trial beside others adds, in a worker of its own and at its peak, to the proportional set size
+  (PSS) of the driver, Ray and all workers, in which memory that processes share counts once; programs and libraries
+  are left out. On 40,000 images, minus that on 4,000: how much of the data a further trial on the same node holds;
+  model and batches are the same. Three times, beside two to seven trials that stay.
 - epochs: one run of 10 epochs that scores each, beside a grid over 1 to 10 epochs, each run from the start and scored
   at its end, alternating in one process.
 - the default sweep, as `python amun_ray/sweep.py` runs it: its wall time, that of each stage, and how much of both
@@ -19,16 +21,16 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 
 import numpy as np
+import psutil
 import ray
 from claims import ROOT, Row, at_least, at_most, command, end, row, show
 
@@ -49,15 +51,17 @@ SWEEP = ROOT / "amun_ray" / "sweep.py"
 FURTHER = 12  # trials
 EPOCHS = 10
 MANY, FEW, SIZE = 40_000, 4_000, 32  # images of the memory measurement; pixels of a side
+AT_ONCE = 3  # pairs of trials in that measurement, after a first one
 OPTIONS = {"num_cpus": 1, "num_gpus": 0}
 STAGE = re.compile(r"\[(\d)/5 (.*)\]")
 FINETUNE = Contender("finetune", "retain")
 
 
-def make_sweep(trials: int, epochs: int) -> Sweep:
+def make_sweep(trials: int, epochs: int, **options: int) -> Sweep:
     """Fine-tuning alone, on a network whose epoch of digits takes a moment."""
-    return Sweep(name="search", data={"name": "digits"}, model={"name": "small_cnn"}, forget={"fraction": 0.1},
-                 training={"lr": 0.1, "epochs": 1}, methods={"finetune": None}, tracking={"models": "final"},
+    return Sweep(name="search", data={"name": "digits"}, model={"name": "small_cnn", "options": options},
+                 forget={"fraction": 0.1}, training={"lr": 0.1, "epochs": 1}, methods={"finetune": None},
+                 tracking={"models": "final"},
                  search={"trials": trials, "epochs": epochs, "lr": {"low": 1e-4, "high": 1e-2}})
 
 
@@ -97,57 +101,52 @@ def overheads() -> tuple[float, float]:
     return first, (wall - inside - first) / FURTHER
 
 
-class Watch(threading.Thread):
-    """Notes the highest private memory of each Ray worker of this process, in MiB, by its title."""
+@ray.remote(num_cpus=0)
+class Held:
+    """A worker whose trial stays as it is after its first epoch."""
 
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak: Counter[tuple[str, int]] = Counter()
-        self._stop_now = threading.Event()
-
-    def run(self) -> None:
-        while not self._stop_now.wait(0.05):
-            for process in filter(str.isdigit, os.listdir("/proc")):
-                try:
-                    title = Path("/proc", process, "cmdline").read_bytes().split(b"\0")[0].decode()
-                    if title.startswith("ray::") and _belongs(process):
-                        key = title.partition(":")[2].strip(":"), int(process)
-                        self.peak[key] = max(self.peak[key], _private_mib(process))
-                except OSError:
-                    continue
-
-    def stop(self) -> None:
-        self._stop_now.set()
-        self.join()
+    def run(self, workspace: SharedWorkspace, case: OpenCase) -> None:
+        self.epochs = run_case(workspace, case, FINETUNE, Hyperparameters(1e-3, "never", 2, {}), run=0)
+        self.last = next(self.epochs)
 
 
-def _belongs(process: str) -> bool:
-    return f"AMUN_BENCHMARK={os.getpid()}".encode() in Path("/proc", process, "environ").read_bytes().split(b"\0")
+def tree_mib() -> float:
+    """Anonymous and shared memory (PSS) of this process and of all that it has started, without workers of Ray that
+    wait for work: these come and go."""
+    total = 0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error, OSError):  # it has ended since
+            if not "".join(process.cmdline()[:1]).startswith("ray::IDLE"):
+                lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return total / 1024
 
 
-def _private_mib(process: str) -> float:
-    lines = Path("/proc", process, "smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+def one_more(workspace: SharedWorkspace, case: OpenCase) -> tuple[Any, float]:
+    """(a new worker with a trial, the MiB that both add, at their peak, to what is there before them)."""
+    before = peak = tree_mib()
+    worker = Held.remote()
+    running = worker.run.remote(workspace, case)
+    while not ray.wait([running], timeout=0)[0]:
+        peak = max(peak, tree_mib())
+    ray.get(running)
+    return worker, peak - before
 
 
-@contextmanager
-def watched() -> Iterator[Watch]:
-    watch = Watch()
-    watch.start()
-    yield watch
-    watch.stop()
-
-
-def memory() -> tuple[float, float]:
-    """(private MiB of a trial on MANY images beyond that on FEW, MiB by which the many images are more)."""
-    peaks, sizes = [], []
-    for count in (FEW, MANY):
-        dataset = noise(count, count // 5)
-        with watched() as watch:
-            search(dataset, 2, workers=2)
-        peaks.append(max(mib for (title, _), mib in watch.peak.items() if not title.startswith("IDLE")))
-        sizes.append(dataset.pixels.nbytes / 2**20)
-    return peaks[1] - peaks[0], sizes[1] - sizes[0]
+def memory() -> tuple[list[float], float]:
+    """(MiB that each further trial on MANY images adds beyond one on FEW, MiB by which the many images are more)."""
+    with tempfile.TemporaryDirectory() as folder:
+        rounds, spaces, sizes = [], [], []
+        for count in (FEW, MANY):
+            dataset = noise(count, count // 5)
+            workspace = SharedWorkspace.open(make_sweep(1, 2, width=4), Store(folder), dataset)
+            spaces.append((workspace, make_case(workspace)))
+            sizes.append(dataset.pixels.nbytes / 2**20)
+        for _ in range(1 + AT_ONCE):
+            rounds.append([one_more(*space) for space in spaces])
+        for worker, _ in chain.from_iterable(rounds):
+            ray.kill(worker)
+    return [many - few for (_, few), (_, many) in rounds[1:]], sizes[1] - sizes[0]
 
 
 def epoch_costs() -> tuple[float, float]:
@@ -203,7 +202,6 @@ def default_sweep() -> tuple[float, dict[str, float], float]:
 def measure() -> list[Row]:
     """All rows of the benchmark."""
     wall, stages, useful = default_sweep()
-    os.environ["AMUN_BENCHMARK"] = str(os.getpid())  # inherited by the workers
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     first, further = overheads()
     extra, more = memory()

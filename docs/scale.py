@@ -1,13 +1,13 @@
 """The arithmetic of scale.md: `python docs/scale.py` prints its tables, and a test compares the page with them.
 
 FLOPs of a network are counted by PyTorch; a piece of work takes its FLOPs / FLOPS_PER_SECOND on one GPU, and several
-work through the pieces as the driver hands them out: the first one that may begin to whoever is free.
+work through the pieces as the driver hands them out, which tests/stages/test_hand_out.py compares with the driver.
 """
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from math import ceil
 from random import Random
 from typing import NamedTuple
@@ -26,6 +26,7 @@ TOGETHER = 4  # trials of a study that are suggested at once, `search.together`
 DECODE = 0.010  # assumed: seconds to decode, scale and cut one photograph on one core
 NVLINK, NETWORK = 3e11, 1.25e10  # assumed: bytes/s between the GPUs of a node, and of a node's 100 Gbit/s network
 BATCH = 256  # images of a training step
+TRIAL = "search"  # begins the names of the groups of trials
 RATES = (2352, 1172)  # shards/s to 256 workers, benchmarks/scaling.py: an AMD EPYC, a slower Intel machine
 
 
@@ -67,15 +68,17 @@ class Experiment:
         train = [self.epochs * step * rows + evaluation for rows in (
             self.train, self.train - self.forget, self.images // 2)]
         unlearned = self.unlearning_epochs * (step * (self.train + self.forget) + evaluation)
-        shards, rounds = (self.cases + 1) * ceil(self.forget / SHARD), ceil(self.trials / together)
+        shards = (self.cases + 1) * ceil(self.forget / SHARD)
+        rounds = [min(together, self.trials - first) for first in range(0, self.trials, together)]
         groups = {"originals": Group(train[:1] * self.originals),
                   "held out": Group(train[1:2]), "retrained": Group(train[1:2] * self.cases),
                   "references": Group(train[2:] * self.references),
                   "sets": Group([SHARD * PER_IMAGE * forward] * shards, ("originals",))}
         for contender in range(self.contenders):
-            names = [f"search {contender} {number}" for number in range(rounds)]
-            groups[names[0]] = Group([unlearned] * together, ("held out", "references", "sets"))
-            groups |= {after: Group([unlearned] * together, (before,)) for before, after in pairwise(names)}
+            names = [f"search {contender} {number}" for number in range(len(rounds))]
+            groups[names[0]] = Group([unlearned] * rounds[0], ("held out", "references", "sets"))
+            groups |= {after: Group([unlearned] * trials, (before,))
+                       for (before, after), trials in zip(pairwise(names), rounds[1:], strict=True)}
             groups[f"final {contender}"] = Group([unlearned] * self.cases * self.runs, ("retrained", names[-1]))
         return groups
 
@@ -170,33 +173,58 @@ def makespan(pieces: list[float], gpus: int) -> float:
     return max(free)
 
 
+def begun(graph: Mapping[str, Group], since: Sequence[float], lost: float = 0.0) -> Iterator[tuple[float, str]]:
+    """When each piece of a graph begins, and of which group it is; last, when all are done, and "".
+
+    A GPU that is free takes the piece that has waited longest, of those that began to wait together the first of the
+    graph. But Tune holds on to its workers: after a trial a GPU takes the next trial that waits, whatever else does; if
+    none waits, one GPU stays idle for those to come. Arguments as in `simulated`.
+    """
+    draw, coming, left = Random(0), [*graph], {name: len(group.pieces) for name, group in graph.items()}
+    number = count()  # of pieces that end together, the one that began first does
+    events = [(second, next(number), "", 0.0) for second in since]  # a GPU is free, after which piece; what it redoes
+    heapq.heapify(events)
+    waiting: list[tuple[str, float]] = []
+    idle, kept, now = 0, False, 0.0
+    while any(left.values()):
+        now, _, ended, again = heapq.heappop(events)
+        idle += 1
+        place = first_trial(waiting) if ended.startswith(TRIAL) and not again else None
+        if again:
+            waiting.append((ended, again))
+        elif ended:
+            left[ended] -= 1
+            more = any(name.startswith(TRIAL) for name in coming)
+            if ended.startswith(TRIAL) and place is None and more and not kept:
+                idle, kept = idle - 1, True
+        for name in [name for name in coming if not any(left[other] for other in graph[name].after)]:
+            coming.remove(name)
+            waiting += [(name, piece) for piece in graph[name].pieces]
+        if kept and (place := first_trial(waiting)) is not None:
+            idle, kept = idle + 1, False
+        while idle and waiting:
+            name, piece = waiting.pop(place or 0)
+            place, dies = None, draw.random() < lost
+            spent = piece * draw.random() if dies else piece
+            heapq.heappush(events, (now + spent / FLOPS_PER_SECOND, next(number), name, piece if dies else 0.0))
+            idle -= 1
+            yield now, name
+    yield now, ""
+
+
+def first_trial(waiting: Sequence[tuple[str, float]]) -> int | None:
+    return next((place for place, (name, _) in enumerate(waiting) if name.startswith(TRIAL)), None)
+
+
 def simulated(graph: Mapping[str, Group], since: Sequence[float], lost: float = 0.0) -> float:
-    """Seconds until all pieces of a graph are done: a GPU that is free takes the first piece that may begin.
+    """Seconds until all pieces of a graph are done, as `begun` hands them out.
 
     Args:
         since: of each GPU, from when it is there: a node may join late.
         lost: the share of pieces whose worker dies, each at a random moment; they are done again.
     """
-    draw, order = Random(0), list(graph)
-    waiting = {name: [*group.pieces] for name, group in graph.items()}
-    left = {name: len(group.pieces) for name, group in graph.items()}
-    events = [(second, "", 0.0) for second in since]  # when a GPU is free, of which group its piece was, what it redoes
-    heapq.heapify(events)
-    idle, now = 0, 0.0
-    while any(left.values()):
-        now, ended, again = heapq.heappop(events)
-        idle += 1
-        if again:
-            waiting[ended].append(again)
-        elif ended:
-            left[ended] -= 1
-        for name in order:
-            while idle and waiting[name] and not any(left[other] for other in graph[name].after):
-                piece, dies = waiting[name].pop(), draw.random() < lost
-                spent = piece * draw.random() if dies else piece
-                heapq.heappush(events, (now + spent / FLOPS_PER_SECOND, name, piece if dies else 0.0))
-                idle -= 1
-    return now
+    *_, (end, _) = begun(graph, since, lost)
+    return end
 
 
 def duration(seconds: float) -> str:

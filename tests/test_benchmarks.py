@@ -4,7 +4,9 @@ import importlib
 import json
 import re
 import runpy
+import subprocess
 import sys
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,26 @@ def test_the_table_has_a_line_per_row_and_the_file_the_same_rows(module, tmp_pat
         "speed            2.000  (1.500 .. 2.500)  x    goal >= 3:                  MISSED",
         "much_memory  1,234.500                    MiB  goal none, for comparison:  met"]
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from Linux")
+def test_memory_that_processes_share_counts_once(module):
+    """64 MiB of it, which a child reads too, and 48 MiB of its own; an interpreter takes some 10."""
+    search = module("search")
+    before, shared = search.tree_mib(), SharedMemory(create=True, size=64 * 2**20)
+    shared.buf[:] = bytes(len(shared.buf))
+    both = (f"import mmap, os; there = open('/dev/shm/{shared.name.strip('/')}', 'r+b'); "
+            "seen = mmap.mmap(there.fileno(), 0); sum(memoryview(seen)[::4096])")
+    child = subprocess.Popen([sys.executable, "-c", f"{both}\nown = bytearray(os.urandom(1) * 48 * 2**20)\n"
+                              "print('ready', flush=True); input()"], text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == "ready\n"
+    try:
+        assert search.tree_mib() - before == pytest.approx(64 + 48 + 10, abs=12)
+    finally:
+        child.communicate("\n")
+        shared.close()
+        shared.unlink()
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

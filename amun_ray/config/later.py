@@ -17,7 +17,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
                  "inner_step": 0.0},
     "references": {"epochs": None},
     "forget": {**dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")), "choose": "random"},
-    "search": {"select": "least"},
+    "search": {"select": "least", "score_samples": None},
     "final": {"reference": None},
     "audit": AuditConfig().model_dump(),
     "unlearning": {"optimizer": "sgd", "clip": 0.0},

@@ -106,6 +106,8 @@ class Search(Strict):
     """Trials of a method chosen together, before new results are used; `auto`: what fills the first start's cluster."""
     concurrent: PositiveInt | None = None
     """Concurrent trials; as many as fit in the cluster if not given."""
+    score_samples: PositiveInt | None = None
+    """Score trials on D_F and at most so many random samples of D_R, and of D_T; on all samples if not given."""
     select: Literal["least", "within_one_error"] = "least"
     """Which trial goes to the finals: the `least` objective or, within its standard error, the best test accuracy."""
     stop_early: bool = False

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from amun_ray.base.errors import UserError
+from amun_ray.data.dataset import permutation
 from amun_ray.data.splits import forgotten_classes
 
 
@@ -30,6 +31,17 @@ class Split(NamedTuple):
         test, classes = rows[train_size:], forgotten_classes(labels, forget, train_size)
         apart = np.isin(labels[test], classes)
         return cls(np.setdiff1d(rows[:train_size], forget), forget, test[~apart], test[apart])
+
+    def sample(self, count: int, seed: int) -> "Split":
+        """All of D_F, and at most `count` random rows of each other part, rising. A greater `count` adds to them."""
+        def few(name: str) -> np.ndarray:
+            part: np.ndarray = getattr(self, name)
+            return np.sort(part[permutation(len(part), seed, "score", name)[:count]])
+        return Split(few("retain"), self.forget, few("test"), few("forgotten_test"))
+
+    def within(self, rows: np.ndarray) -> "Split":
+        """The part of it that is among `rows`, which rise, by places in these."""
+        return Split(*(np.searchsorted(rows, np.intersect1d(part, rows)) for part in self))
 
     @property
     def unseen(self) -> np.ndarray:

@@ -78,9 +78,10 @@ class Bench:
         labels = self.labels[chosen.to(self.device)]
         return Part(self.pixels, labels, True, chosen.to(self.pixels.device), self.streamed)
 
-    def logits(self, model: nn.Module) -> np.ndarray:
-        """Logits (N, classes) float32 of `model` on every sample of the dataset, D first, then D_T."""
-        return predict(model, self.pixels).numpy()
+    def logits(self, model: nn.Module, rows: np.ndarray | None = None) -> np.ndarray:
+        """Logits (N, classes) float32 of `model` on every sample of the dataset, D first, then D_T; or on `rows`."""
+        chosen = None if rows is None else torch.from_numpy(rows).to(self.pixels.device)
+        return predict(model, self.pixels, chosen).numpy()
 
 
 _BENCHES: dict[str, Bench] = {}

@@ -10,13 +10,13 @@ from torch import nn
 
 from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import shared_tensor
-from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, iam_gap, lira, logit_scaled, score
+from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, iam_gap, lira, logit_scaled
 from amun_ray.runtime.bench import Bench, SharedWorkspace, bench, load_state
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
 from amun_ray.work.artifacts import numpy_state, read_adversaries, read_logits, stream_logits
-from amun_ray.work.evidence import Evidence, Models
+from amun_ray.work.evidence import Evidence, Models, scored
 from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Hyperparameters, Trained, rows_digest
 
 
@@ -29,18 +29,20 @@ class OpenCase(Case):
     reference_mean: "tuple[ray.ObjectRef[Any]]"
     banks: "tuple[tuple[ray.ObjectRef[Any], dict[str, float] | None], ...]" = ()  # mean and target, of each of `banks`
     never: "tuple[ray.ObjectRef[Any], ...]" = ()  # `objective: iam`: the original, mean and std of those without D_F
+    scored: np.ndarray | None = None  # (n,) int64, rising: the samples on which models are scored; None: all
 
 
 def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], wanted: Sequence[ForgetCase], *,
-               with_banks: bool = False) -> list[OpenCase]:
+               for_search: bool = False) -> list[OpenCase]:
     """Gather the cases on the driver and put their arrays into the object store.
 
-    A case has a target where there are models that never saw its rows. `with_banks`: and what `bank_scores` asks for.
+    A case has a target where there are models that never saw its rows. `for_search`: and what `bank_scores` asks for,
+    and of the samples those that the search scores.
     """
     reference = ray.put(models.evidence.mean)
-    banks = [(bank, ray.put(bank.mean)) for bank in models.banks] if with_banks else []
-    cases = [_open(case, models, sets[case.key], reference, banks) for case in wanted]
-    by_iam = with_banks and "iam_gap" in models.evidence.workspace.sweep.search.terms
+    banks = [(bank, ray.put(bank.mean)) for bank in models.banks] if for_search else []
+    cases = [_open(case, models, sets[case.key], reference, banks, for_search) for case in wanted]
+    by_iam = for_search and "iam_gap" in models.evidence.workspace.sweep.search.terms
     return _with_iam(cases, models) if by_iam else cases
 
 
@@ -55,38 +57,41 @@ def _with_iam(cases: Sequence[OpenCase], models: Models) -> list[OpenCase]:
         before[case.original], normals.mean_out, normals.std_out))) for case in cases]
 
 
-def _target(evidence: Evidence, retrained: Sequence[Trained], rows: np.ndarray) -> dict[str, float] | None:
-    """The mean scores of the models that never saw `rows`; None where there are none."""
-    scores = [evidence.scores(logits, rows) for logits in stream_logits(evidence.workspace, retrained)]
+def _target(evidence: Evidence, retrained: Sequence[Trained], rows: np.ndarray,
+            chosen: np.ndarray | None) -> dict[str, float] | None:
+    """The mean scores, on the samples `chosen`, of the models that never saw `rows`; None where there are none."""
+    scores = [evidence.scores(logits, rows, chosen) for logits in stream_logits(evidence.workspace, retrained)]
     return {term: float(np.mean([each[term] for each in scores])) for term in scores[0]} if scores else None
 
 
 def _open(case: ForgetCase, models: Models, adversaries: AdversarialSet, reference: "ray.ObjectRef[Any]",
-          banks: "Sequence[tuple[Evidence, ray.ObjectRef[Any]]]") -> OpenCase:
+          banks: "Sequence[tuple[Evidence, ray.ObjectRef[Any]]]", for_search: bool) -> OpenCase:
     evidence, workspace = models.evidence, models.evidence.workspace
     original, retrained = models.originals[case.original], models.retrained.get(case.name, ())
-    target = _target(evidence, retrained, case.rows)
     labels, split = evidence.labels, workspace.split(case.rows, evidence.labels)
+    chosen, test = workspace.scored(case.rows, labels) if for_search else None, split.test
     lineage: dict[str, Any] = {"original": original.weights, "forget": rows_digest(case.rows),
                                "adversarial": adversaries.unit.digest, "references": evidence.digest}
     if split.forgotten_test.size:  # these are scored in their own way, unlike earlier versions
         lineage["whole_classes"] = True
     if workspace.gone:
         lineage["gone"] = rows_digest(np.array(workspace.gone))
+    if chosen is not None:
+        test, lineage["scored"] = np.intersect1d(test, chosen), rows_digest(chosen)
     if retrained:
         lineage["retrained"] = [model.weights for model in retrained]
-    return OpenCase(case.original, case.name, case.rows, target,
-                    accuracy(read_logits(workspace, original.unit, original.name)[split.test], labels[split.test]),
+    return OpenCase(case.original, case.name, case.rows, _target(evidence, retrained, case.rows, chosen),
+                    accuracy(read_logits(workspace, original.unit, original.name)[test], labels[test]),
                     lineage, (ray.put(numpy_state(workspace.store, original.unit, WEIGHTS)),),
                     tuple(map(ray.put, read_adversaries(workspace.store, adversaries))), (reference,),
-                    tuple((mean, _target(bank, retrained, case.rows)) for bank, mean in banks))
+                    tuple((mean, _target(bank, retrained, case.rows, chosen)) for bank, mean in banks), scored=chosen)
 
 
 class Epoch(NamedTuple):
     """The state of one unlearning run after one epoch."""
 
     scores: dict[str, float]  # percent; with `average_gap` if the case has a target
-    logits: np.ndarray        # (N, classes) on every sample
+    logits: np.ndarray        # (N, classes) on every sample; (n, classes) where n samples are `scored`
     model: nn.Module          # the live model: copy anything needed after the next epoch
     report: RunReport            # passes, seconds and, for a certified method, its certificate, so far
 
@@ -107,7 +112,7 @@ def run_case(workspace: SharedWorkspace, case: OpenCase, contender: Contender, s
                      settings=workspace.sweep.method_settings(contender) | settings.own,
                      augmentation=workspace.sweep.data.augmentation, generator=generator(seed, "order"))
     for _ in epochs:
-        logits = here.logits(model)
+        logits = here.logits(model, case.scored)
         yield Epoch(_scores(workspace, case, logits, labels, (mean, case.target)), logits, model, report)
 
 
@@ -123,11 +128,12 @@ def _scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray, labe
             against: tuple[np.ndarray, Mapping[str, float] | None]) -> dict[str, float]:
     """What a search reads of a model's logits, `against` a reference mean and the target."""
     mean, target = against
-    scores = score(logits, labels, workspace.split(case.rows, labels), mean, settings=workspace.sweep.rmia)
+    scores = scored(workspace, logits, labels, mean, case.rows, case.scored)
     kept = {term: scores[term] for term in GAP_TERMS}
     if case.never:
         original, mean, std = ray.get(list(case.never))
-        kept["iam_difference"] = iam_gap(original, logit_scaled(logits[case.rows], labels[case.rows]), mean, std)
+        places = case.rows if case.scored is None else np.searchsorted(case.scored, case.rows)
+        kept["iam_difference"] = iam_gap(original, logit_scaled(logits[places], labels[case.rows]), mean, std)
     return kept if target is None else kept | {"average_gap": average_gap(scores, target)}
 
 

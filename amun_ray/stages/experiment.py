@@ -206,7 +206,7 @@ class Experiment:
         `over` is called with the best trial of a method and access when its search is over, and found one."""
         sweep = self.workspace.sweep
         with self.stage("3/5 search"):
-            cases = open_cases(models, sets, self.plan.held_out, with_banks=True)
+            cases = open_cases(models, sets, self.plan.held_out, for_search=True)
             options = packed(self.workspace, cases, self.options)
 
             def finished(trial: Trial, stored: bool) -> None:

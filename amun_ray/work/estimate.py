@@ -10,7 +10,8 @@ How the units of each stage scale, for N training images, M images in all, n of 
     search       unlearned  methods and accesses x trials x held-out cases x (gradients of one run, see `passes`)
                  predicted  the same runs x (epochs x M + forward passes of the run without a gradient)
                  scored     the same runs x epochs
-    final        as the search, with final cases x runs instead of trials x held-out cases
+                 with `score_samples: s` M is n + min(s, N - n) + min(s, M - N) here, and a scored run less accordingly
+    final        as the search, with final cases x runs instead of trials x held-out cases, and all M images
 
     audit        predicted  models read x images of the probes that are on (a backward pass is two forward ones)
                  trained    relearning: models read x its epochs x (N - n + images shown again)
@@ -93,15 +94,23 @@ def works(plan: Plan, todo: Pieces, runs: Mapping[Contender, Work]) -> dict[str,
     """The work of the pieces `todo` of `plan`, by stage (formulas at the top of this file); `runs` is the `run_work` of
     each contender."""
     samples, cases = len(plan.dataset), len(plan.held_out)
-    search, final = Work(), Work()
+    few, search, final = _scored_samples(plan), Work(), Work()
     for contender, run in runs.items():
-        search = search.plus(run, todo.trials[contender] * cases)
+        trial = run._replace(predicted=run.predicted - run.scored * (samples - few), scored=run.scored * few / samples)
+        search = search.plus(trial, todo.trials[contender] * cases)
         final = final.plus(run, todo.final[contender])
     share = sum(todo.final.values()) / sum(pieces(plan).final.values())  # a model that is left has no reading either
     return {"models": Work(trained=sum(todo.trainings),
                            predicted=samples * len(todo.trainings)),
             "adversaries": Work(attacked=todo.attacked), "search": search, "final": final,
             "audit": Work().plus(_audit_work(plan), share)}
+
+
+def _scored_samples(plan: Plan) -> int:
+    """The samples on which an epoch of a trial is scored."""
+    samples, train_size, most = len(plan.dataset), plan.dataset.train_size, plan.sweep.search.score_samples
+    forgotten = len(plan.sets.final[0])
+    return samples if most is None else forgotten + min(most, train_size - forgotten) + min(most, samples - train_size)
 
 
 def _audit_work(plan: Plan) -> Work:

@@ -12,6 +12,16 @@ from amun_ray.work.artifacts import stream_logits
 from amun_ray.work.units import Trained, Workspace
 
 
+def scored(workspace: Workspace, logits: np.ndarray, labels: np.ndarray, mean: np.ndarray, forget: np.ndarray,
+           rows: np.ndarray | None) -> dict[str, float]:
+    """Every metric of one model, in percent; `labels` and `mean` are of all samples, `logits` of `rows`, which rise, or
+    of all samples too if that is None."""
+    split = workspace.split(forget, labels)
+    if rows is not None:
+        split, labels, mean = split.within(rows), labels[rows], mean[rows]
+    return score(logits, labels, split, mean, settings=workspace.sweep.rmia)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The reference models' mean confidence on every sample, and its digest."""
@@ -29,10 +39,9 @@ class Evidence:
                               members=halves)
         return cls(workspace, labels, mean, digest(mean.tobytes()))
 
-    def scores(self, logits: np.ndarray, forget: np.ndarray) -> dict[str, float]:
-        """Every metric of one model, in percent, for the forget set `forget`."""
-        return score(logits, self.labels, self.workspace.split(forget, self.labels), self.mean,
-                     settings=self.workspace.sweep.rmia)
+    def scores(self, logits: np.ndarray, forget: np.ndarray, rows: np.ndarray | None = None) -> dict[str, float]:
+        """Every metric of one model, in percent, for the forget set `forget`; on `rows` alone, if they are given."""
+        return scored(self.workspace, logits if rows is None else logits[rows], self.labels, self.mean, forget, rows)
 
 
 @dataclass(frozen=True)

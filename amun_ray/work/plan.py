@@ -105,8 +105,15 @@ class Plan:
         names = ", ".join(dict.fromkeys(case.name for case in self.held_out))
         return (f"Settings were searched by {OBJECTIVES[self.sweep.search.objective]}, mean over the forget set(s) "
                 f"{names} of {self.sweep.held_out.originals} original(s); these share no sample with the final ones."
-                f"{SELECTED[self.sweep.search.select]}"
+                f"{SELECTED[self.sweep.search.select]}{self._on_few}"
                 + (f" Weights: {self.start.source}; {BEGUN}." if self.start else ""))
+
+    @property
+    def _on_few(self) -> str:
+        """A sentence on the samples that score the trials, unless these are all."""
+        few = self.sweep.search.score_samples
+        return "" if few is None else (f" Trials were scored on D_F and at most {few:,} samples of D_R and of D_T, and "
+                                       "the retrained models on the same; the results are on all.")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -244,7 +251,8 @@ class Plan:
             f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
             f"  search      {sum(trials)} trials ({contenders} methods and accesses x "
             f"{'-'.join(map(str, dict.fromkeys([min(trials), max(trials)])))}), {sweep.search.epochs} epochs on "
-            f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}; {each}",
+            f"{len(self.held_out)} held-out case(s), by {OBJECTIVES[sweep.search.objective]}{_rates(sweep)}"
+            f"{_few(sweep)}; {each}",
             f"  final       {contenders * len(self.final) * sweep.final.runs} unlearned models "
             f"({contenders} x {len(self.final)} cases x {sweep.final.runs} runs); {each}",
             *audited.lines(self, each)])
@@ -253,6 +261,12 @@ class Plan:
 def _others(sweep: Sweep) -> str:
     """The epochs of the reference models, where they have their own number."""
     return "" if sweep.references.epochs is None else f" ({sweep.references.epochs} of the reference models)"
+
+
+def _few(sweep: Sweep) -> str:
+    """The samples on which trials are scored, unless these are all."""
+    few = sweep.search.score_samples
+    return "" if few is None else f", scored on D_F and at most {few:,} samples of D_R and of D_T"
 
 
 def _rates(sweep: Sweep) -> str:

@@ -64,6 +64,17 @@ class Workspace:
         split = Split.of(forget, labels=labels, train_size=self.train_size)
         return split._replace(retain=np.setdiff1d(split.retain, self.gone))
 
+    def scored(self, forget: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """The rows, rising, on which the search scores unlearning of `forget` (see `search.score_samples`); None: all.
+
+        They depend on the config and the forget set alone, so that all trials are compared on the same samples.
+        """
+        if (count := self.sweep.search.score_samples) is None:
+            return None
+        split = self.split(forget, labels)
+        rows = np.sort(np.concatenate(split.sample(count, self.sweep.seed)))
+        return rows if len(rows) < sum(map(len, split)) else None
+
     def new_model(self, seed: int) -> nn.Module:
         """The sweep's network on the CPU, initialised from `seed`, normalisation in front."""
         return self.network.build(seed)

@@ -34,6 +34,16 @@ def test_equals_the_model_in_eval_mode(model, pixels):
     torch.testing.assert_close(predict(model, pixels, batch_size=1), expected)
 
 
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_chosen_rows_alone_are_predicted_in_their_order(model, pixels, batch_size):
+    rows = torch.tensor([9, 0, 4])
+    torch.testing.assert_close(predict(model, pixels, rows, batch_size=batch_size), predict(model, pixels)[rows])
+    seen = []
+    model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    predict(model, pixels, rows, batch_size=100)
+    assert seen == [3]
+
+
 def test_leaves_weights_and_modes_as_they_were(model, pixels):
     model.train()
     model[1].eval()
@@ -67,6 +77,7 @@ def test_a_model_without_weights_works(pixels):
         ({"precision": "float16"}, "precision must be one of"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"images": torch.zeros(0, 3, 8, 8)}, "N >= 1"),
+        ({"rows": torch.empty(0, dtype=torch.int64)}, "rows: at least one"),
         ({"images": torch.zeros(3, 8, 8)}, "N, C, H, W"),
         ({"images": torch.full((1, 3, 8, 8), 255.0)}, r"^images: .*\[0, 1\]"),
         ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.int64)}, "uint8"),

@@ -175,6 +175,51 @@ def test_each_epoch_is_scored_on_every_sample(workspace, contender, own, shift):
     assert number == 3
 
 
+def test_where_few_samples_are_scored_the_others_are_not_predicted(workspace):
+    """Ranks 0 to 9 of D_R, and 40 to 49 of D_T: of these the network gets the first few wrong, and none."""
+    rows = np.concatenate([FORGET, RANKS + np.arange(10), 2 * RANKS + np.arange(40, 50)])
+    held = replace(case(put=lambda value: value), scored=rows)
+    (epoch,) = run_case(workspace, held, PLAIN, Hyperparameters(BEST_LR, "never", 1, {}), 0)
+    few = wrong(BEST_LR, 1)
+    assert epoch.logits.shape == (70, 2)
+    assert {term: epoch.scores[term] for term in GAP_TERMS[:3]} == pytest.approx({
+        "unlearn_accuracy": 100 - 2 * few, "retain_accuracy": 100 - 10 * few, "test_accuracy": 100})
+    assert 0 < few < 10
+
+
+def test_the_search_compares_all_models_on_the_same_few_samples(workspace, opened):
+    """Each number by hand, on D_F and 20 samples of D_R and of D_T; more than there are mean all, at the same address;
+    a final case is scored on all."""
+    _, logits, mean, trained = opened
+    few, many = (replace(workspace, sweep=sweep({"score_samples": count})) for count in (20, 97))
+    labels, made = ranked().labels, AdversarialSet(Unit("adversarial_sets", {}), 3, {})
+    one = ForgetCase(1, "final 0", ROWS)
+
+    def opening(space, **options):
+        models = Models([trained["original 0"], trained["original 1"]],
+                        {"final 0": [trained["retrained 0"], trained["retrained 1"]]}, [], np.empty(0),
+                        Evidence(space, labels, mean, "digest of the mean"))
+        (found,) = open_cases(models, {one.key: made}, [one], **options)
+        return found, Job.of(workspace, [found], PLAIN, 0, Hyperparameters(BEST_LR, "never", 1, {}), None).whole.digest
+
+    (searched, address), (final, _) = opening(few, for_search=True), opening(few)
+    rows, split = searched.scored, workspace.split(ROWS, labels)
+    assert [len(np.intersect1d(rows, part)) for part in split[:3]] == [20, 3, 20]
+    assert len(rows) == 43
+    for k, name in enumerate(("unlearn_accuracy", "retain_accuracy", "test_accuracy")):
+        part = np.intersect1d(rows, (split.forget, split.retain, split.test)[k])
+        right = [(logits[f"retrained {number}"].argmax(1) == labels)[part].mean() for number in range(2)]
+        assert searched.target[name] == pytest.approx(100 * np.mean(right))
+    tested = np.intersect1d(rows, split.test)
+    assert searched.original_test_accuracy == pytest.approx(
+        100 * (logits["original 1"].argmax(1) == labels)[tested].mean())
+    assert (final.scored, final.lineage) == (None, opened[0][0].lineage)
+    (all_, address_of_all), (_, without) = opening(many, for_search=True), opening(workspace, for_search=True)
+    assert all_.scored is None
+    assert address_of_all == without != address
+    assert opening(replace(workspace, sweep=sweep({"score_samples": 21})), for_search=True)[1] not in (address, without)
+
+
 def test_a_trial_keeps_the_weights_of_the_epoch_that_it_names(workspace, monkeypatch):
     """Of two epochs that are equally good the first, in weights, scores and number alike."""
     def epochs(*_, **__):
@@ -213,7 +258,7 @@ def test_the_error_of_the_bank_is_that_of_leaving_out_a_pair_of_references(works
     models = Models([trained["original 0"], trained["original 1"]],
                     {"final 0": [trained["retrained 0"], trained["retrained 1"]]}, references, np.empty(0), evidence)
     made = AdversarialSet(Unit("adversarial_sets", {}), 3, {})
-    one, blind = open_cases(models, {final.key: made, held_out.key: made}, [final, held_out], with_banks=True)
+    one, blind = open_cases(models, {final.key: made, held_out.key: made}, [final, held_out], for_search=True)
     values = []
     for pair, scores in enumerate(bank_scores(workspace, one, logits["original 0"])):
         others = [values for number, values in enumerate(every) if number // 2 != pair]

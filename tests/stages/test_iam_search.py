@@ -57,6 +57,13 @@ def test_a_trial_is_scored_by_iam_and_by_the_test_accuracy_lost(workspace):
         after = np.where(np.arange(RANKS) < wrong(settings.lr, epoch), -4.0, 4.0)
         wanted = (iam_gap(seen, after, never, np.ones(RANKS)) + 4 * gap(settings.lr, epoch) / 3) / 2
         assert result["iam_gap"][epoch - 1] == pytest.approx(wanted, abs=1e-4)
+    rows = np.concatenate([np.arange(5), np.arange(RANKS, 2 * RANKS + 30)])  # few of D_R, D_F, ranks 0..29 of D_T
+    few = replace(blind, rows=np.arange(RANKS, 2 * RANKS), lineage=blind.lineage | {"scored": "few"}, scored=rows)
+    job_of_few = Job.of(workspace, [few], Contender("searching:PLAIN", "retain"), 0, settings, None)
+    score_trial(workspace, [few], job_of_few, report=lambda metrics: None)
+    for epoch, scores in enumerate(workspace.store.result(job_of_few.whole)["curves"][0], 1):
+        lost, lost_of_few = (100 * min(most, wrong(settings.lr, epoch)) / most for most in (RANKS, 30))
+        assert scores["iam_gap"] == pytest.approx(result["iam_gap"][epoch - 1] + (lost_of_few - lost) / 2, abs=1e-4)
     assert result["best_iam_gap"] == min(result["iam_gap"])
     assert "average_gap" not in result
     assert not {"iam_difference", "bank_error"} & {*result, *result["curves"][0][0]}

@@ -80,6 +80,19 @@ def test_the_work_and_the_hours_of_a_plan(plan):
     assert line.endswith("search 0.0154, final at most 0.0205, audit 0.058; in all 0.119, 0.0231 of them left to do")
 
 
+def test_a_trial_that_scores_few_samples_predicts_fewer_and_a_final_run_does_not(plan):
+    """30 + 100 + 100 of 1,797; with 400, 30 + 270 + 400."""
+    for most, scored in ((100, 230), (400, 700), (1500, 1797)):
+        search = plan.sweep.search.model_copy(update={"score_samples": most})
+        few = Plan(plan.sweep.model_copy(update={"search": search}), plan.dataset)
+        found = works(few, pieces(few), {contender: run_work(few, contender) for contender in few.sweep.contenders})
+        assert found["search"] == Work(unlearned=3 * 1320, predicted=9 * 2 * scored, scored=18 * scored / 1797)
+        assert found["final"] == Work(unlearned=4 * 1320, predicted=12 * 3594, scored=24)
+        assert f"scored on D_F and at most {most:,} samples of D_R and of D_T; 2 CPU" in str(few)
+        assert f"at most {most:,} samples of D_R and of D_T, and the retrained models on the same" in few.searched
+    assert "scored on" not in str(plan) + plan.searched
+
+
 def test_what_the_report_runs_again_is_counted(plan):
     """Of 16 models; U-LiRA unlearns 30 images of each reference, trained on half of 1,797."""
     audit = plan.sweep.audit.model_copy(update={"boundary": False, "linear_probe": False, "connectivity": True,
