@@ -92,7 +92,7 @@ class ImageStack:
             self._told(len(chunk))
 
     def _placed(self, row: int, image: np.ndarray | Undecodable) -> bool:
-        """Copy an image to its row, in any thread, if nothing about it is new: coloured pixels are never moved again."""
+        """Copy an image to its row, in any thread, if it brings nothing new; coloured pixels are never moved again."""
         pixels = self.pixels
         if pixels is None or isinstance(image, Undecodable) or len(image) == 1 or image.shape != pixels.shape[1:]:
             return False

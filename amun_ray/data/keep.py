@@ -129,7 +129,7 @@ class Keep:
         folder, pixels = Path(written).parent, dataset.pixels
         assert isinstance(pixels, np.memmap), "as `map_path` says"
         with ThreadPoolExecutor(1 + threads()) as pool:
-            flushed = pool.submit(pixels.flush)  # the disk writes while the processors read
+            on_disk = pool.submit(_to_disk, written)  # the disk writes while the processors read
             list(pool.map(partial(getattr, dataset), ("digest", "statistics", "first_alike")))
         alike = io.BytesIO()
         np.save(alike, dataset.first_alike)
@@ -137,7 +137,7 @@ class Keep:
                  "left_out": left.rows, "problems": left.problems,
                  "first_alike": hashlib.sha256(alike.getvalue()).hexdigest()}
         try:
-            flushed.result()
+            on_disk.result()
             os.truncate(written, pixels.size)  # room for images that were left out is at the end
             (folder / ALIKE).write_bytes(alike.getvalue())
             (folder / FACTS).write_bytes(self._close(facts | {"written": os.stat(written).st_mtime_ns}))
@@ -148,6 +148,12 @@ class Keep:
         except OSError as error:
             raise StorageError(f"{self.folder}: decoded images cannot be kept: {first_line(error)}") from error
         return self.find(key)
+
+
+def _to_disk(path: str) -> None:
+    """Write what was changed in a mapped file; unlike its `flush`, this lets other threads run."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def entry_key(inputs: Mapping[str, Any], sources: Sequence[File | str]) -> str:
