@@ -181,7 +181,7 @@ class ActorQueue:
         awaited, patient = [*self._running, *self._starting], time.monotonic() + PATIENCE_SECONDS
         while not _look(awaited):
             if time.monotonic() >= patient and not self._idle and not self._running and not self._told:
-                say("  waiting for the cluster: it has no room for a worker")
+                say("  waiting for a worker: the cluster has none free; other stages or sweeps may hold them")
                 self._told = True
         return ray.wait(awaited, num_returns=len(awaited), timeout=0, fetch_local=False)[0]
 

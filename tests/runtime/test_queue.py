@@ -129,7 +129,7 @@ def test_waiting_for_room_is_said(local_ray, monkeypatch):
     monkeypatch.setattr(queue_module, "PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(queue_module, "say", say)
     elsewhere = local_ray.remote(resources={"another machine": 1})(Stub)
-    with pytest.raises(Said, match="no room for a worker"):
+    with pytest.raises(Said, match="the cluster has none free"):
         drain(elsewhere, ["item"])
 
 
