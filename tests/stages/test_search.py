@@ -159,7 +159,8 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
 
         sets = final
 
-    def open_case(case, models, made, reference, banks):
+    def open_case(case, models, made, reference, banks, for_search):
+        assert for_search
         opened.append((case.original, case.name, made, models.retrained[case.name]))
         return cases()[0]
     monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
