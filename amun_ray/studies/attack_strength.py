@@ -6,11 +6,12 @@ Cost: for each attack the adversarial sets of the final cases, and the final run
 from collections.abc import Mapping
 from typing import Any
 
+from amun_ray import plots
 from amun_ray.attacks import AttackSettings
 from amun_ray.config.readings import PGD
 from amun_ray.reporting.finding import Finding
 from amun_ray.stages.again import Sets, attacked, unlearned_again
-from amun_ray.studies.done import Done, gap, named
+from amun_ray.studies.done import Done, gap, named, row
 from amun_ray.unlearn import Contender, find
 from amun_ray.work.units import Hyperparameters, Unlearned
 
@@ -30,8 +31,20 @@ def study(done: Done) -> Finding:
                              for name, content in ATTACKS.items()}
     if len(done.models.originals) > 1:
         made["transferred"] = transferred(made["PGD-50"], len(done.models.originals))
+    runs = {name: again(done, sets) for name, sets in made.items()}
     return Finding("attack_strength", SAYS, HEAD, [line for name, sets in made.items() for line in lines(
-        name, sets, again(done, sets))])
+        name, sets, runs[name])], figures(runs))
+
+
+def figures(runs: Mapping[str, Mapping[Contender, list[Unlearned]]]) -> dict[str, bytes]:
+    """Avg. Gap of every method by each attack; of those alone that no attack made fail."""
+    rows = {name: {contender: row(some) for contender, some in by_method.items()} for name, by_method in runs.items()}
+    sound = [contender for contender in next(iter(rows.values()))
+             if all(by_method[contender].failed is None for by_method in rows.values())]
+    drawn = {name: {named(contender): by_method[contender].summary["average_gap"].mean for contender in sound}
+             for name, by_method in rows.items()}
+    return {} if not sound else {"attack_strength": plots.png(plots.bars(
+        drawn, ylabel=plots.GAP, title="Avg. Gap by the attack that made D_A"))}
 
 
 def transferred(sets: Sets, originals: int) -> Sets:

@@ -135,6 +135,18 @@ def test_a_line_of_the_attacks_counts_a_set_that_several_cases_share_once():
     assert moved == {(0, "a"): "of 1", (1, "a"): "of 2", (2, "a"): "of 0"}
 
 
+def test_the_attacks_have_a_figure_of_the_methods_that_none_made_fail(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(attack_strength.plots, "bars", lambda groups, **_: drawn.append(groups))
+    monkeypatch.setattr(attack_strength.plots, "png", lambda _: b"png")
+    amun, soft = Contender("amun", "retain"), Contender("amun_soft", "retain")
+    sound = {attack: {amun: [unlearned("amun", [value])], soft: [unlearned("amun_soft", [value + 1])]}
+             for attack, value in (("PGD", 2.0), ("nearest", 3.0))}
+    assert attack_strength.figures(sound) == {"attack_strength": b"png"}
+    assert drawn == [{"PGD": {"amun with D_R": 2.0, "amun_soft with D_R": 3.0},
+                      "nearest": {"amun with D_R": 3.0, "amun_soft with D_R": 4.0}}]
+
+
 def test_the_time_of_a_method_has_its_attack_only_where_it_needs_one():
     runs = {name: [unlearned(name, [1.0], case=key, seconds=value) for key, value in (((0, "a"), 2.0), ((1, "a"), 4.0))]
             for name in ("amun", "finetune")}
