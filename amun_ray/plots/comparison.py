@@ -44,7 +44,7 @@ def comparison_bars(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = 
         axis.set_xlabel("points" if metric == "average_gap" else "%")
         _limits(axis, [row[metric] for row in rows], goal, cut)
     axes[0].set_yticks(range(len(rows)), [row_name(row) for row in rows])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
     spread = _spread([row[metric] for row in rows for metric in metrics])
     words = ("Near the dashed target is good;", f"bars: mean, lines: {spread} ({_runs(rows)})")
     figure.suptitle(("\n" if len(metrics) < 3 else " ").join(words), fontsize=11)
