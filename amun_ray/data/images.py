@@ -11,6 +11,7 @@ import numpy as np
 
 from amun_ray.base.errors import UserError
 from amun_ray.data.picture import AS_STORED, Reading, TooSmall, Undecodable, picture, size_text
+from amun_ray.data.rows import Rows
 
 CHUNK = 16  # images per task: large enough that handing out tasks costs nothing
 AHEAD = 3  # tasks per thread that are handed out before their results are wanted
@@ -45,8 +46,8 @@ class ImageStack:
         self.count = count
         self.name = name
         self.reading = reading
-        self.pixels: np.ndarray | None = None
         self.left_out: list[int] = []
+        self._rows: Rows | None = None
         self._errors: list[str] = []  # the first few
         self._room = room or self._memory
         self._told = told
@@ -57,8 +58,16 @@ class ImageStack:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        if self._rows is not None:
+            self._rows.close()
         if kind is None and self.left_out:
             self._close_ranks()
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """All rows, those that are not filled yet too; None before the first image. Once the context has ended: the
+        images that are not left out."""
+        return None if self._rows is None else self._rows.pixels
 
     @property
     def problems(self) -> str:
@@ -93,10 +102,10 @@ class ImageStack:
 
     def _placed(self, row: int, image: np.ndarray | Undecodable) -> bool:
         """Copy an image to its row, in any thread, if it brings nothing new; coloured pixels are never moved again."""
-        pixels = self.pixels
-        if pixels is None or isinstance(image, Undecodable) or len(image) == 1 or image.shape != pixels.shape[1:]:
+        rows = self._rows
+        if rows is None or isinstance(image, Undecodable) or len(image) == 1 or image.shape != rows.pixels.shape[1:]:
             return False
-        pixels[row] = image
+        rows[row] = image
         return True
 
     def _place(self, row: int, image: np.ndarray | Undecodable, where: str) -> None:
@@ -107,30 +116,32 @@ class ImageStack:
             if len(self._errors) < ERRORS_SHOWN:
                 self._errors.append(f"{where}: {image}")
             return
-        if self.pixels is None:
-            self.pixels = self._room((self.count, *image.shape))
-        channels, *size = self.pixels.shape[1:]
+        if self._rows is None:
+            self._rows = Rows(self._room((self.count, *image.shape)))
+        channels, *size = self._rows.pixels.shape[1:]
         if image.shape[1:] != tuple(size):
             raise UserError(f"{where}: image of {size_text(image)} pixels, but the first one has "
-                            f"{size_text(self.pixels)}; all images must have one size: {self.reading.cure}")
+                            f"{size_text(self._rows.pixels)}; all images must have one size: {self.reading.cure}")
         if len(image) > channels:
-            grey, self.pixels = self.pixels, self._room((self.count, len(image), *size))
-            for low in range(0, row, CHUNK):
-                self.pixels[low:min(low + CHUNK, row)] = grey[low:min(low + CHUNK, row)]
-        self.pixels[row] = image
+            grey, self._rows = self._rows, Rows(self._room((self.count, len(image), *size)))
+            grey.close()
+            for before in range(row):
+                self._rows[before] = grey.pixels[before]
+        self._rows[row] = image
 
     def _close_ranks(self) -> None:
         """Close the gaps of missing images, or refuse if none may be missing."""
-        if not self.reading.skip or self.pixels is None:
+        if not self.reading.skip or self._rows is None:
             count = len(self.left_out)
-            hint = "" if self.pixels is None else "; data.on_error: skip leaves out what cannot be decoded"
+            hint = "" if self._rows is None else "; data.on_error: skip leaves out what cannot be decoded"
             raise UserError(self.problems + hint if count == 1 else
                             f"{self.name}: {count:,} of {self.count:,} images cannot be decoded{hint}: {self.problems}")
         kept = np.delete(np.arange(self.count), self.left_out)
+        pixels = self._rows.pixels
         for to, row in enumerate(kept):
             if to != row:
-                self.pixels[to] = self.pixels[row]
-        self.pixels = self.pixels[:len(kept)]
+                pixels[to] = pixels[row]
+        self._rows.pixels = pixels[:len(kept)]
 
     def _memory(self, shape: tuple[int, int, int, int]) -> np.ndarray:
         needed, there = int(np.prod(shape)), _memory()
