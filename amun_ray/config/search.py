@@ -111,7 +111,7 @@ class Search(Strict):
     select: Literal["least", "within_one_error"] = "least"
     """Which trial goes to the finals: the `least` objective or, within its standard error, the best test accuracy."""
     stop_early: bool = False
-    """Stop a trial that is farther behind the best than any other trial has caught up from that epoch."""
+    """Stop a trial that is farther behind the best than any other has caught up from that epoch; not with `both`."""
 
     def fitting(self, optimizer: str) -> "Search":
         """The same search, with learning rates that suit the optimiser if the file gives none."""

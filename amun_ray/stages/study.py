@@ -61,8 +61,10 @@ class Study:
     @property
     def limits(self) -> tuple[float, ...] | None:
         """The limits for the trials of this round, if there are enough finished ones."""
+        if not self._search.stop_early or len(self._search.terms) > 1:  # a front of two terms
+            return None
         whole = [curve(trial.result) for trial in self.finished if trial.finished]
-        return limits(whole) if self._search.stop_early and len(whole) >= self._search.startup else None
+        return limits(whole) if len(whole) >= self._search.startup else None
 
     def tell(self, trial: Trial) -> None:
         """Record a trial that is over; after the last of its round, tell Optuna all of them, in order."""

@@ -185,6 +185,18 @@ def test_hopeless_trials_stop_early_and_are_no_finished_ones(tmp_path):
     assert after.ran == []
 
 
+def test_with_two_objectives_no_trial_is_hopeless(tmp_path):
+    """The front holds one trial that is best by each term, and far behind in the mean of both."""
+    def answer(lr, epochs, shift):
+        made = result(lr, epochs, shift)
+        return made | {"proxy": [100 - value for value in made["average_gap"]]}
+
+    played = Played(sweep({"objective": "both", "stop_early": True, "trials": 24, "sampler": "random"}), tmp_path,
+                    answer=answer)
+    assert all("stopped" not in trial.result for trial, _ in played.over)
+    assert all(job.limits is None for job in played.ran)
+
+
 def test_a_failed_trial_is_told_as_failed_and_the_rest_goes_on(tmp_path):
     def answer(lr, epochs, shift):
         return result(lr, epochs, shift) if lr < 0.1 else {"failed": "epoch 1: loss is nan"}
