@@ -22,6 +22,7 @@ SLACK = 2e-5
 # bfloat16 keeps 8 bits: on a ResNet, margins are off by up to 1 % of the spread. Margins below this share are
 # computed again in float32.
 BFLOAT16_DOUBT = 0.03
+STRONGEST = -1  # for a rival: whichever other class has the largest logit at the point
 
 
 class Look(NamedTuple):
@@ -30,6 +31,7 @@ class Look(NamedTuple):
     predicted: Tensor  # (N,) int64
     margin: Tensor  # (N,) float32, true logit minus the largest other one: negative where the model is wrong
     spread: Tensor  # (N,) float32, largest minus smallest logit: the unit in which margins are small or large
+    logits: Tensor  # (N, classes) float32
     gradient: Tensor  # (N, D) float32, of the objective w.r.t. the image; zero where not wanted
 
 
@@ -50,14 +52,17 @@ def unflat(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N,) the label's logit minus the largest other one. Scales with the logits."""
+def margins(logits: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Tensor:
+    """(N,) the label's logit minus the largest other one, or that of the rival, `rivals` (N,) int64, where it is not
+    negative. Scales with the logits."""
     others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    if rivals is not None:
+        others = torch.where(rivals < 0, others, logits.gather(1, rivals.clamp_min(0)[:, None]).squeeze(1))
     return logits.gather(1, labels[:, None]).squeeze(1) - others
 
 
-def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N,) log(p / (1 - p)) of the label.
+def log_odds(logits: Tensor, labels: Tensor, _: Tensor | None = None) -> Tensor:
+    """(N,) log(p / (1 - p)) of the label, against all other classes together.
 
     Its gradient is that of the cross-entropy divided by p - 1, so a step along the normalised gradient (or its
     sign) is the same. Unlike the cross-entropy it does not underflow when the model is sure.
@@ -66,7 +71,8 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None]).squeeze(1) - others
 
 
-OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin": margins, "cross_entropy": log_odds}
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {"margin": margins,
+                                                                            "cross_entropy": log_odds}
 
 
 def fooled(look: Look, labels: Tensor, kappa: float = 0.0) -> Tensor:
@@ -101,28 +107,31 @@ class Looker:
     backward: int = field(default=0, init=False)
 
     def __call__(self, rows: Tensor, labels: Tensor, wants: Tensor, objective: str = "margin",
-                 judged: Tensor | None = None) -> Look:
+                 judged: Tensor | None = None, rivals: Tensor | None = None) -> Look:
         """Look at rows (N, D).
 
         Args:
             wants: (N,) bool, where to compute the gradient of `objective`; a backward pass runs only there.
             judged: (N,) bool, where prediction and margin must be exact; elsewhere they may be rough. None: everywhere.
+            rivals: (N,) int64, the class that the gradient of `margin` is taken against; the strongest where negative,
+                and everywhere if None.
         """
         judged = torch.ones_like(wants) if judged is None else judged
+        rivals = torch.full_like(labels, STRONGEST) if rivals is None else rivals
         count = int(wants.sum())
         if self.fixed or count in (0, len(rows)):
-            return self._chunked(rows, labels, judged, objective if count else None)
-        parts = [(place, self._chunked(rows[place], labels[place], judged[place], kind))
+            return self._chunked(rows, labels, rivals, judged, objective if count else None)
+        parts = [(place, self._chunked(rows[place], labels[place], rivals[place], judged[place], kind))
                  for place, kind in ((wants.nonzero().squeeze(1), objective), ((~wants).nonzero().squeeze(1), None))]
         order = torch.cat([place for place, _ in parts]).argsort()
         return Look(*(torch.cat(columns)[order] for columns in zip(*(look for _, look in parts), strict=True)))
 
-    def _chunked(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
+    def _chunked(self, rows: Tensor, labels: Tensor, rivals: Tensor, judged: Tensor, objective: str | None) -> Look:
         looks, begin, halved = [], 0, False
         while begin < len(rows):
             part = slice(begin, begin + self.capacity.images)
             try:
-                looks.append(self._look(rows[part], labels[part], judged[part], objective))
+                looks.append(self._look(rows[part], labels[part], rivals[part], judged[part], objective))
                 begin = part.stop
             except torch.OutOfMemoryError:
                 if self.capacity.images == 1:
@@ -133,8 +142,8 @@ class Looker:
             logger.warning("out of GPU memory: the attack goes on with %d images at a time", self.capacity.images)
         return looks[0] if len(looks) == 1 else Look(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
 
-    def _look(self, rows: Tensor, labels: Tensor, judged: Tensor, objective: str | None) -> Look:
-        logits, gradient = self._pass(rows, labels, objective)
+    def _look(self, rows: Tensor, labels: Tensor, rivals: Tensor, judged: Tensor, objective: str | None) -> Look:
+        logits, gradient = self._pass(rows, labels, rivals, objective)
         if self.bfloat16:
             logits = self._sharpened(rows, labels, judged, logits)
         low, high = logits.aminmax(dim=1)
@@ -142,14 +151,14 @@ class Looker:
         if not spread.isfinite().all():
             raise UserError("model: its logits or their gradient are NaN or infinite for images in [0, 1]; "
                             "fix its weights")
-        return Look(logits.argmax(1), margins(logits, labels), spread, gradient)
+        return Look(logits.argmax(1), margins(logits, labels), spread, logits, gradient)
 
-    def _pass(self, rows: Tensor, labels: Tensor, objective: str | None) -> tuple[Tensor, Tensor]:
+    def _pass(self, rows: Tensor, labels: Tensor, rivals: Tensor, objective: str | None) -> tuple[Tensor, Tensor]:
         """Logits (N, classes), of dtype float32, and gradient (N, D) of one pass."""
         count = len(rows)
         self.forward += count
         if self.fixed:
-            rows, labels = _padded(rows, self.capacity.images), _padded(labels, self.capacity.images)
+            rows, labels, rivals = (_padded(column, self.capacity.images) for column in (rows, labels, rivals))
         if objective is None and not self.fixed:
             with torch.no_grad():
                 return self._logits(rows, self.bfloat16), rows.new_zeros(()).expand_as(rows)
@@ -159,7 +168,7 @@ class Looker:
             logits = self._logits(rows, self.bfloat16)
             if not logits.requires_grad:
                 raise UserError("model: its logits do not depend on the image in a way that has a gradient")
-            gradient, = torch.autograd.grad(OBJECTIVES[objective or "margin"](logits, labels).sum(), rows)
+            gradient, = torch.autograd.grad(OBJECTIVES[objective or "margin"](logits, labels, rivals).sum(), rows)
         return logits.detach()[:count].clone(), gradient[:count]
 
     def _logits(self, rows: Tensor, bfloat16: bool) -> Tensor:

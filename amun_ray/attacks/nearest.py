@@ -8,11 +8,16 @@ With m = z_y - max_{j != y} z_j the margin at the point x, g its gradient, x0 th
 
     d' = (1 - tau) d - c g,   c such that   m + g (d' - d) = -kappa,   then x = x0 + (1 + OVERSHOOT) d'
 
-tau is 0 until the image is first misclassified, then falls from `TAU_FIRST` to `TAU_LAST` over `polish` steps.
+tau is 0 until the image is first misclassified, then falls over `polish` steps: a row of TAPERS.
 The length c accounts for the box [0, 1]: at most three Newton updates on g (clamp(x0 + (1 - tau) d - c g) - x0)
 find it, without running the model. The nearest misclassified point seen is kept.
+
+The strongest other class at the clean image need not be the one whose boundary is nearest. With `competitors` above 1
+the search looks at the clean image once for each of so many strongest ones, and is against the one with the least
+|m| / ||g|| from then on, as DeepFool chooses among all classes.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,10 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.attacks.adversarial import Adversarial, attacked
-from amun_ray.attacks.look import Look, fooled
+from amun_ray.attacks.look import STRONGEST, Look, fooled, margins
 from amun_ray.attacks.slots import Rows
 
-TAU_FIRST, TAU_LAST = 0.7, 0.1
+# tau by the share of the polishing steps that are taken, 0 to 1. Where it is large at the end, the last point is often
+# on the right side of the boundary, and an earlier one, farther away, is kept.
+TAPERS: Mapping[str, Callable[[Tensor], Tensor]] = {"linear": lambda share: 0.7 - 0.6 * share,
+                                                    "quadratic": lambda share: 0.8 * (1 - share).square()}
 OVERSHOOT = 0.01  # as a share of the distance
 BOX_UPDATES = 3
 SETTLED = 1e-5  # relative change below which a step's length needs no further update
@@ -32,9 +40,16 @@ TINY = 1e-30
 
 @dataclass
 class NearestRows(Rows):
-    """`eps` is the norm of the best point."""
+    """`eps` is the norm of the best point. While competitors are compared, `best` is the step towards the nearest."""
 
     polished: Tensor  # (N,) polishing steps taken, -1 until the first flip
+    rival: Tensor  # (N,) int64, the class that the margin is taken against, or STRONGEST
+    nearest: Tensor  # (N,) int64, of the competitors compared so far the one with the least
+    away: Tensor  # (N,) |m| / ||g||
+
+    @property
+    def rivals(self) -> Tensor:
+        return self.rival
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +59,14 @@ class Nearest:
     steps: int = 60
     polish: int = 4
     kappa: float = 0.0
+    competitors: int = 1
+    taper: str = "linear"
     objective: str = "margin"
 
     def begin(self, clean: Tensor, label: Tensor) -> NearestRows:
-        rows = NearestRows.fresh(clean, label, polished=torch.full_like(label, -1))
+        strongest = torch.full_like(label, STRONGEST)
+        rows = NearestRows.fresh(clean, label, polished=torch.full_like(label, -1), rival=strongest,
+                                 nearest=strongest.clone(), away=clean.new_full(label.shape, torch.inf))
         rows.eps.fill_(torch.inf)
         return rows
 
@@ -68,7 +87,30 @@ class Nearest:
         # the last point is only judged
         rows.wants = ~rows.flipped | (rows.polished < self.polish - 1)
         self._move(rows, look, step)
+        if self.competitors > 1:
+            self._compare(rows, look)
         return done
+
+    def _compare(self, rows: NearestRows, look: Look) -> None:
+        """Send rows that were looked at in their clean image back to it for the next competitor, or on to the nearest.
+
+        The order of the competitors is that of the logits there, the same at each of these looks.
+        """
+        count = min(self.competitors, look.logits.shape[1] - 1)
+        ranked = look.logits.scatter(1, rows.label[:, None], -torch.inf).topk(count).indices
+
+        def at(place: Tensor) -> Tensor:
+            return ranked.gather(1, place.long().clamp(0, count - 1)[:, None]).squeeze(1)
+
+        rival = at(rows.looks - 1)
+        away = margins(look.logits, rows.label, rival) / torch.linalg.vector_norm(look.gradient, dim=1).clamp_min(TINY)
+        nearer = (rows.looks <= count) & (away < rows.away)
+        rows.away, rows.nearest = torch.where(nearer, away, rows.away), torch.where(nearer, rival, rows.nearest)
+        torch.where(nearer[:, None], rows.point, rows.best, out=rows.best)
+        again, last = rows.looks < count, rows.looks == count
+        rows.rival = torch.where(again, at(rows.looks), torch.where(last, rows.nearest, rows.rival))
+        torch.where(last[:, None], rows.best, rows.point, out=rows.point)
+        torch.where(again[:, None], rows.clean, rows.point, out=rows.point)
 
     def _move(self, rows: NearestRows, look: Look, step: Tensor) -> None:
         """Set `rows.point` to the next point to look at. `step` (N, D) is its offset from the clean image; overwritten.
@@ -77,10 +119,11 @@ class Nearest:
         """
         polished, gradient, clean = rows.polished, look.gradient, rows.clean
         share = (polished / max(self.polish - 1, 1)).clamp(0, 1)
-        tau = torch.where(polished >= 0, TAU_FIRST + (TAU_LAST - TAU_FIRST) * share, 0.0)
+        tau = torch.where(polished >= 0, TAPERS[self.taper](share), 0.0)
         scratch = torch.empty_like(step), rows.point
         along = torch.mul(gradient, step, out=scratch[0]).sum(1)
-        target = along - (look.margin + self.kappa)  # what g d' must become
+        margin = margins(look.logits, rows.label, rows.rival)
+        target = along - (margin + self.kappa)  # what g d' must become
         start = step.mul_((1 - tau)[:, None]).add_(clean)
         length = _length_in_box(_Line(start, clean, gradient, gradient.square(), target), along * (1 - tau), scratch)
         start.addcmul_(gradient, length[:, None], value=-1)
@@ -126,7 +169,8 @@ def _length_in_box(line: _Line, along: Tensor, scratch: tuple[Tensor, Tensor]) -
 
 
 def nearest(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = Nearest.steps,
-            polish: int = Nearest.polish, kappa: float = Nearest.kappa) -> Adversarial:
+            polish: int = Nearest.polish, kappa: float = Nearest.kappa, competitors: int = Nearest.competitors,
+            taper: str = Nearest.taper) -> Adversarial:
     """Find the nearest adversarial image of each of `images` (N, C, H, W) float32 in [0, 1].
 
     Args:
@@ -134,5 +178,9 @@ def nearest(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = Ne
         steps: passes after which the search gives up on a sample that is still classified correctly.
         polish: steps along the boundary after the first flip.
         kappa: the margin, in logits, by which the wrong class must lead.
+        competitors: of how many other classes, the strongest at the clean image, the nearest boundary is searched;
+            1: that of the strongest one, wherever the search stands.
+        taper: a row of TAPERS.
     """
-    return attacked(Nearest(steps=steps, polish=polish, kappa=kappa), model, images, labels)
+    return attacked(Nearest(steps=steps, polish=polish, kappa=kappa, competitors=competitors, taper=taper), model,
+                    images, labels)

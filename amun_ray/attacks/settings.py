@@ -45,6 +45,10 @@ class AttackSettings:
     """nearest: the margin, in logits, by which the wrong class must lead."""
     polish: int | None = None
     """nearest: steps along the boundary after the first flip."""
+    competitors: int | None = None
+    """nearest: how many other classes are compared at the clean image, a pass each."""
+    taper: Literal["linear", "quadratic"] | None = None
+    """nearest: how the pull towards the clean image falls; `quadratic` ends nearer."""
     gamma: float | None = None
     """ddn: share by which the norm shrinks or grows at each step."""
     batch_size: int = 128

@@ -36,6 +36,11 @@ class Rows:
                    eps=clean.new_zeros(count), clean_margin=clean.new_zeros(count), **own)
 
     @property
+    def rivals(self) -> Tensor | None:
+        """(N,) int64: the class that the next look takes its gradient against, as `Looker` has it."""
+        return None
+
+    @property
     def columns(self) -> dict[str, Tensor]:
         """Every column by its name."""
         return dict(vars(self))
@@ -85,7 +90,7 @@ def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots:
     rows = attack.begin(clean[:entered], label[:entered])
     owner = torch.arange(entered, device=clean.device)  # which input row sits in each slot
     while len(owner):
-        seen = look(rows.point, rows.label, rows.wants, attack.objective, rows.judged)
+        seen = look(rows.point, rows.label, rows.wants, attack.objective, rows.judged, rows.rivals)
         first = rows.looks == 0
         rows.clean_margin = torch.where(first, seen.margin / seen.spread.clamp_min(1e-30), rows.clean_margin)
         rows.looks += 1

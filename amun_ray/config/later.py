@@ -24,6 +24,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
 }
 METHOD: Mapping[str, Any] = {"lr": None}  # of each method
 METHOD_LR: Mapping[str, Any] = {"forget_only": None}  # of its `lr`
+ATTACK: Mapping[str, Any] = {"competitors": None, "taper": None}  # of the attack's search
 WHOLE = ("audit", "study")  # sections that were added as such
 
 
@@ -31,6 +32,8 @@ def without_later(dump: Mapping[str, Any]) -> dict[str, Any]:
     """A dumped config, or a part of it, without later settings that keep the earlier behaviour."""
     changed: dict[str, Any] = {section: _without(dump[section], values) for section, values in SECTIONS.items()
                                if section in dump}
+    if "attack" in dump:
+        changed["attack"] = dump["attack"] | {"search": _without(dump["attack"]["search"], ATTACK)}
     if "methods" in dump:
         changed["methods"] = {name: method and _method(method) for name, method in dump["methods"].items()}
     return {section: content for section, content in {**dump, **changed}.items() if content or section not in WHOLE}

@@ -252,5 +252,5 @@ def test_a_report_in_numbers():
 
 def test_a_row_may_lose_half_of_its_slack_between_search_and_verification_and_no_more():
     look = Look(torch.ones(2, dtype=torch.int64), torch.tensor([-0.6, -0.4]) * SLACK * 10, torch.full((2,), 10.0),
-                torch.zeros(2, 1))
+                torch.zeros(2, 2), torch.zeros(2, 1))
     assert flips(look, torch.zeros(2, dtype=torch.int64), 0.0).tolist() == [True, False]

@@ -121,6 +121,7 @@ def test_settings(given, message):
 
 
 def test_settings_fill_in_the_defaults_of_the_attack():
-    assert AttackSettings(polish=2).values == {"steps": 60, "polish": 2, "kappa": 0.0}
+    assert AttackSettings(polish=2).values == {
+        "steps": 60, "polish": 2, "kappa": 0.0, "competitors": 1, "taper": "linear"}
     assert AttackSettings(name="pgd_l2", start="warm").values["start"] == "warm"
     assert AttackSettings(name="pgd_l2").values["eps_init"] is None

@@ -43,6 +43,23 @@ def expected(logits):
     return logits.argmax(1), logits[:, 0] - logits[:, 1:].amax(1), logits.amax(1) - logits.amin(1)
 
 
+def test_the_gradient_is_taken_against_the_rival_or_the_strongest_other_class():
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    looker = Looker(lambda images: images.flatten(1) @ weight.T, (1, 2, 3), Capacity(2))
+    rows, labels = torch.rand(3, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2])
+    others = (rows @ weight.T).scatter(1, labels[:, None], -torch.inf).argmax(1)
+    rivals = torch.tensor([3, -1, 0])
+    seen = looker(rows, labels, torch.ones(3, dtype=torch.bool), rivals=rivals)
+    torch.testing.assert_close(seen.gradient, weight[labels] - weight[torch.where(rivals < 0, others, rivals)])
+    torch.testing.assert_close(seen.margin, expected_margins(rows @ weight.T, labels))
+    torch.testing.assert_close(seen.logits, rows @ weight.T)
+
+
+def expected_margins(logits, labels):
+    return torch.stack([row[label] - max(row[:label].tolist() + row[label + 1:].tolist())
+                        for row, label in zip(logits, labels, strict=True)])
+
+
 JUDGED = [None, torch.arange(7) != 2, torch.zeros(7, dtype=torch.bool)]
 
 

@@ -121,6 +121,66 @@ def test_nearest_returns_the_nearest_wrong_point_it_has_seen(net, images, labels
     assert turned_back >= 3  # the last wrong point was farther, and was not kept
 
 
+def plain_nearest(model, clean, label, competitors, taper, polish=4):
+    """`nearest` of one image (1, C, H, W) that stays off the ends of [0, 1], where the step has a closed form: the norm
+    of the nearest wrong point seen, and the number of looks."""
+    def look(point, rival=None):
+        point = point.detach().requires_grad_()
+        logits = model(point)[0]
+        others = [place for place in range(len(logits)) if place != label]
+        strongest = sorted(others, key=lambda place: -logits[place].item())
+        margin = logits[label] - logits[strongest[0] if rival is None else rival]
+        return margin.item(), torch.autograd.grad(margin, point)[0], logits.argmax().item() != label, strongest
+
+    margin, gradient, _, strongest = look(clean)
+    rival, looks = None, competitors
+    if competitors > 1:
+        compared = [(look(clean, place), place) for place in strongest[:competitors]]
+        (margin, gradient, *_), rival = min(compared, key=lambda one: one[0][0] / one[0][1].norm().item())
+    moved, best, polished = torch.zeros_like(clean), math.inf, -1
+    while polished < polish:
+        share = polished / (polish - 1)
+        tau = 0 if polished < 0 else 0.7 - 0.6 * share if taper == "linear" else 0.8 * (1 - share) ** 2
+        along = (gradient * moved).sum()
+        length = ((1 - tau) * along - (along - margin)) / gradient.square().sum()
+        moved = 1.01 * ((1 - tau) * moved - length * gradient)
+        margin, gradient, wrong, _ = look(clean + moved, rival)
+        looks += 1
+        best = min(best, moved.norm().item()) if wrong else best
+        polished += wrong or polished >= 0
+    return best, looks
+
+
+@pytest.mark.parametrize("competitors", [1, 2, 3])
+@pytest.mark.parametrize("taper", ["linear", "quadratic"])
+def test_nearest_equals_a_plain_loop(taper, competitors, net, images):
+    grey = 0.4 + 0.2 * images[:24]
+    with torch.no_grad():
+        labels = net(grey).argmax(1)
+    rows = craft(net, grey, labels, settings=AttackSettings(competitors=competitors, taper=taper, precision="float32"))
+    wanted = [plain_nearest(net, grey[row:row + 1], labels[row].item(), competitors, taper) for row in range(24)]
+    np.testing.assert_allclose(rows.l2, [best for best, _ in wanted], rtol=1e-3)
+    assert rows.steps.tolist() == [looks for _, looks in wanted]
+
+
+class Fan(nn.Module):
+    """Class 0 between two planes, at 0.5 and at 0.1 of the middle; there the farther one has the larger logit."""
+
+    def forward(self, images):
+        from_middle = images.flatten(1) - 0.5
+        far, near = 2 * from_middle[:, :6].sum(1) / 6**0.5 - 1, 20 * from_middle[:, 6:].sum(1) / 6**0.5 - 2
+        return torch.stack([torch.zeros_like(far), far, near], 1)
+
+
+@pytest.mark.parametrize(("competitors", "distance", "looks"), [(1, 0.5, 6), (2, 0.1, 7), (9, 0.1, 7)])
+def test_of_several_competitors_the_nearest_is_searched_not_the_strongest(competitors, distance, looks):
+    rows = craft(Fan(), torch.full((2, 3, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64),
+                 settings=AttackSettings(competitors=competitors, batch_size=1))
+    assert rows.l2 == pytest.approx([distance] * 2, rel=0.011)
+    assert rows.steps.tolist() == [looks] * 2
+    assert rows.label.tolist() == [1 if competitors == 1 else 2] * 2
+
+
 def test_nearest_is_nearer_than_ddn_for_a_tenth_of_the_passes(net, images, labels):
     rows = craft(net, images, labels, settings=AttackSettings())
     assert (rows.status == Status.FLIPPED).all()
