@@ -209,12 +209,12 @@ def measure() -> list[Row]:
     ray.shutdown()
     return [
         row("overhead_first_trial_seconds", first, "s: Tune, a worker, its imports"),
-        row("overhead_further_trial_seconds", further, "s", at_most(0.5)),
+        row("overhead_further_trial_seconds", further, "s", at_most(0.05)),
         row("memory_per_further_trial_mib", extra, f"MiB, a quarter of {more:.0f} MiB of further images at most",
             at_most(more / 4)),
         row("epoch_search_cost_vs_grid", scored / grid, f"of a grid over 1 to {EPOCHS} epochs", at_most(0.25)),
-        row("default_sweep_seconds", wall, "s, the whole command", at_most(240)),
-        row("default_sweep_useful_percent", useful, "% of two cores in training, attacks, trials", at_least(70)),
+        row("default_sweep_seconds", wall, "s, the whole command", at_most(60)),
+        row("default_sweep_useful_percent", useful, "% of two cores in training, attacks, trials", at_least(80)),
         *(row(f"default_sweep_{name.replace(' ', '_')}_seconds", seconds, "s") for name, seconds in stages.items()),
     ]
 
