@@ -18,7 +18,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
     "references": {"epochs": None},
     "forget": {**dict.fromkeys(("classes", "column", "values", "pattern", "files", "folds")), "choose": "random"},
     "search": {"select": "least", "score_samples": None},
-    "final": {"reference": None},
+    "final": {"reference": None, "compared": None},
     "audit": AuditConfig().model_dump(),
     "unlearning": {"optimizer": "sgd", "clip": 0.0},
 }

@@ -189,13 +189,17 @@ class Sweep(Strict):
     @classmethod
     def _reference(cls, final: Final, info: ValidationInfo) -> Final:
         methods = info.data.get("methods")
-        if methods is not None and final.reference is not None and final.reference not in methods:
-            raise ValueError(f"reference ({final.reference}) must be one of the methods: {', '.join(methods)}")
+        for key, names in (("reference", (final.reference,)), ("compared", final.compared or ())):
+            for name in names:
+                if methods is not None and name is not None and name not in methods:
+                    raise ValueError(f"{key} ({name}) must be one of the methods: {', '.join(methods)}")
+        if final.compared is not None and not set(final.compared) - {final.reference or "amun"}:
+            raise ValueError("compared must name at least one method other than the reference")
         return final
 
     @property
     def reference(self) -> str | None:
-        """The method that all others are tested against: the config's, or `amun` if it is among them."""
+        """The method that others are tested against: the config's, or `amun` if it is among them."""
         return self.final.reference or ("amun" if "amun" in self.methods else None)
 
     def inputs(self, **options: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from amun_ray.attacks import AttackSettings
-from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Share, Strict, Uri, ValuesOrFile
+from amun_ray.config.fields import LEAST_SHARE, MOST, Count, Fraction, Named, Searched, Share, Strict, Uri, ValuesOrFile
 from amun_ray.config.readings import reading
 
 WAYS = ("fraction", "folds", "indices", "classes", "column", "pattern", "files")  # of which a config has one
@@ -112,6 +112,8 @@ class Final(Strict):
     """Runs of each method on each original and final forget set, with different seeds."""
     reference: str | None = None
     """The method that all others are tested against, with the same access; `amun` if not given."""
+    compared: Searched | None = None
+    """The methods that are tested against it, all if not given; with fewer tests fewer cases suffice."""
 
 
 class Resources(Strict):

@@ -57,7 +57,8 @@ class Results:
     @cached_property
     def rows(self) -> list[Row]:
         """The rows of the table; making them logs every final model in MLflow."""
-        return compared([*self._baselines(), *self._contenders()], self.plan.sweep.reference)
+        return compared([*self._baselines(), *self._contenders()], self.plan.sweep.reference,
+                        self.plan.sweep.final.compared)
 
     @property
     def text(self) -> str:

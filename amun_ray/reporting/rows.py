@@ -1,7 +1,7 @@
 """Runs into the rows of one table, with what their numbers support."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -124,14 +124,14 @@ class Row:
                 "mlflow_run_ids": list(self.run_ids)}
 
 
-def compared(rows: Sequence[Row], reference: str | None) -> list[Row]:
-    """The rows, those of methods tested against the row of the method `reference` with the same access: paired over the
-    cases that both have, Avg. Gap against Avg. Gap."""
+def compared(rows: Sequence[Row], reference: str | None, methods: Collection[str] | None = None) -> list[Row]:
+    """The rows, those of `methods` (None: all) tested against the row of the method `reference` with the same access:
+    paired over the cases that both have, Avg. Gap against Avg. Gap."""
     judged = [row for row in rows if row.settings is not None and row.failed is None]
     base = {row.access: row for row in judged if row.method == reference}
     differences = {}
     for row in judged:
-        if row.method != reference and row.access in base:
+        if row.method != reference and row.access in base and (methods is None or row.method in methods):
             mine, theirs = row.by_case("average_gap"), base[row.access].by_case("average_gap")
             differences[row.name] = _grid({case: mine[case] - theirs[case] for case in mine if case in theirs})
     results = compare({name: grid for name, grid in differences.items() if grid.size})

@@ -198,6 +198,8 @@ OUT_OF_RANGE = [
     ("unlearning.batch_size=1", "unlearning.batch_size: must be greater than or equal to 2, but got 1"),
     ("unlearning.momentum=1", "unlearning.momentum: must be less than 1, but got 1"),
     ("final.reference=salun", "final: reference (salun) must be one of the methods: finetune, amun"),
+    ("final.compared=[salun]", "final: compared (salun) must be one of the methods: finetune, amun"),
+    ("final.compared=[amun]", "final: compared must name at least one method other than the reference"),
     ("held_out.originals=3", "held_out: originals (3) must not exceed originals.count (1)"),
     ("originals.checkpoints=['run:/1/model']", "originals.checkpoints.0: must be a path or an MLflow address "
      "(runs:/, models:/, mlflow-artifacts:/), but got 'run:/1/model'"),

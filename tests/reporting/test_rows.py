@@ -121,6 +121,18 @@ def test_methods_are_tested_against_the_reference_with_the_same_access():
     assert compared([worse, same], None) == [worse, same]
 
 
+def test_of_fewer_comparisons_named_beforehand_more_are_significant():
+    """Differences of one sign in all of six cases have p = 2 / 64: below 5 % for one comparison, not for two."""
+    cases = [(k, "final 0") for k in range(6)]
+    rows = [row("amun", [1.0] * 6, cases=cases), *(
+        row(name, [3.0 + 0.1 * case for case in range(6)], cases=cases) for name in ("salun", "finetune"))]
+    assert not any(one.against.found.significant for one in compared(rows, "amun")[1:])
+    _, salun, finetune = compared(rows, "amun", ("salun",))
+    assert salun.against.found.significant
+    assert salun.against.found.p_holm == pytest.approx(2 / 64)
+    assert finetune.against is None
+
+
 def test_the_reference_is_not_chosen_by_the_values():
     rows = compared([row("amun", [5.0] * 8, cases=EIGHT), row("salun", [1.0] * 8, cases=EIGHT)], "amun")
     assert rows[1].against.found.difference == -4.0
