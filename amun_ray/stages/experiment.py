@@ -92,11 +92,11 @@ class Experiment:
             for place in {store.uri: store, own.uri: own}.values():
                 leave.enter_context(announced(place))
             hold(own, "output", f"--output {output}")
-            tracker = tracker or track()
             if not ray.is_initialized():  # leave a caller's Ray alone
                 leave.callback(ray.shutdown)
-            cluster = connect()
-            say(str(cluster))
+            with Flow() as flow:  # Ray starts while MLflow makes its database
+                made = flow.start(lambda: tracker or track())
+                say(str(cluster := connect()))
             leave.enter_context(Neighbours.beside(cluster))
             check_nodes(store, own_modules(sweep))
             options = worker_options(sweep.resources, cluster)
@@ -106,7 +106,7 @@ class Experiment:
             for line in changes(sweep, output):
                 say(line)
             workspace = with_width(SharedWorkspace.open(sweep, share_key(store), plan.dataset, plan.start), workers)
-            record = Record.open(tracker, _run_key(plan, store, tracker), workspace, environment(str(cluster)))
+            record = Record.open(made.get(), _run_key(plan, store, made.get()), workspace, environment(str(cluster)))
             status = "FAILED"
             try:
                 yield cls(plan, output, workspace, record, options, workers, cluster, SweepCosts())

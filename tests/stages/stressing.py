@@ -122,8 +122,9 @@ def spot(folder: Path, deaths: str) -> dict[str, Any]:
     from ray.cluster_utils import Cluster
     gate = folder / "gate"
     gate.mkdir()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **LEAN})
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **LEAN}, shutdown_at_exit=False)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")  # above: no signal handlers, which a
+    # node that is added from a thread could not set
     nodes = {}
 
     def come() -> None:
@@ -142,8 +143,11 @@ def spot(folder: Path, deaths: str) -> dict[str, Any]:
     begun = time.monotonic()
     over = searched(folder, int(deaths), gate=str(gate), method="stressing:RECLAIMED",
                     each=lambda count: print(count, time.monotonic() - begun, file=sys.stderr, flush=True))
+    seconds = time.monotonic() - begun
+    ray.shutdown()
+    cluster.shutdown()
     return {"finished": sum(trial.finished for trial in over), "trials": len(over), "deaths": len([*gate.iterdir()]),
-            "seconds": time.monotonic() - begun}
+            "seconds": seconds}
 
 
 def hold(log: str) -> None:
