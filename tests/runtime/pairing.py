@@ -21,8 +21,8 @@ def started(home: Path, *arguments: str, mode: str) -> tuple[subprocess.Popen[st
     os.environ |= PATIENT
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     process = subprocess.Popen(
-        ["ray", "start", "--block", "--disable-usage-stats", "--num-cpus=1", *arguments], text=True, bufsize=1,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus=1",
+         *arguments], text=True, bufsize=1, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         env=environment | {"HOME": str(home)} | ({"RAY_AUTH_MODE": mode} if mode else {}))
     said = ""
     for line in process.stdout:

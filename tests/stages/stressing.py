@@ -181,7 +181,7 @@ def work(kind: str, count: int, log: Path) -> None:
     """So many items of a second, on workers with a GPU each, or two for a search."""
     options = {"num_cpus": 0.5, "num_gpus": 1}
     if kind == "search":
-        searched(log.parent / log.name.replace("search", "store"), count // 3, gate=str(log), method="stressing:HELD",
+        searched(log.parent / log.name.replace("search", "store"), count, gate=str(log), method="stressing:HELD",
                  options=options | {"num_gpus": 2}, at_once=count)
     elif kind == "tasks":
         task = ray.remote(**options)(hold)
@@ -279,8 +279,9 @@ def job(folder: Path) -> dict[str, Any]:
         "num_cpus": 1, "include_dashboard": True, "dashboard_port": port, "include_log_monitor": False})
 
     def submit(*command: str) -> tuple[int, str]:
-        done = subprocess.run(["ray", "job", "submit", "--address", f"http://127.0.0.1:{port}", "--working-dir", ".",
-                               "--", *command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address",
+                               f"http://127.0.0.1:{port}", "--working-dir", ".", "--", *command], cwd=folder,
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.returncode, done.stdout
     found = {"look": submit("find", ".", "-type", "f"), "sweep": submit(
         "python", "-m", "amun_ray.sweep", "--config", "mine.yaml")}
