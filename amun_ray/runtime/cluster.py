@@ -21,6 +21,9 @@ from amun_ray.runtime.own_machine import keep_token_private, on_loopback, record
 
 STARTS = 2  # attempts to start a local Ray
 NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the machine nearly stops the workers
+# How long a worker without work stays where there are more of them than CPUs. Ray's second ends, while actors work, what
+# the next stage needs, and each new worker imports torch again: the default sweep takes 77 s in the place of 93.
+IDLE_MS = "RAY_idle_worker_killing_time_threshold_ms", "60000"
 OOM_RETRIES = "RAY_task_oom_retries", "3"  # of a task that Ray ended for want of memory; Ray's default is no limit
 SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
 CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
@@ -80,6 +83,7 @@ def start_here(**options: Any) -> None:
     """
     os.environ.setdefault("RAY_agent_register_timeout_ms", "30000")  # Ray's default: half of it, also too short
     os.environ.setdefault(NICENESS, "0")
+    os.environ.setdefault(*IDLE_MS)
     keep_token_private()
     for attempt in range(1, STARTS + 1):
         try:

@@ -29,6 +29,8 @@ def started(home: Path, *arguments: str, mode: str) -> tuple[subprocess.Popen[st
         said += line
         if "--block" in line:
             break
+    else:  # it has said all that it had to say
+        process.wait()
     return process, said
 
 

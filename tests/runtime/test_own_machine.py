@@ -101,12 +101,15 @@ def test_nor_in_one_that_a_stranger_has_put_there(tmp_path, monkeypatch):
     assert not any(victim.iterdir())
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "0"), ("7", "7")])
-def test_its_workers_are_as_nice_as_told_or_not_at_all(tmp_path, monkeypatch, given, used):
+@pytest.mark.parametrize(("name", "given", "used"), [
+    (cluster.NICENESS, None, "0"), (cluster.NICENESS, "7", "7"), (cluster.IDLE_MS[0], None, "60000"),
+    (cluster.IDLE_MS[0], "7", "7")])
+def test_its_workers_are_as_nice_and_stay_idle_as_long_as_told_or_as_suits_a_sweep(
+        tmp_path, monkeypatch, name, given, used):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv(cluster.NICENESS, "")
-    monkeypatch.delenv(cluster.NICENESS) if given is None else monkeypatch.setenv(cluster.NICENESS, given)
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name) if given is None else monkeypatch.setenv(name, given)
     started = []
-    monkeypatch.setattr(cluster.ray, "init", lambda **_: started.append(os.environ[cluster.NICENESS]))
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: started.append(os.environ[name]))
     cluster.start_here()
     assert started == [used]

@@ -284,7 +284,7 @@ def job(folder: Path) -> dict[str, Any]:
                               text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.returncode, done.stdout
     found = {"look": submit("find", ".", "-type", "f"), "sweep": submit(
-        "python", "-m", "amun_ray.sweep", "--config", "mine.yaml")}
+        sys.executable, "-m", "amun_ray.sweep", "--config", "mine.yaml")}
     cluster.shutdown()
     return found
 
