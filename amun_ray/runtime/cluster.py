@@ -21,8 +21,8 @@ from amun_ray.runtime.own_machine import keep_token_private, on_loopback, record
 
 STARTS = 2  # attempts to start a local Ray
 NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the machine nearly stops the workers
-# How long a worker without work stays where there are more of them than CPUs. Ray's second ends, while actors work, what
-# the next stage needs, and each new worker imports torch again: the default sweep takes 77 s in the place of 93.
+# How long a worker without work stays where there are more of them than CPUs. Ray's second ends, while actors work,
+# what the next stage needs, and each new worker imports torch again: the default sweep takes 77 s in the place of 93.
 IDLE_MS = "RAY_idle_worker_killing_time_threshold_ms", "60000"
 OOM_RETRIES = "RAY_task_oom_retries", "3"  # of a task that Ray ended for want of memory; Ray's default is no limit
 SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
