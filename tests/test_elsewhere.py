@@ -35,7 +35,15 @@ def test_in_a_thread(config):
     assert codes == [0]
 
 
-def test_a_programs_own_ctrl_c_stays_as_it_is(config, monkeypatch, capsys):
+@pytest.fixture
+def own_ctrl_c():
+    """Python's own handler, also where pytest runs in the background of a shell, which lets it ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_programs_own_ctrl_c_stays_as_it_is(config, own_ctrl_c, monkeypatch, capsys):
     """In a notebook the second Ctrl-C must not end the kernel, and with it all that its user has there."""
     during = []
 

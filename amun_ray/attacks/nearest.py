@@ -44,8 +44,8 @@ class NearestRows(Rows):
 
     polished: Tensor  # (N,) polishing steps taken, -1 until the first flip
     rival: Tensor  # (N,) int64, the class that the margin is taken against, or STRONGEST
-    nearest: Tensor  # (N,) int64, of the competitors compared so far the one with the least
-    away: Tensor  # (N,) |m| / ||g||
+    nearest: Tensor  # (N,) int64, of the competitors compared so far the one whose boundary is nearest
+    away: Tensor  # (N,) |m| / ||g|| of that one
 
     @property
     def rivals(self) -> Tensor:
