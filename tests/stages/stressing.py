@@ -1,4 +1,5 @@
 """What tests/stages/test_stress.py runs, each in a process with a Ray of its own; prints what it found as JSON.
+By hand with `PYTHONPATH=tests:tests/stages:.`
 
     python tests/stages/stressing.py long FOLDER TRIALS     a search of so many trials, all in one worker
     python tests/stages/stressing.py spot FOLDER DEATHS     a search whose node is taken away so many times
