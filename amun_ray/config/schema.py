@@ -189,12 +189,18 @@ class Sweep(Strict):
     @classmethod
     def _reference(cls, final: Final, info: ValidationInfo) -> Final:
         methods = info.data.get("methods")
-        for key, names in (("reference", (final.reference,)), ("compared", final.compared or ())):
-            for name in names:
-                if methods is not None and name is not None and name not in methods:
-                    raise ValueError(f"{key} ({name}) must be one of the methods: {', '.join(methods)}")
-        if final.compared is not None and not set(final.compared) - {final.reference or "amun"}:
-            raise ValueError("compared must name at least one method other than the reference")
+        if methods is None:
+            return final
+        for key, name in (("reference", final.reference), *(("compared", name) for name in final.compared or ())):
+            if name is not None and name not in methods:
+                raise ValueError(f"{key} ({name}) must be one of the methods: {', '.join(methods)}")
+        if final.compared is not None:
+            reference = final.reference or "amun"
+            if reference not in methods:
+                raise ValueError("compared needs a method to compare with, and amun is not among the methods: set "
+                                 "reference")
+            if not set(final.compared) - {reference}:
+                raise ValueError("compared must name at least one method other than the reference")
         return final
 
     @property

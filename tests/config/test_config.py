@@ -336,6 +336,14 @@ WRONG_POINTS = [
 ]
 
 
+def test_comparisons_need_a_method_to_compare_with():
+    methods = "methods={finetune: {}, salun: {}}"
+    with pytest.raises(UserError, match="compared needs a method to compare with, and amun is not among the methods"):
+        config_file.load("default", [methods, "final.compared=[salun]"])
+    final = config_file.load("default", [methods, "final.compared=[salun]", "final.reference=finetune"]).final
+    assert (final.reference, final.compared) == ("finetune", ("salun",))
+
+
 @pytest.mark.parametrize(("override", "line"), UNKNOWN_KEYS + WRONG_POINTS + WRONG_TYPES + OUT_OF_RANGE + UNKNOWN_NAMES)
 def test_a_mistake_is_named_with_its_rule_and_what_came(mine, override, line):
     assert mistakes(mine, override) == [line]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from amun_ray.base.space import Choice, Range
 from amun_ray.metrics import Summary, crossed_mean
 from amun_ray.reporting.columns import COLUMNS
 from amun_ray.reporting.figures import result_figures
+from amun_ray.reporting.results import Results
 from amun_ray.reporting.rows import Row, Searched, compared, data_frame, marks, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
 from amun_ray.storage.store import Unit
@@ -131,6 +133,15 @@ def test_of_fewer_comparisons_named_beforehand_more_are_significant():
     assert salun.against.found.significant
     assert salun.against.found.p_holm == pytest.approx(2 / 64)
     assert finetune.against is None
+
+
+def test_the_comparisons_of_a_sweep_are_those_that_its_config_names():
+    rows = [row(name, [gap] * 8, cases=EIGHT) for name, gap in (("amun", 1.0), ("salun", 2.0), ("finetune", 3.0))]
+    final = SimpleNamespace(compared=("finetune",))
+    results = SimpleNamespace(plan=SimpleNamespace(sweep=SimpleNamespace(reference="amun", final=final)),
+                              _baselines=lambda: iter(()), _contenders=lambda: iter(rows))
+    tested = [one.method for one in Results.rows.func(results) if one.against is not None]
+    assert tested == ["finetune"]
 
 
 def test_the_reference_is_not_chosen_by_the_values():
