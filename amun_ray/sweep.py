@@ -21,10 +21,12 @@ from amun_ray import data
 from amun_ray.base.blame import blaming
 from amun_ray.base.command import ended
 from amun_ray.base.files import expanded
+from amun_ray.base.imports import importing
 from amun_ray.base.log import say
 from amun_ray.config.file import load as load_config
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
+from amun_ray.runtime.warm import begin
 from amun_ray.work.forgotten import check_unasked, without_forgotten
 from amun_ray.work.plan import Plan, kept_pixels
 from amun_ray.work.preview import show
@@ -83,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The experiment of the paper, and what its config asks beyond the table; `compare` names tables of the paper to be
     shown beside it. Returns the rows as in results.json."""
+    if os.environ.get("RAY_ADDRESS", "local") == "local":
+        begin()  # while this program imports and plans
     plan = planned(sweep, data.load, output)
     check_unasked(plan, output)
     if compare:
@@ -92,8 +96,9 @@ def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[st
             say(paper.beside(compare, kept, plan))
             return kept
     say(f"{plan}\n  results     {output.absolute()}")
-    from amun_ray.stages.experiment import Experiment  # seconds of Ray and MLflow that --help and --dry-run spare
-    from amun_ray.studies import Done, study
+    with importing():  # seconds of Ray and MLflow that --help and --dry-run spare
+        from amun_ray.stages.experiment import Experiment
+        from amun_ray.studies import Done, study
 
     with blaming(sweep.own_names), Experiment.open(plan, output) as experiment:
         rows = experiment.run(lambda *made: study(Done(experiment, *made)))

@@ -1,6 +1,7 @@
 """What every test gets: one thread (as a worker has), the real CIFAR-10 where it is at hand, one undisturbed sweep, and
 an S3 server."""
 
+import gc
 import os
 import socket
 import subprocess
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from sweeping import Sweep
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_unconfigure() -> None:
+    """Sweeps in this process have frozen what there was (`base.imports`): libraries would call it leaked."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

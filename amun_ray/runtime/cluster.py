@@ -18,12 +18,14 @@ from amun_ray.base.errors import UserError, first_line
 from amun_ray.config.sections import Resources
 from amun_ray.runtime.nodes import await_nodes, live_nodes
 from amun_ray.runtime.own_machine import keep_token_private, on_loopback, recorded_address
+from amun_ray.runtime.warm import begin
 
 STARTS = 2  # attempts to start a local Ray
 NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the machine nearly stops the workers
 # How long a worker without work stays where there are more of them than CPUs. Ray's second ends, while actors work,
 # what the next stage needs, and each new worker imports torch again: the default sweep takes 77 s in the place of 93.
 IDLE_MS = "RAY_idle_worker_killing_time_threshold_ms", "60000"
+NO_PRESTART = "RAY_prestart_worker_first_driver", "0"  # of workers outside the runtime environment: none gets work
 OOM_RETRIES = "RAY_task_oom_retries", "3"  # of a task that Ray ended for want of memory; Ray's default is no limit
 SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
 CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
@@ -85,6 +87,9 @@ def start_here(**options: Any) -> None:
     os.environ.setdefault(NICENESS, "0")
     os.environ.setdefault(*IDLE_MS)
     keep_token_private()
+    if (warm := begin()) is not None:
+        options["runtime_env"] = {"py_executable": warm.python}
+        os.environ.setdefault(*NO_PRESTART)
     for attempt in range(1, STARTS + 1):
         try:
             with on_loopback():
