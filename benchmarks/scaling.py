@@ -41,6 +41,7 @@ from amun_ray.attacks import Prepared
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.runtime.cluster import start_here
 from amun_ray.runtime.queue import ActorQueue
 from amun_ray.stages.adversaries import Crafter, craft_shard
 from amun_ray.storage.store import Store, Unit
@@ -134,7 +135,7 @@ Round = dict[str, tuple[float, float]]  # way -> its seconds, and the CPU second
 def compare(folder: str, per_round: int, rounds: int) -> tuple[list[Round], float]:
     """The times of each way to make `per_round` shards, and the seconds that two workers took to start."""
     dataset = make_dataset(per_round * SHARD_SIZE)
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+    start_here(num_cpus=3, log_to_driver=False, logging_level="error")
     workspace = make_workspace(folder, dataset)
     weights = store_weights(workspace.store, ORIGINAL, workspace.new_model(0).state_dict())
     shards = Target(Trained("original 0", ORIGINAL, weights, 0.0), "all", dataset.train_rows).shards(workspace)

@@ -12,7 +12,8 @@ About 6 minutes on two cores that nothing else uses. Measured are
 - epochs: one run of 10 epochs that scores each, beside a grid over 1 to 10 epochs, each run from the start and scored
   at its end, alternating in one process.
 - the default sweep, as `python amun_ray/sweep.py` runs it: its wall time, that of each stage, and how much of both
-  cores' time is inside trainings, attacks and trials, unlearning and evaluation included.
+  cores' time is inside trainings, attacks and trials, unlearning and evaluation included. Libraries must have compiled
+  bytecode, which pip makes and uv does not (`uv pip install --compile-bytecode`).
 """
 
 import json
@@ -32,14 +33,17 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 import numpy as np
 import psutil
 import ray
+import torch
 from claims import ROOT, Row, at_least, at_most, command, end, row, show
 
 from amun_ray import data
+from amun_ray.base.errors import UserError
 from amun_ray.base.seeds import generator
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import GAP_TERMS, score
 from amun_ray.runtime.bench import SharedWorkspace, bench, load_state
+from amun_ray.runtime.cluster import start_here
 from amun_ray.stages.cases import OpenCase, recipe, run_case
 from amun_ray.stages.search import best_settings
 from amun_ray.storage.store import Store
@@ -200,9 +204,16 @@ def default_sweep() -> tuple[float, dict[str, float], float]:
 
 
 def measure() -> list[Row]:
-    """All rows of the benchmark."""
+    """All rows of the benchmark.
+
+    Raises:
+        UserError: torch has no compiled bytecode; each process would compile it again, which no user's does.
+    """
+    if not Path(torch.__cached__).is_file():
+        raise UserError("torch has no compiled bytecode, and each start would take seconds longer: "
+                        f"{sys.executable} -m compileall -q {Path(torch.__path__[0]).parent}")
     wall, stages, useful = default_sweep()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    start_here(num_cpus=2, log_to_driver=False, logging_level="error")
     first, further = overheads()
     extra, more = memory()
     scored, grid = epoch_costs()
