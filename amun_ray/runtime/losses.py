@@ -32,11 +32,14 @@ def reason(text: str) -> str:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Raise UserError with the reason, instead of what Ray itself raises. The error of a task's own code stays."""
+    """Raise UserError with the reason, instead of what Ray itself raises. The error of a task's own code stays.
+
+    Tune wraps in a RuntimeError what it does not expect: that a worker is ended for want of memory before its trial.
+    """
     try:
         yield
-    except RayError as error:
-        cause: BaseException = error
+    except (RayError, RuntimeError) as error:
+        cause: BaseException | None = error if isinstance(error, RayError) else error.__cause__
         while isinstance(cause, RayTaskError):
             cause = cause.cause
         if isinstance(cause, RayError):

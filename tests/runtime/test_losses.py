@@ -25,12 +25,18 @@ def test_the_reason_is_one_line(said, found):
     assert "\n" not in reason(said)
 
 
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(("error", "found"), [
     (OutOfDiskError("no room"), "disk that it spills to"),
     (RayTaskError("f", "traceback", OutOfDiskError("no room")), "RAY_TMPDIR"),
     (ObjectStoreFullError("no room"), "object store of a node is full"),
     (OutOfMemoryError(MEMORY), "resources.cpus"),
     (ActorDiedError(), "Ray gives no reason"),
+    (caused(RuntimeError("Caught unexpected exception"), OutOfMemoryError(MEMORY)), "resources.cpus"),
 ])
 def test_what_ray_itself_raises_is_the_users_to_read(error, found):
     with pytest.raises(UserError, match=found) as told, in_one_line():
@@ -39,7 +45,7 @@ def test_what_ray_itself_raises_is_the_users_to_read(error, found):
     assert "the same command goes on" in str(told.value)
 
 
-@pytest.mark.parametrize("error", [Diverged("epoch 2"), KeyError("teacher"),
+@pytest.mark.parametrize("error", [Diverged("epoch 2"), KeyError("teacher"), RuntimeError("a bug"),
                                    RayTaskError("f", "traceback", KeyError("teacher"))])
 def test_the_error_of_the_work_itself_stays(error):
     with pytest.raises(type(error)) as told, in_one_line():

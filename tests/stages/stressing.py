@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from amun_ray.base.errors import UserError
 from amun_ray.base.names import allow
 from amun_ray.data.dataset import Dataset
+from amun_ray.runtime.losses import in_one_line
 from amun_ray.runtime.neighbours import Neighbours, Share
 from amun_ray.runtime.queue import ActorQueue, run_tasks
 from amun_ray.stages.search import best_settings
@@ -250,7 +251,8 @@ def short(folder: Path) -> dict[str, Any]:
     start_here(num_cpus=1, log_to_driver=False, logging_level="error")
     begun = time.monotonic()
     try:
-        searched(folder, 1, method="stressing:LASTING")
+        with in_one_line():
+            searched(folder, 1, method="stressing:LASTING")
     except UserError as error:
         return {"error": str(error), "seconds": time.monotonic() - begun}
     return {}
