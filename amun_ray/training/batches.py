@@ -17,7 +17,8 @@ from amun_ray.training.parts import Part, count
 
 T = TypeVar("T")
 U = TypeVar("U")
-CHUNK_BYTES = 64 * 2**20  # of float32 images assembled at once on a GPU, where kernel launches cost more than memory
+CACHE_BYTES = 2**20  # of float32 images assembled at once on a CPU: what fits the cache of a core
+CHUNK_BYTES = 64 * 2**20  # the same on a GPU, where kernel launches cost more than memory
 
 
 def batch_sizes(total: int, batch_size: int) -> list[int]:
@@ -97,10 +98,9 @@ def _read(parts: Sequence[Part], rows: Tensor) -> list[Tensor | None]:
 
 
 def _chunks(sizes: list[int], part: Part) -> Iterator[list[int]]:
-    """Groups of batches to assemble together: one batch on a CPU (to fit its cache), up to CHUNK_BYTES on a GPU."""
-    per_chunk = 1
-    if part.labels.device.type != "cpu":
-        per_chunk = max(1, CHUNK_BYTES // (4 * part.images[:1].numel() * max(1, sizes[0])))
+    """Groups of batches to assemble together: as many as the device's limit holds, and at least one."""
+    limit = CACHE_BYTES if part.labels.device.type == "cpu" else CHUNK_BYTES
+    per_chunk = max(1, limit // (4 * part.images.shape[1:].numel() * max(1, sizes[0])))
     for start in range(0, len(sizes), per_chunk):
         yield sizes[start:start + per_chunk]
 

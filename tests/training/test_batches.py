@@ -82,12 +82,26 @@ def test_the_same_seed_gives_the_same_batches_and_the_next_epoch_others():
 
 @pytest.mark.parametrize("augmentation", [Augmentation(1, True), Augmentation(0, True, (0.2, 1))])
 def test_assembling_many_batches_at_once_changes_nothing(monkeypatch, augmentation):
-    one_by_one = epoch(augmentation=augmentation)
-    monkeypatch.setattr(module, "_chunks", lambda sizes, like: iter([sizes]))
     together = epoch(augmentation=augmentation)
+    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    one_by_one = epoch(augmentation=augmentation)
     assert [len(labels) for _, labels in one_by_one] == [len(labels) for _, labels in together]
-    assert all(torch.equal(left, right) for one, other in zip(one_by_one, together, strict=True)
-               for left, right in zip(one, other, strict=True))
+    assert all(torch.equal(left, right) and left.stride() == right.stride()
+               for one, other in zip(one_by_one, together, strict=True) for left, right in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("room", "rows"), [(1, [10, 10, 10, 11]), (20, [20, 21]), (29, [20, 21]), (40, [41])])
+def test_as_many_batches_are_assembled_at_once_as_the_cache_holds(monkeypatch, room, rows):
+    """41 images of 2 x 4 x 3 float32 in batches of 10, of which the last joins the one before it."""
+    seen, assemble = [], module._assemble
+    monkeypatch.setattr(module, "CACHE_BYTES", 4 * 2 * 4 * 3 * room)
+    monkeypatch.setattr(module, "_assemble", lambda *given: seen.append(len(given[1])) or assemble(*given))
+    assert [len(labels) for _, labels in epoch()] == [10, 10, 10, 11]
+    assert seen == rows
+
+
+def test_the_first_part_may_be_empty():
+    assert sum(len(labels) for _, labels in epoch((numbered(0, 0), *PARTS[1:]))) == 13 + 8
 
 
 def test_in_order_is_neither_shuffled_nor_augmented():
