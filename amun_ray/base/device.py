@@ -1,10 +1,19 @@
-"""What a device is called, and in which precision it works."""
+"""A worker's device: what it is called, and in which precision it works."""
 
 import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from amun_ray.base.memory import keep_freed_memory
+
+
+def take_device(threads: int) -> torch.device:
+    """Make this process a worker: so many CPU threads, freed memory is kept; returns the device that Ray gave it."""
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool:

@@ -8,12 +8,12 @@ import ray
 import torch
 from torch import Tensor, nn
 
+from amun_ray.base.device import take_device
 from amun_ray.base.names import allow
 from amun_ray.base.tensors import shared_tensor
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.metrics import predict
-from amun_ray.runtime.cluster import take_device
 from amun_ray.runtime.mapped import Mapped
 from amun_ray.storage.store import Store
 from amun_ray.training.parts import Part

@@ -9,7 +9,6 @@ from itertools import takewhile
 from typing import Any
 
 import ray
-import torch
 from ray._common.utils import get_ray_address_file
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
@@ -194,9 +193,3 @@ def check_concurrent(wanted: int | None, workers: int) -> None:
     if wanted is not None and wanted > workers:
         raise UserError(f"search.concurrent: {wanted} trials at once are asked for, but the cluster holds {workers} "
                         "workers; lower it, leave it out, or give a worker less (resources.cpus, resources.gpus)")
-
-
-def take_device(threads: int) -> torch.device:
-    """In a worker: set its CPU threads and return the device that Ray pinned it to."""
-    torch.set_num_threads(threads)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

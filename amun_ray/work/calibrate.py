@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from amun_ray.attacks import craft
-from amun_ray.base.device import device_name
+from amun_ray.base.device import device_name, take_device
 from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import shared_tensor, to_unit
 from amun_ray.metrics import Split, predict, score
@@ -31,8 +31,7 @@ def calibrate(plan: Plan, store: Store) -> None:
     The work is that of the plan: its network, images, batch sizes and precisions, with a worker's number of threads.
     The attacked network has seen only a few batches, and is easier to flip than a trained one.
     """
-    torch.set_num_threads(plan.sweep.resources.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = take_device(plan.sweep.resources.threads)
     store.check_writable()
     store.finish(_unit(plan), {"device": device_name(device), "rates": _measure(plan, device)._asdict()})
 
