@@ -4,7 +4,8 @@ import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h of glibc numbers them
 KEPT_BYTES = 512 * 2**20  # so much freed memory at the end of the heap is kept
-MAPPED_BYTES = 128 * 2**20  # from this size on, memory is mapped for itself, and goes back when it is freed
+# From this size on, memory is mapped for itself, and goes back when it is freed: the second where glibc is old.
+MAPPED_BYTES = 128 * 2**20, 32 * 2**20
 
 
 def keep_freed_memory() -> None:
@@ -15,4 +16,4 @@ def keep_freed_memory() -> None:
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        any(mallopt(M_MMAP_THRESHOLD, size) for size in MAPPED_BYTES)

@@ -3,8 +3,11 @@
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from amun_ray.base import memory
 
 KEPT = """
 import resource
@@ -27,3 +30,14 @@ def test_freed_memory_is_kept_and_used_again_but_for_what_is_very_large(first, k
     found = subprocess.run([sys.executable, "-c", KEPT.format(first=first)], check=True, text=True,
                            capture_output=True).stdout
     assert list(map(float, found.split())) == pytest.approx(kept, abs=4)
+
+
+def test_where_glibc_is_too_old_for_the_first_size_it_gets_the_second(monkeypatch):
+    asked = []
+
+    def mallopt(what, value):
+        asked.append((what, value >> 20))
+        return value <= 32 << 20
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    memory.keep_freed_memory()
+    assert asked == [(memory.M_TRIM_THRESHOLD, 512), (memory.M_MMAP_THRESHOLD, 128), (memory.M_MMAP_THRESHOLD, 32)]
