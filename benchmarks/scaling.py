@@ -17,13 +17,17 @@ in rotating order, and only times of the same round are divided by each other. G
 ratios, with the quartiles beside it. `core_share_percent` says how much of a core a plain loop got: below 95, other
 programs were measured too, and the script says so.
 
-The simulation: no-op shards on a fake cluster of 4 nodes. A process per worker is more than one machine holds, so each
+The simulation of a cluster: no-op shards on 4 fake nodes. A process per worker is more than one machine holds, so each
 of 16 actor processes stands for 16 workers, by as many threads. The driver cannot tell: it has 256 slots, each of which
 holds one shard at a time. Nodes, actors and driver share this machine's cores, so a real cluster is faster.
+
+The simulation of a sweep, which is arithmetic (docs/scale.md): the paper's protocol for CIFAR-10 on 64 and 512 GPUs,
+the share of their time without work, before and with `search.together: auto` and `resources.widen`.
 """
 
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +39,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 import numpy as np
 import ray
 import torch
-from claims import Row, at_least, at_most, command, count, end, in_turns, row, show
+from claims import ROOT, Row, at_least, at_most, command, count, end, in_turns, row, show
 
 from amun_ray.attacks import Prepared
 from amun_ray.config.schema import Sweep
@@ -48,6 +52,9 @@ from amun_ray.storage.store import Store, Unit
 from amun_ray.training.parts import Part, place
 from amun_ray.work.artifacts import store_weights
 from amun_ray.work.units import Shard, Target, Trained
+
+sys.path.append(str(ROOT / "docs"))
+import scale
 
 SHARD_SIZE, SIZE, CLASSES = 256, 32, 10
 NODES, PROCESSES, THREADS = 4, 16, 16  # of the simulation
@@ -202,6 +209,19 @@ def simulate() -> list[float]:
     return rates
 
 
+def sweeps() -> list[Row]:
+    """The share of the GPUs' time without work in the simulation of a sweep, and how long the sweep takes."""
+    ways, rows = scale.EXPERIMENTS[0].ways(), []
+    for gpus, goal in ((64, 10), (512, 35)):
+        before, after = ((scale.idle_percent(gpus, *way), way[0] / 60) for way in (
+            ways["side by side"](gpus), ways["and `resources.widen`"](gpus)))
+        rows += [row(f"idle_percent_{gpus}_before", before[0], f"% of {gpus} GPUs' time, simulated"),
+                 row(f"idle_percent_{gpus}", after[0], f"% of {gpus} GPUs' time, simulated", at_most(goal)),
+                 row(f"sweep_minutes_{gpus}_before", before[1], "min, simulated"),
+                 row(f"sweep_minutes_{gpus}", after[1], "min, simulated")]
+    return rows
+
+
 def measure(folder: str, per_round: int, rounds: int) -> list[Row]:
     """All rows of the benchmark."""
     rates = simulate()
@@ -226,6 +246,7 @@ def measure(folder: str, per_round: int, rounds: int) -> list[Row]:
         row("shard_seconds", ratios(lambda plain, one, two, twice: plain / per_round), f"s for {SHARD_SIZE} samples"),
         row("start_of_2_workers_seconds", start, "s, once per stage"),
         row("shards_per_second_simulated", rates, slots),
+        *sweeps(),
     ]
 
 

@@ -49,6 +49,17 @@ def test_the_study_of_requests_finds_its_parts_from_any_folder(monkeypatch, tmp_
     del sys.modules["claims"]
 
 
+def test_the_simulated_sweeps_are_those_of_the_results_and_of_the_readme(module):
+    rows = module("scaling").sweeps()
+    assert [row for row in json.loads((FOLDER / "results" / "scaling.json").read_text())
+            if row["name"].startswith(("idle", "sweep"))] == rows
+    readme = (FOLDER / "README.md").read_text()
+    for gpus, (before, after, earlier, now) in ((64, rows[:4]), (512, rows[4:])):
+        goal = f"{after['goal'].removeprefix('<= ')} %, {'met' if after['met'] else 'missed'}"
+        assert (f"| {gpus} | {before['value']:.0f} % | {after['value']:.0f} % | {goal} | {earlier['value']:.3g} min | "
+                f"{now['value']:.3g} min |") in readme
+
+
 @pytest.mark.parametrize(("goal", "arguments", "inside", "outside", "text"), [
     ("at_least", (0.9,), (0.9, 1), (0.89,), ">= 0.9"),
     ("at_most", (240,), (240, -1), (240.01,), "<= 240"),

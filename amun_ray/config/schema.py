@@ -243,9 +243,14 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _trained_together(self) -> "Sweep":
-        if self.resources.together > 1 and self.training.loss == "trades":
+        if self.training.loss != "trades":
+            return self
+        if self.resources.together > 1:
             raise ValueError("resources.gpus: must be at most 1 with training.loss trades, whose attack one worker "
                              f"computes, but got {self.resources.gpus:g}")
+        if self.resources.widen:
+            raise ValueError("resources.widen: must be left out with training.loss trades, whose attack one worker "
+                             "computes")
         return self
 
     @model_validator(mode="after")

@@ -119,15 +119,24 @@ class Final(Strict):
 class Resources(Strict):
     """The resources of one worker. Without a GPU in the cluster, `gpus` is ignored unless the user wrote a number. With
     `auto` a trial of the search gets the share of a GPU that the first one needed, and every other worker a whole
-    GPU. Above 1, so many workers with a GPU each train one model together; all other work takes one GPU. Workers that
-    share a GPU take turns on it, unless NVIDIA's MPS runs on the node."""
+    GPU. Above 1, so many workers with a GPU each train one model together; all other work takes one GPU. With `widen`
+    the number is found for each training, on the first start's cluster, and kept. Workers that share a GPU take turns
+    on it, unless NVIDIA's MPS runs on the node."""
 
     gpus: Share = 1.0
     """GPUs, or a share of one, for a worker; `auto` measures what a trial needs; 2 or more train a model together."""
+    widen: bool = False
+    """Whether the first trainings get several GPUs each, where all end earlier so by the measured time of a step."""
     cpus: Annotated[float, Field(ge=LEAST_SHARE)] = 1.0
     """CPU cores for a worker."""
     threads: Annotated[int, Field(gt=0, le=1024)] = 1
     """Compute threads of a worker."""
+
+    @model_validator(mode="after")
+    def _widened(self) -> "Resources":
+        if self.widen and self.gpus not in (1, "auto"):
+            raise ValueError(f"widen finds how many GPUs train a model: gpus must be 1 or auto, but got {self.gpus:g}")
+        return self
 
     @property
     def whole_gpus(self) -> float:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from math import inf
 from typing import Any, TypeVar
@@ -46,23 +47,27 @@ def result_of(reference: "ray.ObjectRef[Any]") -> Any:
 
 
 def run_tasks(submit: Callable[[Any], "ray.ObjectRef[Any]"], items: Iterable[Any], *,
-              limit: int = IN_FLIGHT) -> Iterator[tuple[Any, Any]]:
-    """Submit a task per item, at most `limit` at once; yield `(item, result)` as they finish, in any order.
+              limit: Callable[[], float] = lambda: IN_FLIGHT,
+              weight: Callable[[Any], int] = lambda item: 1) -> Iterator[tuple[Any, Any]]:
+    """Submit a task per item, as long as those that run weigh less than `limit`; yield `(item, result)` as they finish,
+    in any order.
 
-    The driver holds at most `limit` results, whatever the number of items. Ray runs as many tasks as fit in the
+    The driver holds no more results than that, whatever the number of items. Ray runs as many tasks as fit in the
     cluster; a node that joins takes waiting ones. Ray itself retries tasks lost with their worker (`max_retries` of the
-    remote function).
+    remote function). `limit`, above 0, is asked again and again: it may grow with the cluster.
     """
-    waiting = iter(items)
+    waiting, held = iter(items), 0
     running: dict[ray.ObjectRef[Any], Any] = {}
     while True:
-        while len(running) < limit and (item := next(waiting, None)) is not None:
+        while held < limit() and (item := next(waiting, None)) is not None:
             running[submit(item)] = item
+            held += weight(item)
         if not running:
             return
-        while not (ready := _look(list(running))):
-            pass
-        yield running.pop(ready[0]), result_of(ready[0])
+        for ready in _look(list(running)):
+            item = running.pop(ready)
+            held -= weight(item)
+            yield item, result_of(ready)
 
 
 def _look(references: "list[ray.ObjectRef[Any]]") -> "list[ray.ObjectRef[Any]]":
@@ -78,12 +83,13 @@ def _look(references: "list[ray.ObjectRef[Any]]") -> "list[ray.ObjectRef[Any]]":
 def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
                  submit: Callable[[T], "ray.ObjectRef[Any]"], *,
                  shown: tuple[str, str], over: Callable[[T, bool], None] = lambda item, new: None,
-                 limit: int = IN_FLIGHT) -> set[str]:
+                 limit: Callable[[], float] = lambda: IN_FLIGHT,
+                 weight: Callable[[T], int] = lambda item: 1) -> set[str]:
     """Make the units that `store` lacks, one task each; returns the digests of those made here.
 
     Units in the store are checked first (see `Store.result`). `submit` starts the task of an item, which returns
     whether it made the unit (see `sharing.make_once`). `over` is called with each item, and whether its unit was made
-    here, as soon as that exists. `shown`: the label and unit of the progress bar. `limit`: see `run_tasks`.
+    here, as soon as that exists. `shown`: the label and unit of the progress bar. `limit`, `weight`: see `run_tasks`.
     """
     label, noun = shown
     alike: dict[str, list[T]] = {}  # items by the digest of their unit
@@ -95,7 +101,8 @@ def make_missing(store: Store, items: Sequence[T], unit: Callable[[T], Unit],
         over(item, False)
     new: set[str] = set()
     with Neighbours.wanting(len(pending)), bar(label, len(pending), noun) as progress:
-        for item, result in make_all(store, pending, unit, lambda some: run_tasks(submit, some, limit=limit)):
+        run = partial(run_tasks, submit, limit=limit, weight=weight)
+        for item, result in make_all(store, pending, unit, run):
             new |= {unit(item).digest} if result else set()
             progress.stored += not result
             progress.advance()

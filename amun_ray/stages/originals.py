@@ -1,9 +1,9 @@
 """Stage 1: every model trained from scratch (originals, retrained models, RMIA references) or loaded.
 
 Cost: `originals x (1 + forget sets) + references` training runs, all independent, so time falls with the number of
-workers until each has one run. With `resources.gpus` above 1 a run takes so many workers, which exchange all gradients
-in each step. Storage: one weights file per original and retrained model, and for every model, references included, its
-logits on all samples: `N x classes` float32.
+workers until each has one run. With `resources.gpus` above 1, or `resources.widen`, a run takes several workers, which
+exchange all gradients in each step. Storage: one weights file per original and retrained model, and for every model,
+references included, its logits on all samples: `N x classes` float32.
 """
 
 import time
@@ -17,7 +17,8 @@ from amun_ray.base.errors import Diverged, UserError
 from amun_ray.base.seeds import generator
 from amun_ray.runtime.bench import SharedWorkspace, bench
 from amun_ray.runtime.queue import IN_FLIGHT, make_missing
-from amun_ray.stages.together import limit, run_together
+from amun_ray.stages.together import gpus_now, run_together
+from amun_ray.stages.widening import widths_of
 from amun_ray.storage.sharing import make_once, overtaken
 from amun_ray.storage.store import Store, Unit
 from amun_ray.training.group import ALONE, Group
@@ -38,12 +39,14 @@ def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], opti
     """
     jobs = [(training, training.unit(workspace)) for training in trainings]
     shared, alone = ray.put(workspace), _train.options(max_retries=3, **options)
-    workers = workspace.sweep.resources.together
+    widths = dict(zip((unit.digest for _, unit in jobs), widths_of(workspace, jobs, options), strict=True))
+
+    def width(job: tuple[Training, Unit]) -> int:
+        return widths[job[1].digest]
 
     def submit(job: tuple[Training, Unit]) -> "ray.ObjectRef[Any]":
-        if workers == 1 or job[0].checkpoint is not None:
-            return alone.remote(shared, *job)
-        return _train_together.remote(shared, *job, workers, options)
+        return alone.remote(shared, *job) if width(job) == 1 else _train_together.remote(
+            shared, *job, width(job), options)
 
     models: dict[str, Trained] = {}
 
@@ -53,8 +56,9 @@ def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], opti
         over(training, models[training.name])
 
     verb = "loading" if all(training.checkpoint for training in trainings) else "training"
+    several = any(number > 1 for number in widths.values())
     make_missing(workspace.store, jobs, lambda job: job[1], submit, shown=(verb, "models"), over=finished,
-                 limit=IN_FLIGHT if workers == 1 else limit(workers))
+                 limit=gpus_now if several else lambda: IN_FLIGHT, weight=width)
     return [models[training.name] for training in trainings]
 
 

@@ -5,7 +5,7 @@ reserves the GPUs of a training together, on one node if it can; other work gets
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -13,18 +13,19 @@ from amun_ray.base.errors import Diverged, UserError
 from amun_ray.storage.store import Store
 from amun_ray.training.group import Group
 
+T = TypeVar("T")
 RESTARTS = 2  # of all workers of a training, if one dies
 
 
-def limit(workers: int) -> int:
-    """How many trainings with `workers` each fit in the cluster now: more would only wait."""
-    return max(1, int(ray.cluster_resources().get("GPU", 0)) // workers)
+def gpus_now() -> float:
+    """The GPUs of the cluster, above 0: trainings with more of them would only wait."""
+    return max(1.0, ray.cluster_resources().get("GPU", 0.0))
 
 
-def run_together(store: Store, work: Callable[[Group], None], workers: int, options: dict[str, Any]) -> None:
+def run_together(store: Store, work: Callable[[Group], T], workers: int, options: dict[str, Any]) -> T:
     """Call `work` in `workers` processes at once, each with the `num_cpus` and `num_gpus` of `options`; wait for all.
 
-    If a worker dies, Ray ends the others and starts all of them again.
+    If a worker dies, Ray ends the others and starts all of them again. Returns what the first process returned.
 
     Raises:
         UserError, Diverged: raised by one of the workers.
@@ -38,11 +39,13 @@ def run_together(store: Store, work: Callable[[Group], None], workers: int, opti
             _worker(work, reply), run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(RESTARTS)),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(options["num_gpus"]), resources_per_worker={
                 "CPU": options["num_cpus"]} | ({"GPU": options["num_gpus"]} if options["num_gpus"] else {}))).fit()
-    if (error := ray.get(reply.error.remote())) is not None:
+    result, error = ray.get(reply.said.remote())
+    if error is not None:
         raise error
+    return result
 
 
-def _worker(work: Callable[[Group], None], reply: Any) -> Callable[[], None]:
+def _worker(work: Callable[[Group], Any], reply: Any) -> Callable[[], None]:
     """What each worker runs. A mistake of the user is told to the driver; to Ray it would be a failure, and retried."""
     def worker() -> None:
         import ray.train.torch
@@ -51,21 +54,29 @@ def _worker(work: Callable[[Group], None], reply: Any) -> Callable[[], None]:
         if (device := ray.train.torch.get_device()).type == "cuda":
             torch.cuda.set_device(device)  # a worker sees all GPUs that its training has on this node
         context = ray.train.get_context()
+        group = Group(context.get_world_rank(), context.get_world_size())
         try:
-            work(Group(context.get_world_rank(), context.get_world_size()))
+            result = work(group)
         except (UserError, Diverged) as error:
-            ray.get(reply.tell.remote(error))
+            ray.get(reply.fail.remote(error))
+        else:
+            if not group.rank:
+                ray.get(reply.answer.remote(result))
     return worker
 
 
 class _Said:
-    """The first error of any worker."""
+    """The result of the first process, and the first error of any."""
 
     def __init__(self) -> None:
+        self._result: Any = None
         self._error: Exception | None = None
 
-    def tell(self, error: Exception) -> None:
+    def answer(self, result: Any) -> None:
+        self._result = result
+
+    def fail(self, error: Exception) -> None:
         self._error = self._error or error
 
-    def error(self) -> Exception | None:
-        return self._error
+    def said(self) -> tuple[Any, Exception | None]:
+        return self._result, self._error

@@ -246,7 +246,8 @@ class Plan:
             f"  trainings   {sweep.originals.count + retrained + sweep.references.count} "
             f"({sweep.originals.count} original, {retrained} retrained, {sweep.references.count} reference models), "
             f"{sweep.training.epochs} epochs{_others(sweep)}; "
-            f"{f'{many} workers each, of ' if many > 1 else ''}{each}",
+            f"{f'{many} workers each, of ' if many > 1 else ''}{each}"
+            f"{'; the first by several workers, where all end earlier so' if sweep.resources.widen else ''}",
             f"  adversaries {sum(len(case.rows) for case in cases)} images in {shards} shards "
             f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
             f"  search      {sum(trials)} trials ({contenders} methods and accesses x "

@@ -107,4 +107,4 @@ def test_actors_start_on_a_node_that_joins(two_nodes):
 
 
 def test_tasks_that_wait_go_to_a_node_that_joins(two_nodes):
-    assert until_a_node_joins(two_nodes, lambda items: run_tasks(two_nodes.task.remote, items, limit=20)) == 1
+    assert until_a_node_joins(two_nodes, lambda items: run_tasks(two_nodes.task.remote, items, limit=lambda: 20)) == 1

@@ -386,6 +386,16 @@ def test_what_has_one_reading_or_no_such_is_named(mine):
 def test_trades_is_not_trained_by_several_gpus(mine):
     assert mistakes(mine, "training.loss=trades", "resources.gpus=2") == [
         "resources.gpus: must be at most 1 with training.loss trades, whose attack one worker computes, but got 2"]
+    assert mistakes(mine, "training.loss=trades", "resources.widen=true") == [
+        "resources.widen: must be left out with training.loss trades, whose attack one worker computes"]
+
+
+@pytest.mark.parametrize("gpus", ["0.5", "0", "4"])
+def test_widen_finds_how_many_gpus_train_a_model_and_none_may_be_given(mine, gpus):
+    assert mistakes(mine, f"resources={{gpus: {gpus}, widen: true}}") == [
+        f"resources: widen finds how many GPUs train a model: gpus must be 1 or auto, but got {gpus}"]
+    for fitting in ("1", "auto"):
+        assert config_file.load(str(mine), [f"resources={{gpus: {fitting}, widen: true}}"]).resources.widen
 
 
 def test_the_most_that_may_be_asked_for_is_taken(mine):

@@ -87,10 +87,30 @@ def test_the_driver_holds_a_bounded_number_of_tasks(local_ray):
             pulled.append(number)
             yield number
 
-    tasks = run_tasks(lambda number: local_ray.put(number), source(), limit=8)
+    tasks = run_tasks(lambda number: local_ray.put(number), source(), limit=lambda: 8)
     for count, (item, result) in zip(range(1, 201), tasks, strict=False):
         assert item == result
         assert len(pulled) <= count + 8
+
+
+def test_tasks_are_submitted_while_those_that_run_weigh_less_than_the_limit_which_may_grow(local_ray):
+    weights, running, submitted, limits = [3, 3, 2, 1] * 5, [], [], [4]
+
+    def weight():
+        return sum(weights[number] for number in running)
+
+    def submit(number):
+        assert weight() < limits[-1]
+        running.append(number)
+        submitted.append(number)
+        return local_ray.put(number)
+
+    tasks = run_tasks(submit, range(20), limit=lambda: limits[-1], weight=weights.__getitem__)
+    for count, (item, _) in enumerate(tasks):
+        assert weight() >= limits[-1] or len(submitted) == 20
+        running.remove(item)
+        limits.append(4 if count < 3 else 7)
+    assert (submitted, running) == ([*range(20)], [])
 
 
 def test_a_task_that_diverges_arrives_as_itself(local_ray):
@@ -99,7 +119,7 @@ def test_a_task_that_diverges_arrives_as_itself(local_ray):
         raise Diverged("epoch 2")
 
     with pytest.raises(Diverged, match="epoch 2"):
-        list(run_tasks(lambda _: diverge.remote(), [1], limit=1))
+        list(run_tasks(lambda _: diverge.remote(), [1], limit=lambda: 1))
 
 
 def test_actors_that_died_idle_are_replaced_and_no_item_is_blamed(worker, local_ray):

@@ -1,7 +1,8 @@
 """A Ray of any number of workers without a process: pieces of work take seconds of a clock that is no real one.
 
 The driver's own code runs, with its threads. The clock moves on when every one of them waits, so what begins when does
-not depend on how fast this machine is. Whoever has asked for a worker first gets the next one that is free.
+not depend on how fast this machine is. Whoever has asked first gets the next worker that is free; who asks for several
+at once lets others pass until so many are.
 """
 
 import heapq
@@ -27,7 +28,7 @@ class Clockwork:
     """So many workers, a clock, and what was worked on when: (begin, end, title), in the order in which it began."""
 
     def __init__(self, workers: int) -> None:
-        self.free, self.now, self.pieces = workers, 0.0, []
+        self.workers, self.free, self.now, self.pieces = workers, workers, 0.0, []
         self._asked, self._events, self._number = deque(), [], count()
         self._turn, self._threads, self._waiting = threading.Condition(), 1, []
 
@@ -44,6 +45,7 @@ class Clockwork:
             return promise._value[0]
 
         for name, stub in {"put": lambda value: value, "wait": wait, "kill": lambda actor: actor.end(),
+                           "cluster_resources": lambda: {"GPU": float(self.workers)},
                            "get": lambda one: one.value if isinstance(one, Reference) else one}.items():
             monkeypatch.setattr(ray, name, stub)
         clock = self
@@ -87,40 +89,44 @@ class Clockwork:
             self.pieces.append((self.now, end, title))
             heapq.heappush(self._events, (end, next(self._number), then))
 
-    def ask(self, granted: Callable[[], None]) -> Callable[[], None]:
-        """Ask for a worker; returns what withdraws the request."""
+    def ask(self, granted: Callable[[], None], workers: int = 1) -> Callable[[], None]:
+        """Ask for a worker, or several at once; returns what withdraws the request."""
+        request = workers, granted
         with self._turn:
-            self._asked.append(granted)
+            self._asked.append(request)
             self._serve()
 
         def withdraw() -> None:
             with self._turn:
-                if granted in self._asked:
-                    self._asked.remove(granted)
+                if request in self._asked:
+                    self._asked.remove(request)
         return withdraw
 
-    def give_back(self) -> None:
+    def give_back(self, workers: int = 1) -> None:
         with self._turn:
-            self.free += 1
+            self.free += workers
             self._serve()
 
     def _serve(self) -> None:
-        while self.free and self._asked:
-            self.free -= 1
-            self._asked.popleft()()
+        while (request := next((each for each in self._asked if each[0] <= self.free), None)) is not None:
+            self._asked.remove(request)
+            self.free -= request[0]
+            request[1]()
 
-    def task(self, title: Callable[..., str], seconds: Callable[[str], float], make: Callable[..., object]):
-        """A function of Ray, which does `make` when it ends; `title` and `make` get the arguments of each call."""
+    def task(self, title: Callable[..., str], seconds: Callable[[str, int], float], make: Callable[..., object],
+             workers: Callable[..., int] = lambda *_: 1):
+        """A function of Ray, which does `make` when it ends; `title`, `make` and `workers` get the arguments of each
+        call, and `seconds` its title and workers."""
         def remote(*arguments):
-            reference = Reference()
+            reference, taken = Reference(), workers(*arguments)
 
             def end():
                 reference.value, reference.done = make(*arguments), True
-                self.give_back()
+                self.give_back(taken)
 
-            self.ask(lambda: self.work(title(*arguments), seconds(title(*arguments)), end))
+            self.ask(lambda: self.work(title(*arguments), seconds(title(*arguments), taken), end), taken)
             return reference
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=remote))
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=remote), remote=remote)
 
 
     def actors(self, title: str, seconds: Callable[[str], float]):

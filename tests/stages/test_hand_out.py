@@ -1,14 +1,15 @@
-"""What begins when on hundreds of workers that do nothing: by the driver's own code, and by docs/scale.py."""
+"""What begins when on hundreds of workers that do nothing: by the driver's own code, and by docs/hand_out.py."""
 
-import importlib.util
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
+import hand_out
 import numpy as np
 import pytest
 import ray
+import scale
 from clockwork import Clockwork, Tune
 from searching import sweep
 
@@ -16,7 +17,7 @@ from amun_ray.data.dataset import Dataset
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import Cluster
-from amun_ray.stages import adversaries, experiment, final, originals, search
+from amun_ray.stages import adversaries, experiment, final, originals, search, widening
 from amun_ray.stages.experiment import Experiment
 from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
@@ -24,22 +25,13 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Job
 from amun_ray.work.units import AdversarialSet, Case, Hyperparameters
 
-OPTIONS = {"num_cpus": 1, "num_gpus": 0}
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.py"
+OPTIONS = {"num_cpus": 1, "num_gpus": 1}
 EPOCHS = 10
 RESULT = {"average_gap": [1.0] * EPOCHS, "best_average_gap": 1.0, "best_epoch": EPOCHS, "weights": [], "seconds": 1.0,
           "curves": [[{"average_gap": 1.0, "test_accuracy": 90.0}] * EPOCHS]}
 
 
-@pytest.fixture(scope="module")
-def scale():
-    spec = importlib.util.spec_from_file_location("scale", PAGE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def protocol(one, together):
+def protocol(one, together, widen):
     """The sweep of an experiment of docs/scale.py, on images of four pixels."""
     settings = sweep({"trials": one.trials, "epochs": EPOCHS, "together": together, "sampler": "random", "startup": 1},
                      {"finetune": None, "amun": None})
@@ -48,6 +40,8 @@ def protocol(one, together):
         "forget": settings.forget.model_copy(update={"sets": one.sets}),
         "references": settings.references.model_copy(update={"count": one.references}),
         "attack": settings.attack.model_copy(update={"shard_size": 256}),
+        "training": replace(settings.training, epochs=one.epochs),
+        "resources": settings.resources.model_copy(update={"widen": widen}),
         "final": settings.final.model_copy(update={"runs": one.runs})})
 
 
@@ -61,14 +55,15 @@ def kind(name):
     return name.rpartition(" ")[0] if name.startswith("search") else name
 
 
-def driven(one, workers, graph, together, speed, monkeypatch, folder):
+def driven(one, workers, graph, together, monkeypatch, folder, widen=False):
     """`Experiment.run` on `workers`, with pieces as long as those of `graph`: (begin, end, kind) of each."""
     clock, lengths = Clockwork(workers), defaultdict(list)
     clock.install(monkeypatch)
     for name, group in graph.items():
-        lengths[kind(name)] += [piece / speed for piece in group.pieces]
-    left = {name: iter(each) for name, each in lengths.items()}
-    plan = Plan(protocol(one, together), images(one))
+        for length, gpus in group.asked:
+            lengths[kind(name), gpus].append(length)
+    left = {alike: iter(each) for alike, each in lengths.items()}
+    plan = Plan(protocol(one, together, widen), images(one))
     workspace = SharedWorkspace.open(plan.sweep, Store(str(folder)), plan.dataset)
     store, contenders = workspace.store, plan.sweep.contenders
 
@@ -95,11 +90,17 @@ def driven(one, workers, graph, together, speed, monkeypatch, folder):
         store.finish(run.unit, {"scores": {}, "seconds": 1.0})
         return True
 
-    def seconds(title):
-        return next(left[title])
+    def seconds(title, gpus=1):
+        return next(left[title, gpus])
 
     tune = Tune(clock, lambda config: f"search {place(config['contender'])}", seconds, tried)
     monkeypatch.setattr(originals, "_train", clock.task(lambda _, training, unit: group(training), seconds, trained))
+    monkeypatch.setattr(originals, "_train_together", clock.task(
+        lambda _, training, *more: group(training), seconds, lambda *given: trained(*given[:3]),
+        workers=lambda _, training, unit, several, options: several))
+    monkeypatch.setattr(widening, "room_of_nodes", lambda: [(8.0, 8.0)] * (workers // 8))
+    monkeypatch.setattr(widening, "measured", lambda workspace, training, options, numbers: {
+        number: one.steps()[number] for number in numbers})
     monkeypatch.setattr(ray, "remote", clock.actors("sets", seconds))
     monkeypatch.setattr(adversaries, "numpy_state", lambda *_: {})
     monkeypatch.setattr(adversaries, "_finished", lambda store, pieces, spent: AdversarialSet(
@@ -132,8 +133,8 @@ CASES = [(0, 8, 4, None), (0, 64, 4, None), (0, 512, 4, None), (2, 8, 4, None), 
 
 
 @pytest.mark.parametrize(("number", "workers", "together", "slow"), CASES)
-def test_the_driver_hands_out_what_docs_scale_says_when_it_says_so(scale, number, workers, together, slow, monkeypatch,
-                                                                  tmp_path):
+def test_the_driver_hands_out_what_the_simulation_says_when_it_says_so(number, workers, together, slow, monkeypatch,
+                                                                      tmp_path):
     """To the second, with pieces of equal lengths, and of unequal ones, of which some are `slow`. 24 trials are three
     rounds of 7, and 3."""
     one, draw = scale.EXPERIMENTS[number], Random(0)
@@ -143,8 +144,22 @@ def test_the_driver_hands_out_what_docs_scale_says_when_it_says_so(scale, number
 
     graph = {name: group._replace(pieces=[piece * length(name) for piece in group.pieces])
              for name, group in one.graph(together).items()}
-    pieces = driven(one, workers, graph, together, scale.FLOPS_PER_SECOND, monkeypatch, tmp_path)
-    *simulated, (over, _) = scale.begun(graph, [0.0] * workers)
+    compare(driven(one, workers, graph, together, monkeypatch, tmp_path), graph, workers)
+
+
+@pytest.mark.parametrize(("number", "workers", "gpus"), [
+    (0, 64, {4, 1}), (0, 512, {8, 2}), (1, 256, {8, 4}), (2, 64, {8, 4})])
+def test_with_widen_the_driver_trains_on_as_many_gpus_as_the_simulation_says(number, workers, gpus, monkeypatch,
+                                                                            tmp_path):
+    one = scale.EXPERIMENTS[number]
+    graph = one.graph(one.wide(workers), workers)
+    assert {taken for group in graph.values() for taken in group.gpus} == gpus
+    compare(driven(one, workers, graph, one.wide(workers), monkeypatch, tmp_path, widen=True), graph, workers)
+
+
+def compare(pieces, graph, workers):
+    """Pieces that the driver handed out begin when the simulation says."""
+    *simulated, (over, _) = hand_out.begun(graph, [0.0] * workers)
     assert len(pieces) == len(simulated) == sum(len(group.pieces) for group in graph.values())
     for name in {name for *_, name in pieces}:
         wanted = [second for second, group in simulated if kind(group) == name]
@@ -153,10 +168,9 @@ def test_the_driver_hands_out_what_docs_scale_says_when_it_says_so(scale, number
 
 
 @pytest.mark.parametrize("workers", [1, 64, 512])
-def test_each_piece_begins_when_what_it_needs_is_there_and_the_longest_trainings_first(scale, workers, monkeypatch,
-                                                                                      tmp_path):
+def test_each_piece_begins_when_what_it_needs_is_there_and_the_longest_trainings_first(workers, monkeypatch, tmp_path):
     one = scale.EXPERIMENTS[0]
-    pieces = driven(one, workers, one.graph(4), 4, scale.FLOPS_PER_SECOND, monkeypatch, tmp_path)
+    pieces = driven(one, workers, one.graph(4), 4, monkeypatch, tmp_path)
     titles = list(dict.fromkeys(title for *_, title in pieces))
     assert titles[:5] == ["originals", "held out", "retrained", "references", "sets"]
     lengths = [end - begin for begin, end, title in pieces if title in titles[:4]]

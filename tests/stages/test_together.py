@@ -22,6 +22,7 @@ from amun_ray.config.schema import Sweep
 from amun_ray.models import MODELS, checkpoint
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.stages.originals import train_models
+from amun_ray.stages.widening import measured
 from amun_ray.storage.store import Store
 from amun_ray.work.artifacts import read_logits
 from amun_ray.work.units import WEIGHTS, Training
@@ -64,6 +65,15 @@ def test_two_workers_make_the_model_that_one_makes(local_ray, tmp_path):
     for name, tensor in alone.items():
         torch.testing.assert_close(both[name], tensor, atol=2e-6, rtol=1e-5)
     np.testing.assert_allclose(others, logits, atol=2e-5)
+
+
+def test_a_step_is_measured_by_one_worker_and_by_two(local_ray, tmp_path):
+    """The answer is that of the first process, a time that each of them may take."""
+    sweep = Sweep.model_validate(SETTINGS | {"training": RECIPE})
+    workspace = SharedWorkspace.open(sweep, Store(str(tmp_path)), data.load("digits", train_size=200))
+    steps = measured(workspace, Training("original 0", ROWS, 3), {"num_cpus": 1, "num_gpus": 0}, [1, 2])
+    assert sorted(steps) == [1, 2]
+    assert all(0 < seconds < 1 for seconds in steps.values())
 
 
 def test_a_worker_that_is_killed_costs_a_start_and_changes_nothing(local_ray, tmp_path):
