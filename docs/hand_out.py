@@ -49,7 +49,7 @@ def begun(graph: Mapping[str, Group], since: Sequence[float], lost: float = 0.0)
 
     GPUs that are free go to the piece that has waited longest, of those that began to wait together the first of the
     graph, and of these the first that takes no more than are free. Where any training takes several GPUs, the driver
-    asks for trainings only as long as those begun take fewer than there are. Tune holds on to its workers: after a
+    asks for trainings only as far as all together take no more than there are. Tune holds on to its workers: after a
     trial a GPU takes the next trial that waits, whatever else does; if none waits, one GPU stays idle for those to
     come. So do the actors of the adversarial sets: each takes the next shard, and waits idle for the end of the last
     one. Arguments as in `simulated`.
@@ -79,7 +79,7 @@ def begun(graph: Mapping[str, Group], since: Sequence[float], lost: float = 0.0)
             elif ended.name.startswith(TRIAL) and place is None and not kept and any(
                     name.startswith(TRIAL) for name in coming):
                 idle, kept = idle - 1, True
-        while later and (not wide or held < there):
+        while later and (not wide or not held or held + later[0].gpus <= there):
             waiting.append(later.popleft())
             held += waiting[-1].gpus
         for name in [name for name in coming if not any(left[other] for other in graph[name].after)]:

@@ -34,10 +34,10 @@ def test_a_piece_begins_when_a_gpu_is_free_and_what_it_waits_for_is_over(since, 
 
 @pytest.mark.parametrize(("since", "begins"), [
     ([0] * 4, [(0, "wide"), (0, "one"), (0, "one"), (2, "wide again"), (3, "then")]),
-    ([0] * 3, [(0, "wide"), (0, "one"), (2, "one"), (3, "wide again"), (3, "then")]),
-    ([0, 0, 1], [(0, "wide"), (1, "one"), (3, "one"), (3, "then"), (4, "wide again")]),  # it has waited from 3 on
-    ([0, 0], [(0, "wide"), (3, "one"), (3, "one"), (5, "then"), (5, "wide again")])])
-def test_a_training_by_several_gpus_begins_when_so_many_are_free_and_lets_others_pass(since, begins):
+    ([0] * 3, [(0, "wide"), (0, "one"), (2, "one"), (3, "wide again"), (4, "then")]),
+    ([0, 0, 1], [(0, "wide"), (1, "one"), (3, "one"), (3, "then"), (4, "wide again")]),
+    ([0, 0], [(0, "wide"), (3, "one"), (3, "one"), (5, "then"), (6, "wide again")])])  # asked for at 5: one GPU is free
+def test_a_training_by_several_gpus_begins_in_its_turn_when_so_many_are_free(since, begins):
     graph = {"wide": hand_out.Group([3], (), [2]), "one": hand_out.Group([2, 2]),
              "wide again": hand_out.Group([1], (), [2]), "then": hand_out.Group([1], ("wide",))}
     *found, (_, last) = hand_out.begun(graph, since)

@@ -49,25 +49,25 @@ def result_of(reference: "ray.ObjectRef[Any]") -> Any:
 def run_tasks(submit: Callable[[Any], "ray.ObjectRef[Any]"], items: Iterable[Any], *,
               limit: Callable[[], float] = lambda: IN_FLIGHT,
               weight: Callable[[Any], int] = lambda item: 1) -> Iterator[tuple[Any, Any]]:
-    """Submit a task per item, as long as those that run weigh less than `limit`; yield `(item, result)` as they finish,
-    in any order.
+    """Submit a task per item, in order, as long as all together weigh at most `limit`; yield `(item, result)` as they
+    finish, in any order.
 
     The driver holds no more results than that, whatever the number of items. Ray runs as many tasks as fit in the
     cluster; a node that joins takes waiting ones. Ray itself retries tasks lost with their worker (`max_retries` of the
-    remote function). `limit`, above 0, is asked again and again: it may grow with the cluster.
+    remote function). `limit` is asked again and again, since a cluster may grow; alone a task may weigh more.
     """
     waiting, held = iter(items), 0
     running: dict[ray.ObjectRef[Any], Any] = {}
-    while True:
-        while held < limit() and (item := next(waiting, None)) is not None:
+    item = next(waiting, None)
+    while running or item is not None:
+        while item is not None and (not running or held + weight(item) <= limit()):
             running[submit(item)] = item
             held += weight(item)
-        if not running:
-            return
+            item = next(waiting, None)
         for ready in _look(list(running)):
-            item = running.pop(ready)
-            held -= weight(item)
-            yield item, result_of(ready)
+            done = running.pop(ready)
+            held -= weight(done)
+            yield done, result_of(ready)
 
 
 def _look(references: "list[ray.ObjectRef[Any]]") -> "list[ray.ObjectRef[Any]]":

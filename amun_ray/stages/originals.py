@@ -39,7 +39,7 @@ def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], opti
     """
     jobs = [(training, training.unit(workspace)) for training in trainings]
     shared, alone = ray.put(workspace), _train.options(max_retries=3, **options)
-    widths = dict(zip((unit.digest for _, unit in jobs), widths_of(workspace, jobs, options), strict=True))
+    widths = widths_of(workspace, jobs, options)
 
     def width(job: tuple[Training, Unit]) -> int:
         return widths[job[1].digest]

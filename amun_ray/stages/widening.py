@@ -18,7 +18,7 @@ from amun_ray.base.seeds import generator
 from amun_ray.runtime.bench import SharedWorkspace, bench
 from amun_ray.runtime.cluster import Cluster, room_of_nodes, slots
 from amun_ray.runtime.queue import run_tasks
-from amun_ray.stages.together import run_together
+from amun_ray.stages.together import gpus_now, run_together
 from amun_ray.storage.store import Unit
 from amun_ray.training.group import Group
 from amun_ray.training.loop import fit
@@ -29,28 +29,34 @@ STEPS, ROUNDS = 25, 3  # a round of steps to warm up comes before these
 STILL = 1e-9  # a learning rate by which no model diverges
 
 
-def widths_of(workspace: SharedWorkspace, jobs: Sequence[tuple[Training, Unit]], options: dict[str, Any]) -> list[int]:
-    """How many workers train each of the models, one where it is loaded; `options` are those of one worker."""
-    resources = workspace.sweep.resources
-    if any(training.checkpoint for training, _ in jobs):
-        return [1] * len(jobs)
-    if not (resources.widen and options["num_gpus"]) or all(workspace.store.is_sound(unit) for _, unit in jobs):
-        return [resources.together] * len(jobs)
+def widths_of(workspace: SharedWorkspace, jobs: Sequence[tuple[Training, Unit]],
+              options: dict[str, Any]) -> dict[str, int]:
+    """How many workers train each model, by the digest of its unit: one where it is loaded; `options` are those of one
+    worker."""
+    resources, store = workspace.sweep.resources, workspace.store
+    loaded = {unit.digest: 1 for training, unit in jobs if training.checkpoint}
+    trainings = [training for training, _ in jobs if not training.checkpoint]
+    units = [unit for training, unit in jobs if not training.checkpoint]
 
     def cluster() -> tuple[int, dict[int, float]]:
         rooms = [slots(options, Cluster((node,), "")) for node in room_of_nodes()]
         numbers = [2**power for power in range(min(room for room in rooms if room).bit_length())]
-        return sum(rooms), measured(workspace, jobs[0][0], options, numbers) if numbers[1:] else {1: 1.0}
+        return sum(rooms), measured(workspace, trainings[0], options, numbers) if numbers[1:] else {1: 1.0}
 
-    return kept_widths(workspace.store, [unit for _, unit in jobs],
-                       [len(training.rows) * training.recipe(workspace).epochs for training, _ in jobs], cluster)
+    if resources.widen and options["num_gpus"] and not all(map(store.is_sound, units)):
+        lengths = [len(training.rows) * training.recipe(workspace).epochs for training in trainings]
+        numbers = kept_widths(store, units, lengths, cluster)
+    else:
+        numbers = [resources.together] * len(units)
+    return loaded | {unit.digest: number for unit, number in zip(units, numbers, strict=True)}
 
 
 def measured(workspace: SharedWorkspace, training: Training, options: dict[str, Any],
              numbers: Sequence[int]) -> dict[int, float]:
     """The seconds of a step of `training` by each of `numbers` workers."""
     shared = ray.put(workspace)
-    return dict(run_tasks(lambda number: _measure.remote(shared, training, number, options), numbers))
+    return dict(run_tasks(lambda number: _measure.remote(shared, training, number, options), numbers,
+                          limit=gpus_now, weight=int))
 
 
 @ray.remote(num_cpus=0, max_retries=3)

@@ -90,24 +90,24 @@ def test_the_driver_holds_a_bounded_number_of_tasks(local_ray):
     tasks = run_tasks(lambda number: local_ray.put(number), source(), limit=lambda: 8)
     for count, (item, result) in zip(range(1, 201), tasks, strict=False):
         assert item == result
-        assert len(pulled) <= count + 8
+        assert len(pulled) <= count + 8  # one of them waits to be submitted
 
 
-def test_tasks_are_submitted_while_those_that_run_weigh_less_than_the_limit_which_may_grow(local_ray):
-    weights, running, submitted, limits = [3, 3, 2, 1] * 5, [], [], [4]
+def test_tasks_are_submitted_in_order_while_all_together_weigh_no_more_than_the_limit_which_may_grow(local_ray):
+    weights, running, submitted, limits = [5, 3, 2, 1] * 5, [], [], [4]
 
     def weight():
         return sum(weights[number] for number in running)
 
     def submit(number):
-        assert weight() < limits[-1]
+        assert not running or weight() + weights[number] <= limits[-1]
         running.append(number)
         submitted.append(number)
         return local_ray.put(number)
 
     tasks = run_tasks(submit, range(20), limit=lambda: limits[-1], weight=weights.__getitem__)
     for count, (item, _) in enumerate(tasks):
-        assert weight() >= limits[-1] or len(submitted) == 20
+        assert len(submitted) == 20 or weight() + weights[len(submitted)] > limits[-1]
         running.remove(item)
         limits.append(4 if count < 3 else 7)
     assert (submitted, running) == ([*range(20)], [])

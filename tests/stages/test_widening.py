@@ -18,6 +18,12 @@ def jobs(workspace, **more):
     return [(training, training.unit(workspace)) for training in trainings]
 
 
+def widths(workspace, wanted, options):
+    """Of each model, in the order of `wanted`."""
+    found = widening.widths_of(workspace, wanted, options)
+    return [found[unit.digest] for _, unit in wanted]
+
+
 @pytest.fixture
 def opened(tmp_path, monkeypatch):
     """The workspace for settings of `resources`, and what was measured."""
@@ -36,19 +42,19 @@ def opened(tmp_path, monkeypatch):
     return workspace, asked
 
 
-def test_the_first_training_is_measured_on_what_the_smallest_node_holds(opened):
+def test_the_first_training_is_measured_on_what_the_smallest_node_holds(opened, monkeypatch):
     workspace, asked = opened[0](widen=True), opened[1]
-    assert widening.widths_of(workspace, jobs(workspace), GPU) == [2, 2, 2]  # of ten GPUs
+    assert widths(workspace, jobs(workspace), GPU) == [2, 2, 2]  # of ten GPUs
     assert asked == [("original 0", [1, 2])]
-    widening.room_of_nodes = None  # is not asked again
-    assert widening.widths_of(workspace, jobs(workspace), GPU) == [2, 2, 2]
+    monkeypatch.setattr(widening, "room_of_nodes", None)  # is not asked again
+    assert widths(workspace, jobs(workspace), GPU) == [2, 2, 2]
     assert len(asked) == 1
 
 
 def test_a_node_with_room_for_one_worker_is_not_measured(opened, monkeypatch):
     monkeypatch.setattr(widening, "room_of_nodes", lambda: [(2.0, 8.0)] * 5)
     workspace, asked = opened[0](widen=True), opened[1]
-    assert widening.widths_of(workspace, jobs(workspace), GPU) == [1, 1, 1]
+    assert widths(workspace, jobs(workspace), GPU) == [1, 1, 1]
     assert asked == []
 
 
@@ -56,22 +62,23 @@ def test_a_node_with_room_for_one_worker_is_not_measured(opened, monkeypatch):
     ({}, GPU, 1), ({"gpus": 3}, GPU, 3), ({"gpus": 3}, CPU, 3), ({"widen": True}, CPU, 1)])
 def test_without_widen_or_a_gpu_the_config_says_how_many(opened, resources, options, number):
     workspace, asked = opened[0](**resources), opened[1]
-    assert widening.widths_of(workspace, jobs(workspace), options) == [number] * 3
+    assert widths(workspace, jobs(workspace), options) == [number] * 3
     assert asked == []
 
 
-@pytest.mark.parametrize("resources", [{"gpus": 3}, {"widen": True}])
-def test_a_model_that_is_loaded_takes_one_worker(opened, resources):
+@pytest.mark.parametrize(("resources", "number"), [({"gpus": 3}, 3), ({"widen": True}, 2)])
+def test_a_model_that_is_loaded_takes_one_worker(opened, resources, number):
     workspace, asked = opened[0](**resources), opened[1]
-    assert widening.widths_of(workspace, jobs(workspace, checkpoint=Checkpoint("a.pt", "abc", {})), GPU) == [1, 1, 1]
-    assert asked == []
+    wanted = [*jobs(workspace, checkpoint=Checkpoint("a.pt", "abc", {}))[:1], *jobs(workspace)[1:]]
+    assert widths(workspace, wanted, GPU) == [1, number, number]
+    assert [name for name, _ in asked] == ["original 1"] * (number == 2)
 
 
 def test_nothing_is_measured_where_all_models_are_there(opened):
     workspace, asked = opened[0](widen=True), opened[1]
     for _, unit in jobs(workspace):
         workspace.store.finish(unit, {})
-    widening.widths_of(workspace, jobs(workspace), GPU)
+    assert widths(workspace, jobs(workspace), GPU) == [1, 1, 1]
     assert asked == []
 
 

@@ -163,6 +163,14 @@ def test_attacks_that_cannot_be_made_are_named_and_the_audit_changes_no_earlier_
     assert plan("forget={folds: 5}", "audit={klom: false}").identity != made.identity
 
 
+def test_the_plan_says_that_several_workers_may_train_a_model_which_makes_no_other_sweep(plan):
+    made, wide = plan(), plan("resources={widen: true}")
+    (line,) = (line for line in str(wide).split("\n") if line.startswith("  trainings"))
+    assert line.endswith(" GPU each; the first by several workers, where all end earlier so")
+    assert str(made) == str(wide).replace("; the first by several workers, where all end earlier so", "")
+    assert wide.identity == made.identity
+
+
 def test_the_plan_says_how_autoattack_runs_and_refuses_what_it_cannot_attack(plan, monkeypatch):
     made = plan("audit={autoattack: {eps: 8/255}}")
     made.check()
