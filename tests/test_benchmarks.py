@@ -6,10 +6,22 @@ import re
 import runpy
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import nn
+
+from amun_ray.base.errors import UserError
+from amun_ray.base.seeds import generator
+from amun_ray.models import build
+from amun_ray.training.augment import Augmentation
+from amun_ray.training.parts import place
+from amun_ray.training.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 PARTS = ("claims", "adversary_model", "adversary_rivals")  # of the scripts
@@ -152,3 +164,52 @@ def test_a_replayed_search_stops_what_is_behind_by_more_than_any_trial_has_made_
     rows = {row["name"]: row["value"] for row in script.compare([curves, curves[:2]], 2, 2)}
     assert rows == {"early_stop_cost_share": round(19 / 24, 4), "early_stop_same_best_percent": 50,
                     "early_stop_lost": 2, "searches": 2, "trials": 8}
+
+
+def test_no_training_of_a_pack_counts_before_all_are_warm(module, monkeypatch):
+    """Of two first epochs one takes 0.3 s longer; the clock of the quicker training starts after both."""
+    script, delays, warm = module("packing"), [0.0, 0.3], []
+
+    def epochs(*_, recipe, **__):
+        time.sleep(delays.pop())
+        warm.append(time.time())
+        yield from range(recipe.epochs)
+
+    monkeypatch.setattr(script, "fit", epochs)
+    monkeypatch.setattr(script, "WARM", {2: threading.Barrier(2)})
+    with ThreadPoolExecutor(2) as pool:
+        spans = list(pool.map(script.train_one, ["small_cnn"] * 2, [2] * 2, [4] * 2, ["cpu"] * 2))
+    assert len(warm) == 2
+    assert all(max(warm) <= start <= end for start, end in spans)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet20", "airbench"])
+@pytest.mark.parametrize("way", ["grouped", "mapped"])
+def test_models_trained_together_equal_those_trained_alone(module, way, name):
+    """Weights and batch norm statistics, to the noise of float32 logits in float64: 1e-5 of what training changed."""
+    script, number, options = module("together"), 3, {"resnet20": {"width": 4, "blocks": 1}}.get(name, {"width": 4})
+    recipe = Recipe(lr=0.02, epochs=2, batch_size=16, schedule="one_cycle")
+    rng = np.random.default_rng(0)
+    parts = [place(rng.integers(0, 256, (40, 3, 12, 12), np.uint8), rng.integers(0, 3, 40), augment=True)
+             for _ in range(number)]
+
+    def models():
+        return [build(name, channels=3, classes=3, size=12, mean=[0.4, 0.5, 0.6], std=[0.2] * 3, seed=seed,
+                      options=options).double() for seed in range(number)]
+
+    trained = {}
+    for each in ("alone", way):
+        trained[each] = models()
+        assert list(script.WAYS[each](trained[each], parts, recipe=recipe, augmentation=Augmentation(2, True),
+                                      generators=[generator(seed, "order") for seed in range(number)])) == [1, 2]
+    for before, alone, together in zip(models(), trained["alone"], trained[way], strict=True):
+        state, found = alone.state_dict(), together.state_dict()
+        for key, value in before.state_dict().items():
+            change = (state[key] - value).double().norm()
+            assert (change > 0) == (not key.startswith("normalize"))
+            assert (found[key] - state[key]).double().norm() <= 1e-5 * change, key
+
+
+def test_a_layer_that_mixes_what_it_should_not_is_refused(module):
+    with pytest.raises(UserError, match="^a layer GroupNorm cannot be grouped$"):
+        module("together").Grouped([nn.GroupNorm(2, 4), nn.GroupNorm(2, 4)])
