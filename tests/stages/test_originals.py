@@ -1,5 +1,7 @@
 """What a worker makes of a training: the model of its rows alone, and what the store then holds."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import ray
@@ -11,6 +13,8 @@ from amun_ray.config.schema import Sweep
 from amun_ray.metrics import predict
 from amun_ray.models import checkpoint
 from amun_ray.runtime.bench import SharedWorkspace
+from amun_ray.runtime.queue import IN_FLIGHT
+from amun_ray.stages import originals
 from amun_ray.stages.originals import make_model
 from amun_ray.storage.store import Store
 from amun_ray.training.augment import Augmentation
@@ -53,6 +57,30 @@ def test_a_checkpoint_is_taken_as_it_is(workspace):
     training = Training("original 0", np.arange(50), SEED, checkpoint=Checkpoint("given.pt", "abc", given.state_dict()))
     make_model(workspace, training, unit := training.unit(workspace))
     check(workspace, unit, given, kept=True)
+
+
+@pytest.mark.parametrize(("widths", "limit"), [([4, 4, 1], 12), ([1, 1, 1], IN_FLIGHT)])
+def test_trainings_are_asked_for_as_far_as_their_gpus_are_there(workspace, monkeypatch, widths, limit):
+    """By as many workers as each is to have; where each has one, all at once: Ray lets them wait."""
+    trainings = [Training(f"reference {number}", ROWS, number) for number in range(3)]
+    asked, options = [], {"num_cpus": 1, "num_gpus": 1}
+
+    def missing(store, jobs, unit, submit, *, limit, weight, over, **_):
+        asked.extend([limit(), [(weight(job), submit(job)) for job in jobs]])
+        for job in jobs:
+            over(job, True)
+
+    monkeypatch.setattr(originals, "widths_of", lambda workspace, jobs, given: {
+        unit.digest: width for (_, unit), width in zip(jobs, widths, strict=True)})
+    monkeypatch.setattr(originals, "make_missing", missing)
+    monkeypatch.setattr(originals, "_trained", lambda store, name, unit, *, reused: name)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 12.0})
+    together = SimpleNamespace(remote=lambda shared, training, unit, workers, options: (training.name, workers))
+    alone = SimpleNamespace(remote=lambda shared, training, unit: (training.name, 1))
+    monkeypatch.setattr(originals, "_train_together", together)
+    monkeypatch.setattr(originals, "_train", SimpleNamespace(options=lambda **_: alone))
+    assert originals.train_models(workspace, trainings, options) == [training.name for training in trainings]
+    assert asked == [limit, [(width, (f"reference {number}", width)) for number, width in enumerate(widths)]]
 
 
 def check(workspace, unit, wanted, kept):
