@@ -33,6 +33,7 @@ class Look(NamedTuple):
     spread: Tensor  # (N,) float32, largest minus smallest logit: the unit in which margins are small or large
     logits: Tensor  # (N, classes) float32
     gradient: Tensor  # (N, D) float32, of the objective w.r.t. the image; zero where not wanted
+    compared: Tensor | None = None  # (M, K, D) against K classes, of the M rows that want as many, in their order
 
 
 def flat(images: Tensor) -> Tensor:
@@ -59,6 +60,12 @@ def margins(logits: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Ten
     if rivals is not None:
         others = torch.where(rivals < 0, others, logits.gather(1, rivals.clamp_min(0)[:, None]).squeeze(1))
     return logits.gather(1, labels[:, None]).squeeze(1) - others
+
+
+def strongest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """(N, K) int64: the other classes with the largest logits, the largest first; K is `count`, or all there are."""
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.topk(min(count, logits.shape[1] - 1)).indices
 
 
 def log_odds(logits: Tensor, labels: Tensor, _: Tensor | None = None) -> Tensor:
@@ -113,18 +120,22 @@ class Looker:
         Args:
             wants: (N,) bool, where to compute the gradient of `objective`; a backward pass runs only there.
             judged: (N,) bool, where prediction and margin must be exact; elsewhere they may be rough. None: everywhere.
-            rivals: (N,) int64, the class that the gradient of `margin` is taken against; the strongest where negative,
-                and everywhere if None.
+            rivals: (N,) int64, the class that the gradient of `margin` is taken against; -1, the default: the strongest
+                other one; -K: each of the K strongest, in one forward and K backward passes. K is the same everywhere.
         """
         judged = torch.ones_like(wants) if judged is None else judged
         rivals = torch.full_like(labels, STRONGEST) if rivals is None else rivals
-        count = int(wants.sum())
-        if self.fixed or count in (0, len(rows)):
-            return self._chunked(rows, labels, rivals, judged, objective if count else None)
-        parts = [(place, self._chunked(rows[place], labels[place], rivals[place], judged[place], kind))
-                 for place, kind in ((wants.nonzero().squeeze(1), objective), ((~wants).nonzero().squeeze(1), None))]
-        order = torch.cat([place for place, _ in parts]).argsort()
-        return Look(*(torch.cat(columns)[order] for columns in zip(*(look for _, look in parts), strict=True)))
+        kind = wants.int() + (wants & (rivals < STRONGEST)).int()  # without a gradient, with one, with several
+        if self.fixed:
+            kind.clamp_(min=1)
+        kinds = kind.unique().tolist()
+        if len(kinds) == 1:
+            return self._chunked(rows, labels, rivals, judged, objective if kinds[0] else None)
+        places = [(kind == one).nonzero().squeeze(1) for one in kinds]
+        whole = _joined([self._chunked(rows[place], labels[place], rivals[place], judged[place],
+                                       objective if one else None) for one, place in zip(kinds, places, strict=True)])
+        order = torch.cat(places).argsort()
+        return Look(*(column[order] for column in whole[:-1]))._replace(compared=whole.compared)
 
     def _chunked(self, rows: Tensor, labels: Tensor, rivals: Tensor, judged: Tensor, objective: str | None) -> Look:
         looks, begin, halved = [], 0, False
@@ -140,10 +151,10 @@ class Looker:
                 halved = True
         if halved:
             logger.warning("out of GPU memory: the attack goes on with %d images at a time", self.capacity.images)
-        return looks[0] if len(looks) == 1 else Look(*(torch.cat(columns) for columns in zip(*looks, strict=True)))
+        return looks[0] if len(looks) == 1 else _joined(looks)
 
     def _look(self, rows: Tensor, labels: Tensor, rivals: Tensor, judged: Tensor, objective: str | None) -> Look:
-        logits, gradient = self._pass(rows, labels, rivals, objective)
+        logits, *gradients = self._pass(rows, labels, rivals, objective)
         if self.bfloat16:
             logits = self._sharpened(rows, labels, judged, logits)
         low, high = logits.aminmax(dim=1)
@@ -151,25 +162,34 @@ class Looker:
         if not spread.isfinite().all():
             raise UserError("model: its logits or their gradient are NaN or infinite for images in [0, 1]; "
                             "fix its weights")
-        return Look(logits.argmax(1), margins(logits, labels), spread, logits, gradient)
+        return Look(logits.argmax(1), margins(logits, labels), spread, logits, gradients[0],
+                    torch.stack(gradients, 1) if len(gradients) > 1 else None)
 
-    def _pass(self, rows: Tensor, labels: Tensor, rivals: Tensor, objective: str | None) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes), of dtype float32, and gradient (N, D) of one pass."""
+    def _pass(self, rows: Tensor, labels: Tensor, rivals: Tensor, objective: str | None) -> list[Tensor]:
+        """Logits (N, classes), of dtype float32, and one or more gradients (N, D)."""
         count = len(rows)
         self.forward += count
+        if objective is None:
+            with torch.no_grad():
+                return [self._logits(rows, self.bfloat16), rows.new_zeros(()).expand_as(rows)]
         if self.fixed:
             rows, labels, rivals = (_padded(column, self.capacity.images) for column in (rows, labels, rivals))
-        if objective is None and not self.fixed:
-            with torch.no_grad():
-                return self._logits(rows, self.bfloat16), rows.new_zeros(()).expand_as(rows)
-        self.backward += count
         rows = rows.detach().requires_grad_()
         with torch.enable_grad():
             logits = self._logits(rows, self.bfloat16)
             if not logits.requires_grad:
                 raise UserError("model: its logits do not depend on the image in a way that has a gradient")
-            gradient, = torch.autograd.grad(OBJECTIVES[objective or "margin"](logits, labels, rivals).sum(), rows)
-        return logits.detach()[:count].clone(), gradient[:count]
+            several = -int(rivals[0])
+            against = strongest(logits, labels, several).T if several > 1 else rivals[None]
+            found = [logits.detach()[:count].clone()]
+            for place, rival in enumerate(against):
+                if place and self.fixed:  # a compiled pass goes back once
+                    logits, self.forward = self._logits(rows, self.bfloat16), self.forward + count
+                self.backward += count
+                gradient, = torch.autograd.grad(OBJECTIVES[objective](logits, labels, rival).sum(), rows,
+                                                retain_graph=not self.fixed and place < len(against) - 1)
+                found.append(gradient[:count].clone() if self.fixed else gradient)
+        return found
 
     def _logits(self, rows: Tensor, bfloat16: bool) -> Tensor:
         images = unflat(rows, self.shape)
@@ -187,6 +207,13 @@ class Looker:
                 sharp = self._logits(_padded(again, self.capacity.images) if self.fixed else again, False)
             logits[doubtful] = sharp[:len(doubtful)]
         return logits
+
+
+def _joined(looks: list[Look]) -> Look:
+    """The rows of all `looks`, one after another."""
+    columns = (torch.cat(parts) for parts in zip(*(look[:-1] for look in looks), strict=True))
+    compared = [look.compared for look in looks if look.compared is not None]
+    return Look(*columns)._replace(compared=torch.cat(compared) if compared else None)
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:

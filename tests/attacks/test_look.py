@@ -55,6 +55,43 @@ def test_the_gradient_is_taken_against_the_rival_or_the_strongest_other_class():
     torch.testing.assert_close(seen.logits, rows @ weight.T)
 
 
+class Linear(nn.Module):
+    """Logits (N, 4) of a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+        self.forwards = 0
+
+    def forward(self, images):
+        self.forwards += len(images)
+        return images.flatten(1) @ self.weight.T
+
+
+@pytest.mark.parametrize(("capacity", "fixed"), [(8, False), (1, False), (8, True)])
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_several_gradients_are_those_against_each_of_the_strongest_classes(count, capacity, fixed):
+    model = Linear()
+    looker = Looker(model, (1, 2, 3), Capacity(capacity), fixed=fixed)
+    rows, labels = torch.rand(5, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 3, 0])
+    several, wants = torch.tensor([False, True, False, True, False]), torch.tensor([True, True, False, True, True])
+    rivals = torch.where(several, -count, torch.tensor([3, 0, 0, 0, -1]))
+    seen = looker(rows, labels, wants, rivals=rivals)
+    logits, weight = rows @ model.weight.T, model.weight
+    ranked = logits.scatter(1, labels[:, None], -torch.inf).argsort(1, descending=True)[:, :min(count, 3)]
+    torch.testing.assert_close(seen.compared, (weight[labels][:, None] - weight[ranked])[several])
+    torch.testing.assert_close(seen.gradient[several], seen.compared[:, 0])
+    torch.testing.assert_close(seen.gradient[0], weight[0] - weight[3])
+    torch.testing.assert_close(seen.gradient[4], weight[0] - weight[ranked[4, 0]])
+    torch.testing.assert_close(seen.logits, logits)
+    if fixed:
+        assert (looker.forward, looker.backward) == (3 + 2 * min(count, 3), 3 + 2 * min(count, 3))
+        assert model.forwards == 8 * (1 + min(count, 3))  # a pass each, at one shape
+    else:
+        assert (looker.forward, looker.backward) == (5, 2 + 2 * min(count, 3))
+        assert model.forwards == 5
+
+
 def expected_margins(logits, labels):
     return torch.stack([row[label] - max(row[:label].tolist() + row[label + 1:].tolist())
                         for row, label in zip(logits, labels, strict=True)])
