@@ -103,12 +103,13 @@ def adv_lib(name: str, **options: float) -> Attack:
     return attack
 
 
-# name -> (attack, package it needs, how often it runs at most: FAB takes minutes and its result does not vary)
+# name -> (attack, package it needs, how often it runs at most: two take minutes, and their results do not vary)
 RIVALS: dict[str, tuple[Attack, str | None, int | None]] = {
     "authors_rules": (authors_rules, None, None),
     "torchattacks_pgdl2": (torchattacks_doubling, "torchattacks", None),
     "foolbox_ddn50": (foolbox_ddn(50), "foolbox", None),
     "foolbox_ddn100": (foolbox_ddn(100), "foolbox", None),
+    "foolbox_ddn1000": (foolbox_ddn(1000), "foolbox", 1),
     "advlib_deepfool": (adv_lib("df"), "adv_lib", None),
     "advlib_superdeepfool": (adv_lib("sdf"), "adv_lib", None),
     "advlib_fab100": (adv_lib("fab", norm=2, n_iter=100, restarts=1), "adv_lib", 1),

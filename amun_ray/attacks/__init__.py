@@ -9,6 +9,7 @@ from amun_ray.attacks.nearest import nearest
 from amun_ray.attacks.pgd_l2 import pgd_l2
 from amun_ray.attacks.pgd_linf import fgsm, pgd_linf
 from amun_ray.attacks.rows import AdversarialRows, AttackCost, report
+from amun_ray.attacks.secant import secant
 from amun_ray.attacks.settings import AttackSettings
 from amun_ray.attacks.table import ATTACKS
 from amun_ray.attacks.transfer import transfer
@@ -32,5 +33,6 @@ __all__ = [
            "pgd_l2",
            "pgd_linf",
            "report",
+           "secant",
            "transfer",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from amun_ray.attacks.adversarial import Adversarial, attacked
-from amun_ray.attacks.look import Look, fooled
+from amun_ray.attacks.look import Look
 from amun_ray.attacks.slots import Rows
 
 TINY = 1e-30
@@ -42,16 +42,8 @@ class Ddn:
     def advance(self, rows: DdnRows, look: Look) -> Tensor:
         """Take one step along the gradient, then project onto the sphere of the new norm, then into the box."""
         looks = rows.looks
-        step = rows.point - rows.clean
-        distance = torch.linalg.vector_norm(step, dim=1)
-        wrong = fooled(look, rows.label) | ((looks == 1) & (look.predicted != rows.label))
-        better = wrong & (distance < rows.eps)
-        rows.eps = torch.where(better, distance, rows.eps)
-        rows.flipped |= wrong
+        step, wrong = rows.keep_nearest(look)
         done = (looks > self.steps) | (rows.eps == 0)
-        # a sample that never flipped keeps its last attempt
-        shown = better | (done & ~rows.flipped)
-        rows.best = torch.where(shown[:, None], rows.point, rows.best)
         rows.wants = looks < self.steps
         rows.ball = rows.ball * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
         turn = torch.cos((looks - 1) * (math.pi / self.steps)).to(step.dtype)

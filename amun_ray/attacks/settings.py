@@ -26,7 +26,7 @@ class AttackSettings:
     name: str = "nearest"
     """Which attack: a name of the table of attacks."""
     steps: int | None = None
-    """Passes per sample (nearest, at most), per radius (pgd) or per start (fast_fgsm)."""
+    """Passes per sample (nearest and secant, at most), per radius (pgd) or per start (fast_fgsm)."""
     step_ratio: float | None = None
     """pgd: length of a step, in radii."""
     start: Literal["clean", "warm"] | None = None
@@ -42,13 +42,11 @@ class AttackSettings:
     objective: Literal["margin", "cross_entropy"] | None = None
     """What the gradient is taken of."""
     kappa: float | None = None
-    """nearest: the margin, in logits, by which the wrong class must lead."""
+    """nearest and secant: the margin, in logits, by which the wrong class must lead."""
     polish: int | None = None
-    """nearest: steps along the boundary after the first flip."""
+    """Steps along the boundary, after the first flip (nearest) or the first point (secant)."""
     competitors: int | None = None
-    """nearest: how many other classes are compared at the clean image, a pass each."""
-    taper: Literal["linear", "quadratic"] | None = None
-    """nearest: how the pull towards the clean image falls; `quadratic` ends nearer."""
+    """secant: how many other classes are compared at the clean image, a backward pass each."""
     gamma: float | None = None
     """ddn: share by which the norm shrinks or grows at each step."""
     batch_size: int = 128

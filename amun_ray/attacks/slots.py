@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from amun_ray.attacks.look import Look, Looker
+from amun_ray.attacks.look import Look, Looker, fooled
 
 
 @dataclass
@@ -37,13 +37,29 @@ class Rows:
 
     @property
     def rivals(self) -> Tensor | None:
-        """(N,) int64: the class that the next look takes its gradient against, as `Looker` has it."""
+        """(N,) int64: what the next look takes its gradient against, as `Looker` has it."""
         return None
 
     @property
     def columns(self) -> dict[str, Tensor]:
         """Every column by its name."""
         return dict(vars(self))
+
+    def keep_nearest(self, look: Look, kappa: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Let the point just seen be `best`, and its norm `eps`, if it is the nearest wrong one, or none was wrong.
+
+        Returns:
+            The point's offset from the clean image (N, D), and whether it is wrong there (N,) bool, by a margin of more
+            than `kappa` logits unless it is the clean image itself.
+        """
+        step = self.point - self.clean
+        distance = torch.linalg.vector_norm(step, dim=1)
+        wrong = fooled(look, self.label, kappa) | ((self.looks == 1) & (look.predicted != self.label))
+        better = wrong & (distance < self.eps)
+        self.eps = torch.where(better, distance, self.eps)
+        self.flipped |= wrong
+        torch.where((better | ~self.flipped)[:, None], self.point, self.best, out=self.best)
+        return step, wrong
 
     def kept(self, which: Tensor) -> Self:
         """The rows marked in `which` (N,) bool, as new columns."""

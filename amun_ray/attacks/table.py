@@ -11,6 +11,7 @@ from amun_ray.attacks.nearest import Nearest
 from amun_ray.attacks.pgd_l2 import move_l2
 from amun_ray.attacks.pgd_linf import move_linf
 from amun_ray.attacks.radius import RadiusSearch
+from amun_ray.attacks.secant import Secant
 from amun_ray.attacks.slots import Attack
 
 
@@ -37,7 +38,8 @@ BALL = {"shrinks": True, "has_radius": True, "bfloat16": True}  # what the attac
 ALGORITHM_1 = ("steps", "step_ratio", "start", "stop", "eps_init", "doublings", "objective")
 
 ATTACKS: dict[str, AttackRow] = {
-    "nearest": AttackRow(make=Nearest, names=("steps", "polish", "kappa", "competitors", "taper")),
+    "nearest": AttackRow(make=Nearest, names=("steps", "polish", "kappa")),
+    "secant": AttackRow(make=Secant, names=("steps", "polish", "kappa", "competitors")),
     "pgd_l2": AttackRow(make=partial(RadiusSearch, move=move_l2), names=ALGORITHM_1, smallest=1e-3, **BALL),
     "pgd_linf": AttackRow(make=partial(RadiusSearch, move=move_linf), names=ALGORITHM_1, smallest=1e-4, **BALL),
     "fgsm": AttackRow(make=partial(RadiusSearch, move=move_linf, steps=1, step_ratio=1.0), smallest=1e-4, **BALL,

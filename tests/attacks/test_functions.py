@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from amun_ray.attacks import ATTACKS, AttackSettings, craft, ddn, fast_fgsm, fgsm, nearest, pgd_l2, pgd_linf
+from amun_ray.attacks import ATTACKS, AttackSettings, craft, ddn, fast_fgsm, fgsm, nearest, pgd_l2, pgd_linf, secant
 from amun_ray.attacks.adversarial import attacked
 from amun_ray.attacks.fast_fgsm import FastFgsm
 from amun_ray.attacks.look import SLACK, Capacity, Looker, flat
@@ -17,8 +17,9 @@ from amun_ray.base.seeds import generator
 from amun_ray.base.status import Status
 
 BALL = {"pgd_l2": pgd_l2, "pgd_linf": pgd_linf, "fgsm": fgsm}
-FUNCTIONS = BALL | {"nearest": nearest, "ddn": ddn, "fast_fgsm": fast_fgsm}
-OF_A_FUNCTION = ("steps", "step_ratio", "stop", "objective", "polish", "kappa", "gamma", "doublings", "eps_init")
+FUNCTIONS = BALL | {"nearest": nearest, "secant": secant, "ddn": ddn, "fast_fgsm": fast_fgsm}
+OF_A_FUNCTION = ("steps", "step_ratio", "stop", "objective", "polish", "kappa", "competitors", "gamma", "doublings",
+                 "eps_init")
 
 
 class Unreachable(nn.Module):

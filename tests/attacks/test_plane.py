@@ -16,6 +16,7 @@ from amun_ray.attacks import (
     nearest,
     pgd_l2,
     pgd_linf,
+    secant,
 )
 from amun_ray.attacks.look import Capacity, Looker, flat
 from amun_ray.attacks.nearest import Nearest
@@ -27,6 +28,7 @@ from amun_ray.base.status import Status
 TWICE = 2.001  # the radius doubles
 WITHIN = {
     "nearest": ({}, 2, 1.011),  # the overshoot
+    "secant": ({}, 2, 1.0015),  # the last overshoot
     "pgd_l2": ({"eps_init": 1e-3, "objective": "cross_entropy"}, 2, TWICE),
     "pgd_linf": ({"eps_init": 1e-4}, torch.inf, TWICE),
     "fgsm": ({"eps_init": 1e-4}, torch.inf, TWICE),
@@ -63,7 +65,7 @@ def test_each_image_has_its_own_radius(attack, order, plane, plane_images):
     torch.testing.assert_close(found.l2, (found.images - plane_images).flatten(1).norm(dim=1))
 
 
-@pytest.mark.parametrize("attack", [nearest, ddn, fast_fgsm])
+@pytest.mark.parametrize("attack", [nearest, secant, ddn, fast_fgsm])
 def test_attacks_without_a_radius_are_functions_of_a_batch_too(attack, plane, plane_images):
     found = attack(plane, plane_images, plane(plane_images).argmax(1))
     assert found.found.all()
