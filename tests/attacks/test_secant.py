@@ -145,6 +145,35 @@ def test_a_second_class_that_is_nearly_as_near_is_tried(away, even, distance, la
     assert rows.cost.backward == 2 * (looks - 1 - (looks > 7) + 1)  # two at the clean image, none at trial and end
 
 
+class Boxed(nn.Module):
+    """As `Sides`, but the second boundary bends away too, and no image may leave the box."""
+
+    def forward(self, images):
+        assert images.amin() >= 0
+        assert images.amax() <= 1
+        logits = Sides(0.713, even=False)(images)
+        second = logits[:, 2] + 0.713
+        return torch.stack([logits[:, 0], logits[:, 1], second - 0.713 - 0.1 * second.square()], 1)
+
+
+def test_the_second_class_is_searched_inside_the_box():
+    images = torch.full((2, 12), 0.5)
+    images[:, 6] = 0.9  # the first point on the boundary of class 2 is at 1 there, and is not far enough
+    rows = craft(Boxed(), images.view(2, 3, 2, 2), torch.zeros(2, dtype=torch.int64),
+                 settings=AttackSettings(name="secant"))
+    assert rows.label.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("kappa", [0.3, 3.0])
+def test_the_wrong_class_leads_by_kappa(kappa, plane, plane_images):
+    logits = plane(plane_images).detach()
+    rows = craft(plane, plane_images, logits.argmax(1), settings=AttackSettings(name="secant", kappa=kappa))
+    wanted = (2 * logits.amax(1) + kappa) / (2 * plane.weight.detach().norm())  # the margin is twice a logit
+    np.testing.assert_allclose(rows.l2, wanted, rtol=0.0031)
+    ahead = plane(torch.from_numpy(rows.image)).detach().abs().mul(2).amax(1)
+    assert (ahead >= kappa).all()
+
+
 class Ball(nn.Module):
     """Class 1 inside a ball about 1/2 of this radius, by the distances along axes of different lengths."""
 
