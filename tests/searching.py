@@ -108,8 +108,9 @@ def without_ray(settings: Sweep, folder: Path) -> Workspace:
 
 
 def case(name: str = "held_out 0", original: int = 0, put: Any = lambda array: None,
-         perfect: float = 100.0) -> OpenCase:
-    """A case whose retrained models score `perfect` in all accuracies, and whose original is the perfect model."""
+         perfect: float = 100.0, before: float = 20.0) -> OpenCase:
+    """A case whose retrained models score `perfect` in all accuracies, and whose original is the perfect model, but
+    said to have an Avg. Gap of `before`."""
     data, target = ranked(), dict.fromkeys(GAP_TERMS, perfect) | {"forget_test_auc": 50.0}
     lineage = {"original": f"original {original}", "forget": name, "adversarial": "none", "references": "none",
                "retrained": [f"{perfect}"]}
@@ -118,7 +119,8 @@ def case(name: str = "held_out 0", original: int = 0, put: Any = lambda array: N
     images = (data.pixels[:1] / 255).astype(np.float32)
     return OpenCase(original, name, FORGET, target, 100.0, lineage, (put(state),),
                 (put(images), put(data.labels[:1]), put(np.zeros(1, np.int64))),
-                (put(np.full(len(data), 0.5, np.float32)),))
+                (put(np.full(len(data), 0.5, np.float32)),),
+                before=dict.fromkeys(GAP_TERMS, perfect) | {"average_gap": before})
 
 
 def normalization(data: Dataset) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ class Search(Strict):
     grid: Grid = Grid()
     """The size of the grid, for `sampler: grid`; a grid larger than `trials` is sampled."""
     startup: PositiveInt = 8
-    """Random trials before TPE takes over, and finished trials before any may be stopped early."""
+    """Random trials before TPE takes over."""
     together: Width = 4
     """Trials of a method chosen together, before new results are used; `auto`: what fills the first start's cluster."""
     concurrent: PositiveInt | None = None
@@ -111,7 +111,7 @@ class Search(Strict):
     select: Literal["least", "within_one_error"] = "least"
     """Which trial goes to the finals: the `least` objective or, within its standard error, the best test accuracy."""
     stop_early: bool = False
-    """Stop a trial that is farther behind the best than any other has caught up from that epoch; not with `both`."""
+    """End a trial that cannot come up with the best, or is past its own best epoch; not with `both`."""
 
     def fitting(self, optimizer: str) -> "Search":
         """The same search, with learning rates that suit the optimiser if the file gives none."""

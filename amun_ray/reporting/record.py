@@ -110,14 +110,14 @@ class Record:
                           "weights": target.original.weights},
                     datasets=self._datasets(target.name, target.rows)[:1])
 
-    def trial(self, trial: Trial, cases: Sequence[Case]) -> str | None:
-        """One trial: its objective and its mean scores by epoch; of a finished one also the weights at its best epoch.
-
-        A failure that another start may not meet has a key of its own, which leaves the trial's to a success.
+    def trial(self, trial: Trial, cases: Sequence[Case], original: float | None) -> str | None:
+        """One trial: its objective, that of the `original` models too, and its mean scores by epoch; of a finished one
+        also the weights at its best epoch. A failure that another start may not meet has a key of its own, which leaves
+        the trial's to a success.
         """
-        result, metrics = trial.result, []
-        for term in TERMS:
-            metrics += [(term, value, epoch) for epoch, value in enumerate(result.get(term, ()), 1)]
+        result, terms = trial.result, [term for term in TERMS if term in trial.result]
+        metrics = [(f"original_{term}", original, 0) for term in terms if original is not None]
+        metrics += [(term, value, epoch) for term in terms for epoch, value in enumerate(result[term], 1)]
         for term in GAP_TERMS:
             metrics += [(term, sum(each[term] for each in scores) / len(scores), epoch)
                         for epoch, scores in enumerate(zip(*result.get("curves", ()), strict=True), 1)]
@@ -277,7 +277,7 @@ def _tags(stage: str, contender: Contender, forget_set: str, original: str) -> d
 
 
 def _reason(result: Mapping[str, Any]) -> dict[str, str]:
-    return {key: result[key] for key in ("failed", "stopped") if key in result}
+    return {key: result[key] for key in ("failed", "stopped", "past") if key in result}
 
 
 def _cost(cost: Mapping[str, Any]) -> list[tuple[str, float, int]]:

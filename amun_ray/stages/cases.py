@@ -10,14 +10,23 @@ from torch import nn
 
 from amun_ray.base.seeds import generator
 from amun_ray.base.tensors import shared_tensor
-from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, iam_gap, lira, logit_scaled
+from amun_ray.metrics import GAP_TERMS, accuracy, average_gap, iam_gap, lira, logit_scaled, proxy
 from amun_ray.runtime.bench import Bench, SharedWorkspace, bench, load_state
 from amun_ray.training.parts import Part
 from amun_ray.training.recipe import Recipe
 from amun_ray.unlearn import Contender, RunReport, Sets, unlearn
 from amun_ray.work.artifacts import numpy_state, read_adversaries, read_logits, stream_logits
 from amun_ray.work.evidence import Evidence, Models, scored
-from amun_ray.work.units import WEIGHTS, AdversarialSet, Case, ForgetCase, Hyperparameters, Trained, rows_digest
+from amun_ray.work.units import (
+    WEIGHTS,
+    AdversarialSet,
+    Case,
+    ForgetCase,
+    Hyperparameters,
+    Trained,
+    Workspace,
+    rows_digest,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +39,7 @@ class OpenCase(Case):
     banks: "tuple[tuple[ray.ObjectRef[Any], dict[str, float] | None], ...]" = ()  # mean and target, of each of `banks`
     never: "tuple[ray.ObjectRef[Any], ...]" = ()  # `objective: iam`: the original, mean and std of those without D_F
     scored: np.ndarray | None = None  # (n,) int64, rising: the samples on which models are scored; None: all
+    before: dict[str, float] | None = None  # for a search: the scores of the original, as in `Epoch`
 
 
 def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], wanted: Sequence[ForgetCase], *,
@@ -37,13 +47,15 @@ def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], w
     """Gather the cases on the driver and put their arrays into the object store.
 
     A case has a target where there are models that never saw its rows. `for_search`: and what `bank_scores` asks for,
-    and of the samples those that the search scores.
+    the scores of its original, and of the samples those that the search scores.
     """
     reference = ray.put(models.evidence.mean)
     banks = [(bank, ray.put(bank.mean)) for bank in models.banks] if for_search else []
     cases = [_open(case, models, sets[case.key], reference, banks, for_search) for case in wanted]
-    by_iam = for_search and "iam_gap" in models.evidence.workspace.sweep.search.terms
-    return _with_iam(cases, models) if by_iam else cases
+    if not for_search:
+        return cases
+    by_iam = "iam_gap" in models.evidence.workspace.sweep.search.terms
+    return [_with_original(case, models) for case in (_with_iam(cases, models) if by_iam else cases)]
 
 
 def _with_iam(cases: Sequence[OpenCase], models: Models) -> list[OpenCase]:
@@ -55,6 +67,15 @@ def _with_iam(cases: Sequence[OpenCase], models: Models) -> list[OpenCase]:
     before = [logit_scaled(logits, labels) for logits in stream_logits(workspace, models.originals)]
     return [replace(case, never=tuple(ray.put(values[case.rows]) for values in (
         before[case.original], normals.mean_out, normals.std_out))) for case in cases]
+
+
+def _with_original(case: OpenCase, models: Models) -> OpenCase:
+    """The case with the scores of its original model."""
+    evidence, original = models.evidence, models.originals[case.original]
+    logits = read_logits(evidence.workspace, original.unit, original.name)
+    scored_logits = logits if case.scored is None else logits[case.scored]
+    return replace(case, before=_scores(evidence.workspace, case, scored_logits, evidence.labels,
+                                        (evidence.mean, case.target)))
 
 
 def _target(evidence: Evidence, retrained: Sequence[Trained], rows: np.ndarray,
@@ -124,7 +145,7 @@ def bank_scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray) 
             for mean, (_, target) in zip(means, case.banks, strict=True)]
 
 
-def _scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray, labels: np.ndarray,
+def _scores(workspace: Workspace, case: OpenCase, logits: np.ndarray, labels: np.ndarray,
             against: tuple[np.ndarray, Mapping[str, float] | None]) -> dict[str, float]:
     """What a search reads of a model's logits, `against` a reference mean and the target."""
     mean, target = against
@@ -135,6 +156,25 @@ def _scores(workspace: SharedWorkspace, case: OpenCase, logits: np.ndarray, labe
         places = case.rows if case.scored is None else np.searchsorted(case.scored, case.rows)
         kept["iam_difference"] = iam_gap(original, logit_scaled(logits[places], labels[case.rows]), mean, std)
     return kept if target is None else kept | {"average_gap": average_gap(scores, target)}
+
+
+def with_terms(case: OpenCase, scores: Mapping[str, float], terms: Sequence[str]) -> dict[str, float]:
+    """The scores of an epoch, with those of the `terms` among them that need no retrained model."""
+    complete = dict(scores)
+    if "proxy" in terms:
+        complete["proxy"] = proxy(scores, case.original_test_accuracy)
+    if "iam_gap" in terms:
+        lost = max(0.0, case.original_test_accuracy - scores["test_accuracy"])
+        complete["iam_gap"] = (complete.pop("iam_difference") + lost) / 2
+    return complete
+
+
+def original_value(cases: Sequence[OpenCase], terms: Sequence[str]) -> float | None:
+    """What a search by `terms` minimises, of the original models: what a trial has before its first epoch. None if
+    that is unknown, or there is more than one term."""
+    scores = [with_terms(case, case.before, terms) for case in cases if case.before is not None]
+    known = [each[terms[0]] for each in scores if terms[0] in each]
+    return float(np.mean(known)) if len(terms) == 1 and len(known) == len(cases) else None
 
 
 def recipe(workspace: SharedWorkspace, settings: Hyperparameters) -> Recipe:

@@ -32,7 +32,7 @@ from amun_ray.runtime.losses import in_one_line
 from amun_ray.runtime.neighbours import Neighbours
 from amun_ray.runtime.nodes import check_nodes, own_modules
 from amun_ray.stages.adversaries import adversarial_sets
-from amun_ray.stages.cases import OpenCase, open_cases
+from amun_ray.stages.cases import OpenCase, open_cases, original_value
 from amun_ray.stages.final import check_sound, final_models
 from amun_ray.stages.originals import train_models
 from amun_ray.stages.output_folder import check_folder
@@ -207,11 +207,11 @@ class Experiment:
         sweep = self.workspace.sweep
         with self.stage("3/5 search"):
             cases = open_cases(models, sets, self.plan.held_out, for_search=True)
-            options = packed(self.workspace, cases, self.options)
+            options, original = packed(self.workspace, cases, self.options), original_value(cases, sweep.search.terms)
 
             def finished(trial: Trial, stored: bool) -> None:
                 self.trials.append(trial)
-                self.record.trial(trial, cases)
+                self.record.trial(trial, cases, original)
                 self.costs.add("search", trial.result.get("seconds", 0.0), options, reused=stored)
                 mine = [each for each in self.trials if each.contender == trial.contender]
                 best = chosen(mine, sweep.search.select)

@@ -9,7 +9,7 @@ Pareto front. Cost: (methods and accesses) x trials x cases x epochs passes over
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,19 @@ from ray.exceptions import RayError
 from amun_ray.base.errors import Diverged, UserError, in_words
 from amun_ray.base.log import hushed
 from amun_ray.base.progress import bar
-from amun_ray.metrics import jackknife_error, proxy
+from amun_ray.metrics import jackknife_error
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.cluster import gpu_share
 from amun_ray.runtime.neighbours import Neighbours, Share
-from amun_ray.stages.cases import OpenCase, bank_scores, run_case
+from amun_ray.stages.cases import OpenCase, bank_scores, run_case, with_terms
 from amun_ray.stages.studies import BROKEN, FAILED, InOrder, Studies
 from amun_ray.storage.sharing import overtaken
 from amun_ray.unlearn import Contender
 from amun_ray.work.artifacts import cpu_state, store_weights
 from amun_ray.work.plan import trial_count
-from amun_ray.work.trials import Job, Trial, curve, cut, stopped_after
-from amun_ray.work.units import Case, Hyperparameters, case_weights
+from amun_ray.work.stopping import Limits
+from amun_ray.work.trials import Job, Trial, curve, cut, shortened
+from amun_ray.work.units import Hyperparameters, case_weights
 
 LOST_WORKERS = 2  # retries of a trial whose worker was lost
 
@@ -129,7 +130,7 @@ def run_trial(config: dict[str, Any], shared: "list[ray.ObjectRef[Any]]") -> Non
     """
     workspace, cases = ray.get(shared[0])
     job = Job.of(workspace, cases, Contender(*config["contender"]), 0, Hyperparameters(*config["settings"]),
-                 config["limits"])
+                 config["limits"] and Limits(*config["limits"]))
     try:
         try:
             score_trial(workspace, cases, job)
@@ -149,38 +150,42 @@ def score_trial(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job,
     """Unlearn all cases epoch by epoch, `report` each epoch's score, keep each model's best state, store the result.
 
     No schedule depends on the total, so a run that diverges counts with its earlier epochs; if it has none, it is a
-    finished trial without a score. The reason is stored, also for a trial that was stopped.
+    finished trial without a score. The reason is stored, also for a trial that ended early.
     """
     terms, store, started = workspace.sweep.search.terms, workspace.store, time.monotonic()
     runs = [run_case(workspace, case, job.contender, job.settings, run=0) for case in cases]
-    limits, best = job.limits or (), []
+    unit, best = job.whole, []
     result: dict[str, Any] = {term: [] for term in terms} | {"curves": [[] for _ in cases]}
     try:
         for number, epochs in enumerate(zip(*runs, strict=True), 1):
             for scores, case, epoch in zip(result["curves"], cases, epochs, strict=True):
-                scores.append(_scores(case, epoch.scores, terms))
+                scores.append(with_terms(case, epoch.scores, terms))
             for term in terms:
                 result[term].append(float(np.mean([scores[-1][term] for scores in result["curves"]])))
             values = curve(result)
             if values.index(min(values)) == number - 1:  # of equal epochs the first, which is the one that is named
                 best = [(cpu_state(epoch.model), epoch.logits) for epoch in epochs]
             report({"value": values[-1], "best_value": min(values)})
-            if stopped_after(values, limits) == number:
-                store.finish(job.stopped, cut(result, number, limits) | spent(started))
+            if (over := job.end(values)) is None:
+                continue
+            if over.hopeless:
+                store.finish(job.stopped, cut(result, over) | spent(started))
                 return
+            unit, result = job.past, shortened(result, over)
+            break
     except Diverged as error:
         reason = f"epoch {len(result[terms[0]]) + 1}: {error}"
         if not best:
             store.finish(job.whole, {"failed": reason} | result | spent(started))
             return
         result["diverged"] = reason
-    if overtaken(store, job.whole):
+    if overtaken(store, unit):
         return
     kept = best if workspace.sweep.tracking.models == "all" else []
-    weights = [store_weights(store, job.whole, state, case_weights(place)) for place, (state, _) in enumerate(kept)]
+    weights = [store_weights(store, unit, state, case_weights(place)) for place, (state, _) in enumerate(kept)]
     at = int(np.argmin(values))
     result |= _bank_error(workspace, cases, [logits for _, logits in best])
-    store.finish(job.whole, {f"best_{term}": result[term][at] for term in terms} | result | {
+    store.finish(unit, {f"best_{term}": result[term][at] for term in terms} | result | {
         "best_epoch": at + 1, "weights": weights} | spent(started), [case_weights(place) for place in range(len(kept))])
 
 
@@ -191,7 +196,7 @@ def _bank_error(workspace: SharedWorkspace, cases: Sequence[OpenCase],
     terms = workspace.sweep.search.terms
     if terms == ("iam_gap",):  # its references are those without each sample: no pair can be left out of these few
         return {}
-    scored = [[_scores(case, scores, terms) for scores in bank_scores(workspace, case, unlearned)]
+    scored = [[with_terms(case, scores, terms) for scores in bank_scores(workspace, case, unlearned)]
               for case, unlearned in zip(cases, logits, strict=True)]
     values = [float(np.mean([scores[term] for scores in bank for term in terms])) for bank in zip(*scored, strict=True)]
     return {"bank_error": jackknife_error(values)} if len(values) > 1 else {}
@@ -201,13 +206,3 @@ def spent(started: float) -> dict[str, float]:
     """The cost in a result: the seconds since `started`."""
     return {"seconds": time.monotonic() - started}
 
-
-def _scores(case: Case, scores: Mapping[str, float], terms: Sequence[str]) -> dict[str, float]:
-    """The scores of an epoch, with those among them that need no retrained model, where they are asked for."""
-    complete = dict(scores)
-    if "proxy" in terms:
-        complete["proxy"] = proxy(scores, case.original_test_accuracy)
-    if "iam_gap" in terms:
-        lost = max(0.0, case.original_test_accuracy - scores["test_accuracy"])
-        complete["iam_gap"] = (complete.pop("iam_difference") + lost) / 2
-    return complete

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ray.tune.search import Searcher
 from amun_ray.base.errors import UserError
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.runtime.losses import reason
-from amun_ray.stages.cases import OpenCase
+from amun_ray.stages.cases import OpenCase, original_value
 from amun_ray.stages.study import Study
 from amun_ray.storage.leases import claim, release
 from amun_ray.storage.sharing import LOOK_SECONDS
@@ -41,7 +42,8 @@ class Studies(Searcher):
                  on_trial: Callable[[Trial, bool], None]) -> None:
         super().__init__()
         self._workspace, self._cases, self._on_trial = workspace, cases, on_trial
-        self._studies = {contender: Study(workspace.sweep, contender)
+        original = original_value(cases, workspace.sweep.search.terms)
+        self._studies = {contender: Study(workspace.sweep, contender, original)
                          for contender in workspace.sweep.contenders}
         self.total = sum(study.total for study in self._studies.values())
         self.broken: str | None = None  # why no more trials can be finished
@@ -79,12 +81,12 @@ class Studies(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         first, lost = self._running.pop(trial_id), self.losses.pop(trial_id, None)
         release(self._workspace.store, first.whole.folder)
-        outcome = first.result(self._workspace.store)
-        if outcome is None and (broken := (result or {}).get(BROKEN)):
+        trial = first.stored(self._workspace.store)
+        if trial is None and (broken := (result or {}).get(BROKEN)):
             self.broken = broken
             return
-        outcome = outcome or {"failed": (result or {}).get(FAILED, f"{LOST}: {lost}" if lost else LOST), "kept": False}
-        self._over(first, outcome, stored=False)
+        reason = (result or {}).get(FAILED, f"{LOST}: {lost}" if lost else LOST)
+        self._over(first, trial or first.trial(first.whole, {"failed": reason, "kept": False}))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the store has every finished trial, and the suggestions follow from those."""
@@ -131,19 +133,19 @@ class Studies(Searcher):
             if not claim(store, job.whole.folder):
                 self._ready.append(job)
                 continue
-            stored = job.result(store)
-            if stored is None:
+            trial = job.stored(store)
+            if trial is None:
                 return job
             release(store, job.whole.folder)
-            self._over(job, stored, stored=True)
+            self._over(job, replace(trial, reused=True))
         if self._ready:
             self._look_again = time.monotonic() + LOOK_SECONDS
         return None
 
-    def _over(self, first: Job, result: dict[str, Any], *, stored: bool) -> None:
+    def _over(self, first: Job, trial: Trial) -> None:
         """Tell the study about a trial, and those suggested with the same settings; ask it for more."""
         for job in (first, *self._same.pop(first.whole.digest)):
-            self._finish(job, result, stored=stored or job is not first)
+            self._finish(replace(trial, number=job.number, reused=trial.reused or job is not first))
         self._refill(first.contender)
 
     def _refill(self, contender: Contender) -> None:
@@ -153,16 +155,15 @@ class Studies(Searcher):
             job = Job.of(self._workspace, self._cases, contender, *suggested, study.limits)
             if job.whole.digest in self._same:
                 self._same[job.whole.digest].append(job)
-            elif (stored := job.result(self._workspace.store)) is not None:
-                self._finish(job, stored, stored=True)
+            elif (trial := job.stored(self._workspace.store)) is not None:
+                self._finish(replace(trial, reused=True))
             else:
                 self._same[job.whole.digest] = []
                 self._ready.append(job)
 
-    def _finish(self, job: Job, result: dict[str, Any], *, stored: bool) -> None:
-        trial = job.trial(result)
-        self._studies[job.contender].tell(trial)
-        self._on_trial(trial, stored)
+    def _finish(self, trial: Trial) -> None:
+        for over in self._studies[trial.contender].tell(trial):
+            self._on_trial(over, over.reused)
 
 
 class InOrder(FIFOScheduler):

@@ -3,9 +3,14 @@
 Suggestions come in rounds of `search.together`. Each is drawn by a sampler seeded with the trial's number, and Optuna
 is told the results of a round when all of it is over, in the order of suggestion, so that the trials do not depend on
 the number of workers. A failed trial is reported as failed, a stopped one as pruned, never with its early value.
+
+No trial is finished yet in the first round, so its trials are stopped by what is hoped for. Where that leaves none,
+this was too much: those that were stopped run again, to the end.
 """
 
 import warnings
+from collections import deque
+from math import inf
 from typing import Any
 
 import optuna
@@ -17,7 +22,8 @@ from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.unlearn import Contender
 from amun_ray.work.plan import given_points, trial_count
-from amun_ray.work.trials import Trial, curve, limits
+from amun_ray.work.stopping import Limits, limits
+from amun_ray.work.trials import Trial
 from amun_ray.work.units import Hyperparameters
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -36,14 +42,20 @@ SAMPLERS = {"tpe": tpe, "random": uniform, "grid": uniform}  # a grid is enqueue
 
 
 class Study:
-    """The trials of one (method, access); known-good points and grid points come first."""
+    """The trials of one (method, access); known-good points and grid points come first.
 
-    def __init__(self, sweep: Sweep, contender: Contender) -> None:
-        self._search, self._space = sweep.search, sweep.space(contender)
+    Args:
+        original: the value of the original model; None: no trial ends early.
+    """
+
+    def __init__(self, sweep: Sweep, contender: Contender, original: float | None) -> None:
+        self._search, self._space, self._original = sweep.search, sweep.space(contender), original
         self.total = trial_count(sweep, contender)
         self.finished: list[Trial] = []
         self._asked: list[optuna.Trial] = []
         self._round: dict[int, Trial] = {}
+        self._again: deque[Trial] = deque()
+        self._hopes = True  # whether trials may be stopped although none is finished
         sampler = SeededByNumber(self._search.sampler, sweep.seed, str(contender), startup=self._search.startup)
         self._optuna = optuna.create_study(directions=["minimize"] * len(self._search.terms), sampler=sampler)
         for point in given_points(sweep, contender):
@@ -51,6 +63,8 @@ class Study:
 
     def next_settings(self) -> tuple[int, Hyperparameters] | None:
         """The next trial's number and settings; None if the study is done or waiting for its round."""
+        if self._again:
+            return (again := self._again.popleft()).number, again.settings
         number, together = len(self._asked), self._search.width
         if number == self.total or len(self.finished) < number // together * together:
             return None
@@ -59,23 +73,33 @@ class Study:
         return number, Hyperparameters(own.pop("lr"), own.pop("schedule"), self._search.epochs, own)
 
     @property
-    def limits(self) -> tuple[float, ...] | None:
-        """The limits for the trials of this round, if there are enough finished ones."""
-        if not self._search.stop_early or len(self._search.terms) > 1:  # a front of two terms
+    def limits(self) -> Limits | None:
+        """The limits for the trials of this round; None if they run to their last epoch."""
+        if not self._search.stop_early or self._original is None:
             return None
-        whole = [curve(trial.result) for trial in self.finished if trial.finished]
-        return limits(whole) if len(whole) >= self._search.startup else None
+        best = min((trial.value for trial in self.finished), default=inf)
+        return limits(self._original, best, first=self._hopes)
 
-    def tell(self, trial: Trial) -> None:
-        """Record a trial that is over; after the last of its round, tell Optuna all of them, in order."""
+    def tell(self, trial: Trial) -> list[Trial]:
+        """Record a trial that has ended; after the last of its round, tell Optuna all of them, in order.
+
+        Returns the trials that are over with it, which is all but those that may have to run again.
+        """
         self._round[trial.number] = trial
+        held = [each for _, each in sorted(self._round.items()) if self._hopes and "stopped" in each.result]
+        over = [] if trial in held else [trial]
         if len(self._round) < min(self._search.width, self.total - len(self.finished)):
-            return
+            return over
+        self._hopes = False
+        if held and not any(each.finished for each in self._round.values()):
+            for each in held:
+                self._again.append(self._round.pop(each.number))
+            return over
         for number in sorted(self._round):
-            over = self._round[number]
-            self._optuna.tell(self._asked[number], **_outcome(over))
-            self.finished.append(over)
+            self._optuna.tell(self._asked[number], **_outcome(self._round[number]))
+            self.finished.append(self._round[number])
         self._round.clear()
+        return over + held
 
     @property
     def front(self) -> list[Trial]:

@@ -1,8 +1,8 @@
-"""What a trial is: its address, its outcome, and when it is hopeless."""
+"""What a trial is: its address and its outcome."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from amun_ray.metrics import crossed_mean
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
+from amun_ray.work.stopping import IN_A_ROW, WORSE, End, Limits, end
 from amun_ray.work.units import Case, Hyperparameters, Workspace, case_inputs
 
 TERMS = ("average_gap", "proxy", "iam_gap")  # what a search may minimise, in percentage points
@@ -17,41 +18,52 @@ TERMS = ("average_gap", "proxy", "iam_gap")  # what a search may minimise, in pe
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to run: its place in its study, its settings, and the limits that it must stay within.
+    """A trial to run: its place in its study, its settings, and its limits; None: it runs to its last epoch.
 
-    Two units may hold its result. The address of `whole` does not depend on limits, so that every search finds it; that
-    of `stopped`, for a stopped trial, includes the limits that stopped it.
+    Three units may hold its result. The addresses of `whole` and `past`, for one that ended past its best, do not
+    depend on limits, so that every search finds them; that of `stopped`, for a hopeless one, does.
     """
 
     contender: Contender
     number: int
     settings: Hyperparameters
-    limits: tuple[float, ...] | None  # see `limits`
+    limits: Limits | None
     whole: Unit
+    past: Unit
     stopped: Unit
 
     @classmethod
     def of(cls, workspace: Workspace, cases: Sequence[Case], contender: Contender, number: int,
-           settings: Hyperparameters, limits: tuple[float, ...] | None) -> "Job":
+           settings: Hyperparameters, limits: Limits | None) -> "Job":
         inputs, search = case_inputs(workspace, contender, settings, cases, run=0), workspace.sweep.search
         if search.objective != "average_gap":
             inputs["objective"] = search.objective
         return cls(contender, number, settings, limits, Unit("trials", inputs),
+                   Unit("trials", inputs | {"past": [WORSE, IN_A_ROW]}),
                    Unit("trials", inputs | {"limits": list(limits or ())}))
 
-    def result(self, store: Store) -> dict[str, Any] | None:
-        """The stored result of this trial. If an earlier search ran it for longer, it is cut where these limits would
-        have stopped it: the same config gives the same trials, whatever the store holds."""
-        result = store.result(self.whole)
-        if result is None:
-            return store.result(self.stopped) if self.limits else None
-        limits = self.limits or ()
-        stop = stopped_after(curve(result), limits)
-        return result if stop is None else cut(result, stop, limits)
+    def end(self, values: Sequence[float]) -> End | None:
+        """As in `stopping.end`."""
+        return end(values, self.limits, self.settings.epochs)
 
-    def trial(self, result: dict[str, Any]) -> "Trial":
-        return Trial(self.contender, self.number, self.settings, self.stopped if "stopped" in result else self.whole,
-                     result)
+    def stored(self, store: Store) -> "Trial | None":
+        """The trial as the store has it. If another search ran it for longer, it ends where it would have ended here:
+        the same config gives the same trials, whatever the store holds."""
+        for unit in (self.whole, self.past) if self.limits else (self.whole,):
+            if (result := store.result(unit)) is None:
+                continue
+            if (over := self.end(curve(result))) is None:
+                return self.trial(unit, result)
+            if over.hopeless:
+                return self.trial(self.stopped, cut(result, over))
+            if result["best_epoch"] <= over.epoch:
+                return self.trial(unit, shortened(result, over))
+        result = store.result(self.stopped) if self.limits else None
+        return None if result is None else self.trial(self.stopped, result)
+
+    def trial(self, unit: Unit, result: dict[str, Any]) -> "Trial":
+        """This trial with a result, which is that of `unit`."""
+        return Trial(self.contender, self.number, self.settings, unit, result)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,7 @@ class Trial:
     """A trial that is over: its place in its study, its settings, and its stored result.
 
     The result has each term of the objective by epoch and, for a finished trial, its best epoch; otherwise its `failed`
-    or `stopped` is the reason.
+    or `stopped` is the reason. The reason of a finished one with fewer epochs is its `diverged` or `past`.
     """
 
     contender: Contender
@@ -67,6 +79,7 @@ class Trial:
     settings: Hyperparameters  # with the requested number of epochs
     unit: Unit
     result: dict[str, Any]
+    reused: bool = field(default=False, compare=False)  # whether the store already had it
 
     @property
     def finished(self) -> bool:
@@ -139,31 +152,18 @@ def curve(result: dict[str, Any]) -> list[float]:
     return [float(np.mean(values)) for values in zip(*(result[term] for term in TERMS if term in result), strict=True)]
 
 
-def limits(finished: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """For each epoch but the last, the limit that a trial's best value so far must not exceed.
-
-    A trial is hopeless after epoch e if its best value so far is behind the best of all `finished` trials, given as
-    curves over all epochs, by more than any of those improved its own best value after epoch e. None of its epochs so
-    far is the best of the study: that one is lower.
-    """
-    epochs = max(map(len, finished))  # a diverged trial has fewer, and did not improve
-    padded = [[*values, *[np.inf] * (epochs - len(values))] for values in finished]
-    best_so_far = np.minimum.accumulate(padded, axis=1)  # (trials, epochs)
-    made_up = (best_so_far - best_so_far[:, -1:]).max(axis=0)
-    return tuple(float(value) for value in best_so_far[:, -1].min() + made_up[:-1])
+def shortened(result: dict[str, Any], over: End) -> dict[str, Any]:
+    """The result of a trial that ended past its best, from one with later epochs."""
+    kept = {key: value for key, value in result.items() if key != "diverged"}
+    return kept | _epochs(result, over.epoch) | {"past": over.reason}
 
 
-def stopped_after(values: Sequence[float], limits: Sequence[float]) -> int | None:
-    """The epoch, from 1, after which a trial with these values by epoch is hopeless; None if it stays within limits."""
-    best_so_far = np.minimum.accumulate(values) if len(values) else ()
-    return next((epoch for epoch, (value, limit) in enumerate(zip(best_so_far, limits, strict=False), 1)
-                 if value > limit), None)
+def cut(result: dict[str, Any], over: End) -> dict[str, Any]:
+    """The result of a hopeless trial, from one with later epochs: without a best epoch, so that it cannot win."""
+    return _epochs(result, over.epoch) | {"stopped": over.reason}
 
 
-def cut(result: dict[str, Any], epochs: int, limits: Sequence[float]) -> dict[str, Any]:
-    """The result of a trial stopped after `epochs` epochs: without a best epoch, so that it cannot win."""
-    kept = {term: result[term][:epochs] for term in TERMS if term in result}
-    best = min(curve(kept))
-    return kept | {"curves": [case[:epochs] for case in result["curves"]],
-                   "stopped": f"hopeless after epoch {epochs}: {best:.2f} points at best, more than the limit of "
-                              f"{limits[epochs - 1]:.2f}"}
+def _epochs(result: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """The curves of a result up to an epoch."""
+    return {term: result[term][:epochs] for term in TERMS if term in result} | {
+        "curves": [case[:epochs] for case in result["curves"]]}

@@ -14,11 +14,12 @@ from amun_ray.data import shards
 from amun_ray.metrics import GAP_TERMS, RmiaSettings, accuracy, reference_mean, score
 from amun_ray.runtime.bench import SharedWorkspace
 from amun_ray.stages import cases, search
-from amun_ray.stages.cases import Epoch, bank_scores, open_cases, recipe, run_case
+from amun_ray.stages.cases import Epoch, bank_scores, open_cases, original_value, recipe, run_case
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender, RunReport
 from amun_ray.work.artifacts import numpy_state, store_logits, store_weights
 from amun_ray.work.evidence import Evidence, Models
+from amun_ray.work.stopping import Limits
 from amun_ray.work.trials import Job
 from amun_ray.work.units import (
     LOGITS,
@@ -210,6 +211,12 @@ def test_the_search_compares_all_models_on_the_same_few_samples(workspace, opene
         part = np.intersect1d(rows, (split.forget, split.retain, split.test)[k])
         right = [(logits[f"retrained {number}"].argmax(1) == labels)[part].mean() for number in range(2)]
         assert searched.target[name] == pytest.approx(100 * np.mean(right))
+    before = score(logits["original 1"][rows], labels[rows], split.within(rows), mean[rows])
+    assert searched.before == pytest.approx({term: before[term] for term in GAP_TERMS} | {
+        "average_gap": sum(abs(before[term] - searched.target[term]) for term in GAP_TERMS) / 4})
+    assert original_value([searched], ("average_gap",)) == searched.before["average_gap"]
+    assert original_value([searched, searched], ("average_gap", "proxy")) is None
+    assert (final.before, original_value([final], ("average_gap",))) == (None, None)
     tested = np.intersect1d(rows, split.test)
     assert searched.original_test_accuracy == pytest.approx(
         100 * (logits["original 1"].argmax(1) == labels)[tested].mean())
@@ -220,24 +227,52 @@ def test_the_search_compares_all_models_on_the_same_few_samples(workspace, opene
     assert opening(replace(workspace, sweep=sweep({"score_samples": 21})), for_search=True)[1] not in (address, without)
 
 
-def test_a_trial_keeps_the_weights_of_the_epoch_that_it_names(workspace, monkeypatch):
-    """Of two epochs that are equally good the first, in weights, scores and number alike."""
-    def epochs(*_, **__):
-        for number, gap_ in enumerate((3.0, 1.0, 2.0, 1.0), 1):
-            yield Epoch(dict.fromkeys(GAP_TERMS, 90.0 + number) | {"average_gap": gap_}, np.empty(0), weighing(number),
-                        RunReport())
-
-    def weighing(number: int) -> nn.Module:
+def numbered(*gaps):
+    """Epochs of these Avg. Gaps, of a model whose weight is the number of the epoch."""
+    for number, gap_ in enumerate(gaps, 1):
         model = nn.Linear(1, 1)
         nn.init.constant_(model.weight, number)
-        return model
+        yield Epoch(dict.fromkeys(GAP_TERMS, 90.0 + number) | {"average_gap": gap_}, np.empty(0), model, RunReport())
 
-    monkeypatch.setattr(search, "run_case", epochs)
+
+def test_a_trial_past_its_best_is_stored_as_such_with_its_weights(workspace, monkeypatch):
+    """Its fifth epoch would have been better, and is never reached."""
+    def unreached():
+        yield from numbered(7.0, 1.0, 2.0, 2.0)
+        raise AssertionError("an epoch after the end")
+
+    monkeypatch.setattr(search, "run_case", lambda *_, **__: unreached())
+    held, settings = [case(put=lambda value: value)], Hyperparameters(BEST_LR, "never", 6, {})
+    job = Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, 4.0, 1))
+    search.score_trial(workspace, held, job, lambda said: None)
+    found = job.stored(workspace.store)
+    assert (found.value, found.best.epochs, found.result["average_gap"]) == (1.0, 2, [7.0, 1.0, 2.0, 2.0])
+    assert found.unit == job.past
+    assert numpy_state(workspace.store, found.unit, "weights-0.safetensors")["weight"].item() == 2
+    assert Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, 0.5, 1)).stored(workspace.store) == found
+    assert "stopped" in Job.of(workspace, held, PLAIN, 0, settings, Limits(7.5, 0.5, 1)).stored(workspace.store).result
+    assert Job.of(workspace, held, PLAIN, 0, settings, None).stored(workspace.store) is None
+
+
+def test_a_hopeless_trial_is_stored_at_the_address_of_its_limits(workspace, monkeypatch):
+    monkeypatch.setattr(search, "run_case", lambda *_, **__: numbered(19.0, 18.0, 0.0))
+    held, settings = [case(put=lambda value: value)], Hyperparameters(BEST_LR, "never", 3, {})
+    first, other = (Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, 4.0, since)) for since in (2, 1))
+    search.score_trial(workspace, held, first, lambda said: None)
+    found = first.stored(workspace.store)
+    assert (found.finished, found.result["average_gap"], found.unit) == (False, [19.0, 18.0], first.stopped)
+    assert found.result["stopped"].startswith("hopeless after epoch 2: 18.00 points at best")
+    assert other.stored(workspace.store) is None
+
+
+def test_a_trial_keeps_the_weights_of_the_epoch_that_it_names(workspace, monkeypatch):
+    """Of two epochs that are equally good the first, in weights, scores and number alike."""
+    monkeypatch.setattr(search, "run_case", lambda *_, **__: numbered(3.0, 1.0, 2.0, 1.0))
     held = [case("held_out 0", put=lambda value: value), case("held_out 1", put=lambda value: value)]
     job = Job.of(workspace, held, PLAIN, 0, Hyperparameters(BEST_LR, "never", 4, {}), None)
     said = []
     search.score_trial(workspace, held, job, said.append)
-    result = job.result(workspace.store)
+    result = job.stored(workspace.store).result
     assert (result["best_epoch"], result["best_average_gap"], result["average_gap"]) == (2, 1.0, [3.0, 1.0, 2.0, 1.0])
     assert [one["weight"].item() for one in (numpy_state(workspace.store, job.whole, f"weights-{place}.safetensors")
                                              for place in range(2))] == [2, 2]

@@ -82,6 +82,7 @@ def sweep(monkeypatch, tmp_path, gates):
                         "adversarial_sets": adversarial_sets, "best_settings": best_settings,
                         "final_models": final_models, "trial_count": lambda *_: 1, "packed": lambda *_: OPTIONS,
                         "read_logits": lambda *_: {}, "open_cases": lambda *_, **__: ["case"],
+                        "original_value": lambda *_: 9.0,
                         "accuracies": SimpleNamespace(describe=lambda *_: [])}.items():
         monkeypatch.setattr(experiment, name, stage)
     monkeypatch.setattr("amun_ray.work.trainings.Evidence.of", lambda *_: "evidence")

@@ -164,7 +164,8 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
         opened.append((case.original, case.name, made, models.retrained[case.name]))
         return cases()[0]
     monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
-    record = SimpleNamespace(trial=lambda trial, cases: None, files=lambda files: None,
+    monkeypatch.setattr("amun_ray.stages.cases._with_original", lambda case, models: case)
+    record = SimpleNamespace(trial=lambda trial, cases, original: None, files=lambda files: None,
                              progress=lambda *_: None)
     workspace = with_ray(settings, tmp_path / "store")
     experiment = Experiment(Plan(), tmp_path, workspace, record, OPTIONS, 1,

@@ -10,7 +10,7 @@ from searching import BEST_LR, case, gap, sweep, without_ray
 from amun_ray.base.errors import UserError
 from amun_ray.stages.studies import InOrder, Studies
 from amun_ray.work.plan import trial_count
-from amun_ray.work.trials import cut, limits, stopped_after
+from amun_ray.work.trials import cut, shortened
 
 METHODS = {"searching:PLAIN": None, "searching:SHIFTED": {"search": ["shift"]}}
 
@@ -19,6 +19,12 @@ def result(lr, epochs, shift=0.0):
     gaps = [gap(lr, epoch, shift) for epoch in range(1, epochs + 1)]
     return {"best_average_gap": min(gaps), "best_epoch": 1 + int(np.argmin(gaps)), "average_gap": gaps,
             "curves": [[{"average_gap": one} for one in gaps]], "weights": [], "seconds": 0.0}
+
+
+def seen_until(made, over):
+    """The result of a trial that ended there: the best of the epochs that it had."""
+    gaps = made["average_gap"][:over.epoch]
+    return shortened(made, over) | {"best_average_gap": min(gaps), "best_epoch": 1 + int(np.argmin(gaps))}
 
 
 class Played:
@@ -43,12 +49,14 @@ class Played:
     def _answer(self, trial_id, answer):
         job = self.studies._running[trial_id]
         made = answer(job.settings.lr, job.settings.epochs, job.settings.own.get("shift", 0.0))
-        stop = stopped_after(made.get("average_gap", ()), job.limits or ())
+        over, store = job.end(made.get("average_gap", ())), self.workspace.store
         self.ran.append(job)
-        if stop is not None:
-            self.workspace.store.finish(job.stopped, cut(made, stop, job.limits))
+        if over is not None and over.hopeless:
+            store.finish(job.stopped, cut(made, over))
+        elif over is not None:
+            store.finish(job.past, seen_until(made, over))
         elif made:
-            self.workspace.store.finish(job.whole, made)
+            store.finish(job.whole, made)
         self.studies.on_trial_complete(trial_id, {}, error=not made)
 
     @property
@@ -59,7 +67,8 @@ class Played:
 
 
 SEARCHES = {"tpe": {}, "random": {"sampler": "random"}, "grid": {"sampler": "grid", "grid": {"lr": 5, "own": 2}},
-            "points": {"points": [{"lr": 0.5, "schedule": "never"}]}, "stop_early": {"stop_early": True, "trials": 24}}
+            "points": {"points": [{"lr": 0.5, "schedule": "never"}]},
+            "stop_early": {"stop_early": True, "trials": 24, "epochs": 6}}
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -156,24 +165,12 @@ def test_a_place_that_is_suggested_twice_is_run_once(tmp_path):
     assert len(played.over) == 8
 
 
-def test_the_limits_are_what_the_finished_trials_made_up():
-    finished = [[5.0, 4.0, 4.0], [9.0, 3.0, 2.0], [2.5, 8.0, 7.0]]  # best 4, 2, 2.5; made up 1, 7, 0, then 0, 1, 0
-    assert limits(finished) == (2 + 7, 2 + 1)
-    assert stopped_after([9.0, 3.0, 30.0], limits(finished)) is None  # neither limit is exceeded, the end has none
-    assert stopped_after([9.1, 0.0, 0.0], limits(finished)) == 1
-    assert stopped_after([9.0, 3.1, 0.0], limits(finished)) == 2
-    assert stopped_after([1.0, 50.0, 50.0], limits(finished)) is None  # its first epoch is the best there is
-    assert stopped_after(finished[1], limits(finished)) is None  # the best of all is never stopped
-    assert stopped_after(finished[0], limits(finished)) == 2
-
-
 def test_hopeless_trials_stop_early_and_are_no_finished_ones(tmp_path):
     search = {"stop_early": True, "trials": 24, "sampler": "random"}
     played, free = Played(sweep(search), tmp_path / "a"), Played(sweep(search | {"stop_early": False}), tmp_path / "b")
     stopped = [trial for trial, _ in played.over if "stopped" in trial.result]
     assert 3 < len(stopped) < 24
     assert all(len(trial.result["average_gap"]) < 3 and trial.value == float("inf") for trial in stopped)
-    assert min(trial.number for trial in stopped) >= 4  # not before `startup` trials have finished
     states = [one.state.name for one in played.studies._studies[stopped[0].contender]._optuna.trials]
     assert [states[trial.number] for trial, _ in sorted(played.over, key=lambda one: one[0].number)] == [
         "PRUNED" if trial in stopped else "COMPLETE" for trial, _ in
@@ -183,6 +180,66 @@ def test_hopeless_trials_stop_early_and_are_no_finished_ones(tmp_path):
     after = Played(sweep(search), tmp_path / "b")  # the store holds the whole trials: they are cut, not run
     assert after.trials == played.trials
     assert after.ran == []
+
+
+def test_the_first_round_must_near_the_retrained_and_the_later_ones_the_best(tmp_path):
+    """Each trial improves by 4.5 points in its second epoch, after which one is left."""
+    played = Played(sweep({"stop_early": True, "trials": 12, "sampler": "random"}), tmp_path)
+    jobs = sorted(played.ran, key=lambda job: job.number)
+    assert {job.limits for job in jobs[:4]} == {(20, 16, 2)}
+    values = [trial.value for trial, _ in sorted(played.over, key=lambda one: one[0].number)]
+    for start in (4, 8):
+        assert {job.limits for job in jobs[start:start + 4]} == {(20, min(values[:start]), 1)}
+
+
+def test_a_first_round_without_a_finished_trial_runs_again_to_the_end(tmp_path):
+    """The original is nearer to the retrained model than any setting brings a model, so all four are stopped."""
+    search = {"stop_early": True, "trials": 8, "sampler": "random", "lr": {"low": 1e-4, "high": 1e-3}}
+    near = [case(before=5.0)]
+    played = Played(sweep(search), tmp_path / "a", workers=3, held_out=near)
+    assert sorted(job.number for job in played.ran) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7]
+    assert [job.limits for job in played.ran[:8]] == [(5, 4, 2)] * 4 + [(5, None, 2)] * 4
+    assert sorted(trial.number for trial, _ in played.over) == [*range(8)]  # each is over once
+    assert all(trial.finished for trial, _ in played.over if trial.number < 4)
+    free = Played(sweep(search | {"stop_early": False}), tmp_path / "b", held_out=near)
+    assert played.studies.winners().keys() == free.studies.winners().keys()
+    assert [one.value for one in played.studies.winners().values()] == [
+        one.value for one in free.studies.winners().values()]
+    again = Played(sweep(search), tmp_path / "a", held_out=near)
+    assert again.trials == played.trials
+    assert again.ran == []
+
+
+def test_a_trial_past_its_best_is_finished_and_can_win(tmp_path):
+    search = {"stop_early": True, "trials": 12, "sampler": "random", "epochs": 8}
+    played, free = Played(sweep(search), tmp_path / "a"), Played(sweep(search | {"stop_early": False}), tmp_path / "b")
+    past = [trial for trial, _ in played.over if "past" in trial.result]
+    assert all(trial.finished and 4 <= len(trial.result["average_gap"]) < 8 for trial in past)
+    (winner,), (best,) = played.studies.winners().values(), free.studies.winners().values()
+    assert winner in past
+    assert (winner.number, winner.best, winner.value) == (best.number, best.best, best.value)
+    after = Played(sweep(search), tmp_path / "b")  # these were run whole
+    assert after.trials == played.trials
+    assert after.ran == []
+    later = Played(sweep(search | {"stop_early": False}), tmp_path / "a")  # and these were not: they run again
+    assert later.trials == free.trials
+    assert {trial.number for trial in past} <= {job.number for job in later.ran}
+
+
+def test_a_whole_trial_that_was_better_after_its_end_is_no_result_for_one_that_ends(tmp_path):
+    """7, 1, 2, 2, 0.5: past its best after four epochs, of which the second was the best."""
+    def answer(lr, epochs, shift):
+        gaps = [7.0, 1.0, 2.0, 2.0, 0.5, 9.0]
+        return {"best_average_gap": 0.5, "best_epoch": 5, "average_gap": gaps,
+                "curves": [[{"average_gap": one} for one in gaps]], "weights": []}
+
+    search = {"trials": 1, "epochs": 6}
+    whole = Played(sweep(search), tmp_path, answer=answer)
+    ends = Played(sweep(search | {"stop_early": True}), tmp_path, answer=answer)
+    assert [(trial.value, trial.best.epochs) for trial, _ in (*whole.over, *ends.over)] == [(0.5, 5), (1.0, 2)]
+    assert len(ends.ran) == 1
+    assert Played(sweep(search), tmp_path).over[0][0].value == 0.5
+    assert Played(sweep(search | {"stop_early": True}), tmp_path).trials == ends.trials
 
 
 def test_with_two_objectives_no_trial_is_hopeless(tmp_path):
