@@ -10,7 +10,7 @@ import numpy as np
 from amun_ray.metrics import crossed_mean
 from amun_ray.storage.store import Store, Unit
 from amun_ray.unlearn import Contender
-from amun_ray.work.stopping import IN_A_ROW, WORSE, End, Limits, end
+from amun_ray.work.stopping import IN_A_ROW, STALE, WORSE, End, Limits, end
 from amun_ray.work.units import Case, Hyperparameters, Workspace, case_inputs
 
 TERMS = ("average_gap", "proxy", "iam_gap")  # what a search may minimise, in percentage points
@@ -39,7 +39,7 @@ class Job:
         if search.objective != "average_gap":
             inputs["objective"] = search.objective
         return cls(contender, number, settings, limits, Unit("trials", inputs),
-                   Unit("trials", inputs | {"past": [WORSE, IN_A_ROW]}),
+                   Unit("trials", inputs | {"past": [WORSE, IN_A_ROW, STALE]}),
                    Unit("trials", inputs | {"limits": list(limits or ())}))
 
     def end(self, values: Sequence[float]) -> End | None:
