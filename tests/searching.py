@@ -99,7 +99,8 @@ def sweep(search: dict[str, Any], methods: dict[str, Any] | None = None, gate: s
     return Sweep(name="known", data={"name": "searching:ranked"},
                  model={"name": "searching:Dial", "options": {"gate": gate}}, forget={"fraction": 0.1},
                  training={"lr": 0.1, "epochs": 1}, methods=methods or {"searching:PLAIN": {"access": ["retain"]}},
-                 search={"trials": 12, "epochs": 3, "lr": {"low": 1e-4, "high": 1.0}, "startup": 4} | search)
+                 search={"trials": 12, "epochs": 3, "lr": {"low": 1e-4, "high": 1.0}, "startup": 4,
+                         "stop_early": False} | search)
 
 
 def without_ray(settings: Sweep, folder: Path) -> Workspace:

@@ -110,7 +110,7 @@ class Search(Strict):
     """Score trials on D_F and at most so many random samples of D_R, and of D_T; on all samples if not given."""
     select: Literal["least", "within_one_error"] = "least"
     """Which trial goes to the finals: the `least` objective or, within its standard error, the best test accuracy."""
-    stop_early: bool = False
+    stop_early: bool = True
     """End a trial that cannot come up with the best, or is past its own best epoch; not with `both`."""
 
     def fitting(self, optimizer: str) -> "Search":
