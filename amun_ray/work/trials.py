@@ -48,18 +48,18 @@ class Job:
 
     def stored(self, store: Store) -> "Trial | None":
         """The trial as the store has it. If another search ran it for longer, it ends where it would have ended here:
-        the same config gives the same trials, whatever the store holds."""
-        for unit in (self.whole, self.past) if self.limits else (self.whole,):
+        the same config gives the same trials, whatever the store holds. One that would not have ended here is none."""
+        for unit in (self.whole, self.past, self.stopped) if self.limits else (self.whole,):
             if (result := store.result(unit)) is None:
                 continue
-            if (over := self.end(curve(result))) is None:
+            over, early = self.end(curve(result)), not result.keys().isdisjoint(("stopped", "past"))
+            if over is None and not early:
                 return self.trial(unit, result)
-            if over.hopeless:
+            if over is not None and over.hopeless:
                 return self.trial(self.stopped, cut(result, over))
-            if result["best_epoch"] <= over.epoch:
+            if over is not None and result.get("best_epoch", math.inf) <= over.epoch:
                 return self.trial(unit, shortened(result, over))
-        result = store.result(self.stopped) if self.limits else None
-        return None if result is None else self.trial(self.stopped, result)
+        return None
 
     def trial(self, unit: Unit, result: dict[str, Any]) -> "Trial":
         """This trial with a result, which is that of `unit`."""

@@ -263,6 +263,10 @@ def test_a_hopeless_trial_is_stored_at_the_address_of_its_limits(workspace, monk
     assert (found.finished, found.result["average_gap"], found.unit) == (False, [19.0], first.stopped)
     assert found.result["stopped"].startswith("hopeless after epoch 1: 19.00 points at best")
     assert other.stored(workspace.store) is None
+    result = found.result | {"average_gap": [5.0], "curves": [[{"average_gap": 5.0}]]}
+    for unit in (other.stopped, other.past):  # by another rule: it would have gone on here
+        workspace.store.finish(unit, result)
+        assert other.stored(workspace.store) is None
 
 
 def test_a_trial_keeps_the_weights_of_the_epoch_that_it_names(workspace, monkeypatch):
