@@ -39,7 +39,6 @@ class OpenCase(Case):
     banks: "tuple[tuple[ray.ObjectRef[Any], dict[str, float] | None], ...]" = ()  # mean and target, of each of `banks`
     never: "tuple[ray.ObjectRef[Any], ...]" = ()  # `objective: iam`: the original, mean and std of those without D_F
     scored: np.ndarray | None = None  # (n,) int64, rising: the samples on which models are scored; None: all
-    before: dict[str, float] | None = None  # for a search: the scores of the original, as in `Epoch`
 
 
 def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], wanted: Sequence[ForgetCase], *,
@@ -158,7 +157,7 @@ def _scores(workspace: Workspace, case: OpenCase, logits: np.ndarray, labels: np
     return kept if target is None else kept | {"average_gap": average_gap(scores, target)}
 
 
-def with_terms(case: OpenCase, scores: Mapping[str, float], terms: Sequence[str]) -> dict[str, float]:
+def with_terms(case: Case, scores: Mapping[str, float], terms: Sequence[str]) -> dict[str, float]:
     """The scores of an epoch, with those of the `terms` among them that need no retrained model."""
     complete = dict(scores)
     if "proxy" in terms:
@@ -169,7 +168,7 @@ def with_terms(case: OpenCase, scores: Mapping[str, float], terms: Sequence[str]
     return complete
 
 
-def original_value(cases: Sequence[OpenCase], terms: Sequence[str]) -> float | None:
+def original_value(cases: Sequence[Case], terms: Sequence[str]) -> float | None:
     """What a search by `terms` minimises, of the original models: what a trial has before its first epoch. None if
     that is unknown, or there is more than one term."""
     scores = [with_terms(case, case.before, terms) for case in cases if case.before is not None]

@@ -114,7 +114,8 @@ def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: St
     with workspace.store.scratch() as folder, Neighbours.wanting(studies.total), hushed():
         tune.Tuner(trainable,
                    tune_config=tune.TuneConfig(search_alg=studies, scheduler=InOrder(studies), reuse_actors=True,
-                                               num_samples=studies.total, max_concurrent_trials=at_once),
+                                               num_samples=2 * studies.total,  # at most: first rounds may run again
+                                               max_concurrent_trials=at_once),
                    run_config=tune.RunConfig(verbose=0, name="search", storage_path=folder,
                                              failure_config=tune.FailureConfig(max_failures=LOST_WORKERS))).fit()
     if studies.broken:

@@ -234,6 +234,7 @@ class Case(ForgetCase):
     target: dict[str, float] | None  # the retrained models' mean scores; None if there are none
     original_test_accuracy: float    # percent
     lineage: dict[str, Any]
+    before: dict[str, float] | None = field(default=None, kw_only=True)  # for a search: the scores of the original
 
     def seed(self, workspace: Workspace, run: int) -> int:
         """The seed, the same for every method and setting, so that runs do not differ by chance."""

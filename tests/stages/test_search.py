@@ -1,5 +1,6 @@
 """The whole Tune path, workers included, on a method whose every score is known in closed form."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_the_same_search_again_runs_nothing_and_says_so(found, folder, capsys):
     again = search(sweep({"trials": 24}), folder)
     assert again == found
     assert "search: 24 trials from the store" in capsys.readouterr().out
+
+
+def test_a_first_round_that_runs_again_leaves_no_trial_out(local_ray, tmp_path):
+    """The original is nearer to the retrained model than any setting brings a model."""
+    settings = sweep({"trials": 6, "stop_early": True, "sampler": "random", "lr": {"low": 1e-4, "high": 1e-3}})
+    near, over = [replace(one, before={"average_gap": 5.0}) for one in cases()], []
+    best_settings(with_ray(settings, tmp_path), near, OPTIONS, 2, lambda trial, stored: over.append(trial))
+    assert sorted(trial.number for trial in over) == [*range(6)]
+    assert all(trial.finished for trial in over)
 
 
 def test_a_trial_counts_every_case_and_takes_their_mean(local_ray, tmp_path):
