@@ -1,10 +1,19 @@
 """The section `search` of a config: the space, the sampler, the objective, and early stopping."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from random import Random
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    PositiveInt,
+    PrivateAttr,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from amun_ray.base.space import Axis, Choice, Range, Space, grid, grid_size
 from amun_ray.config.fields import MOST, Count, Schedules, Strict, Width, listed
@@ -14,6 +23,7 @@ OBJECTIVES = {"average_gap": "Avg. Gap to retrained models",
               "proxy": "|FT AUC - 50| and test accuracy lost, without retrained models",
               "iam": "IAM's difference to models that never saw D_F, and test accuracy lost, without retrained models",
               "both": "Avg. Gap and |FT AUC - 50| with test accuracy lost (least mean of both)"}
+EARLIER = "earlier"  # for known-good points: what earlier sweeps in the same storage chose
 SELECTED = {"least": "", "within_one_error": " Of the settings within one standard error of the best, those with the "
                                              "better test accuracy were taken."}
 
@@ -71,6 +81,19 @@ class Point(Strict):
 Points = Annotated[tuple[Point, ...], BeforeValidator(listed)]
 
 
+def _or_earlier(_: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """The schema of `Points` that lets EARLIER pass. A union would name both alternatives in every error."""
+    def passed(value: Any, points: Callable[[Any], Any]) -> Any:
+        return value if value == EARLIER else points(value)
+    points = handler.generate_schema(Points)
+    return core_schema.no_info_wrap_validator_function(
+        passed, points, serialization=core_schema.wrap_serializer_function_ser_schema(passed, schema=points),
+        json_schema_input_schema=core_schema.union_schema([points, core_schema.literal_schema([EARLIER])]))
+
+
+PointsOrEarlier = Annotated[tuple[Point, ...] | Literal["earlier"], GetPydanticSchema(_or_earlier)]
+
+
 class Grid(Strict):
     """How many values of each range a grid has; of choices it has all."""
 
@@ -94,8 +117,8 @@ class Search(Strict):
     """The range of the learning rate, on a logarithmic scale."""
     schedules: Schedules = ("never", "every_1", "every_5")
     """When the learning rate falls by 0.1: `never`, or `every_N` epochs."""
-    points: Points = ()
-    """Known-good settings for every method: tried first, and counted as trials."""
+    points: PointsOrEarlier = ()
+    """Known-good settings for every method, tried first, as trials; `earlier`: what sweeps in the storage chose."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """How trials are chosen."""
     grid: Grid = Grid()
@@ -112,6 +135,7 @@ class Search(Strict):
     """Which trial goes to the finals: the `least` objective or, within its standard error, the best test accuracy."""
     stop_early: bool = True
     """End a trial that cannot come up with the best, or is past its own best epoch; not with `both`."""
+    _earlier: dict[tuple[str, str], tuple[Point, ...]] = PrivateAttr(default_factory=dict)
 
     def fitting(self, optimizer: str) -> "Search":
         """The same search, with learning rates that suit the optimiser if the file gives none."""
@@ -138,11 +162,26 @@ class Search(Strict):
         lr = lr or self.lr
         return {"lr": Range(lr.low, lr.high, log=True), "schedule": Choice(self.schedules), **own}
 
+    @property
+    def known(self) -> tuple[Point, ...]:
+        """`points`, for every method; none where they are those of earlier sweeps."""
+        return () if isinstance(self.points, str) else self.points
+
+    def earlier(self, method: str, access: str) -> tuple[Point, ...]:
+        """What earlier sweeps chose for a method and access; none before `with_earlier`."""
+        return self._earlier.get((method, access), ())
+
+    def with_earlier(self, points: Mapping[tuple[str, str], tuple[Point, ...]]) -> "Search":
+        """The same search, with what earlier sweeps chose, by method and access."""
+        copy = self.model_copy()
+        copy._earlier = dict(points)
+        return copy
+
     def given(self, space: Space, points: Sequence[Point], *, seed: int) -> list[dict[str, Any]]:
         """The points to try without asking a sampler: the known-good points and, for a grid, its points shuffled by
         `seed`, together at most `trials`."""
         known = [{key: value for key, value in point.values.items() if key in space}
-                 for point in (*self.points, *points)]
+                 for point in (*self.known, *points)]
         if self.sampler != "grid":
             return known
         places = grid(space, lr=self.grid.lr, own=self.grid.own)
@@ -156,7 +195,7 @@ class Search(Strict):
         for a grid that is too large; `points` are the method's own. Settings `searched` for the method but not in
         `space` have an effect only with another access, and are left out with this one."""
         placed: list[tuple[tuple[str | int, ...], Point]]
-        placed = [(("search", "points", number), point) for number, point in enumerate(self.points)]
+        placed = [(("search", "points", number), point) for number, point in enumerate(self.known)]
         placed += [(("methods", name, "points", number), point) for number, point in enumerate(points)]
         seen: set[frozenset[tuple[str, Any]]] = set()
         for place, point in placed:

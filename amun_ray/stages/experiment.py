@@ -47,6 +47,7 @@ from amun_ray.unlearn import Contender
 from amun_ray.work import accuracies
 from amun_ray.work.artifacts import read_logits
 from amun_ray.work.changes import changes
+from amun_ray.work.earlier import with_earlier
 from amun_ray.work.evidence import Models
 from amun_ray.work.plan import Plan, trial_count
 from amun_ray.work.trainings import Trainings, settled, wanted_trainings
@@ -105,7 +106,8 @@ class Experiment:
                 check_concurrent(sweep.search.concurrent, workers)
             for line in changes(sweep, output):
                 say(line)
-            workspace = with_width(SharedWorkspace.open(sweep, share_key(store), plan.dataset, plan.start), workers)
+            opened = SharedWorkspace.open(sweep, share_key(store), plan.dataset, plan.start)
+            workspace = with_width(with_earlier(opened), workers)
             record = Record.open(made.get(), _run_key(plan, store, made.get()), workspace, environment(str(cluster)))
             status = "FAILED"
             try:
@@ -291,10 +293,8 @@ class Experiment:
 
 
 def _run_key(plan: Plan, store: Store, tracker: Tracker) -> str:
-    """The key of the parent run: the same for every start of a sweep, so that each start resumes the last one's run.
-
-    If the same sweep runs twice at the same time, the second gets its own run.
-    """
+    """The key of the parent run: that of the sweep, whose last start's run each start resumes; or one of its own, where
+    the same sweep runs twice at the same time."""
     key = digest(plan.identity)
     alone = claim(store, f"run-{key}-{digest(tracker.uri.encode())}")
     return key if alone else f"{key}-{digest(store.owner.encode())}"

@@ -285,8 +285,8 @@ def kept_pixels(sweep: Sweep, output: Path) -> Keep:
 
 def given_points(sweep: Sweep, contender: Contender) -> list[dict[str, Any]]:
     """The settings of a contender to try before asking a sampler: its known-good points, then a grid."""
-    return sweep.search.given(sweep.space(contender), sweep.chosen(contender.method).points,
-                              seed=derive(sweep.seed, "grid", *contender))
+    points = (*sweep.search.earlier(*contender), *sweep.chosen(contender.method).points)
+    return sweep.search.given(sweep.space(contender), points, seed=derive(sweep.seed, "grid", *contender))
 
 
 def trial_count(sweep: Sweep, contender: Contender) -> int:

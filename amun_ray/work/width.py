@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import chain, combinations
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from amun_ray.base.log import say
 from amun_ray.storage.store import Store, Unit
@@ -26,9 +26,7 @@ def with_width(workspace: W, workers: int) -> W:
     sweep = workspace.sweep
     if sweep.search.together != "auto":
         return workspace
-    unit = Unit("widths", {"search": sweep.inputs(mode="json")["search"], "seed": sweep.seed,
-                           "contenders": [list(contender) for contender in sweep.contenders],
-                           "dataset": workspace.data_digest, "model": workspace.network.identity["model"]})
+    unit = Unit("widths", search_inputs(workspace))
     if (kept := workspace.store.result(unit)) is None:
         together = at_a_time(sweep.search.trials, len(sweep.contenders), workers)
         kept = workspace.store.finish(unit, {"together": together, "workers": workers})
@@ -36,6 +34,14 @@ def with_width(workspace: W, workers: int) -> W:
         "first start")
     search = sweep.search.model_copy(update={"together": kept["together"]})
     return replace(workspace, sweep=sweep.model_copy(update={"search": search}))
+
+
+def search_inputs(workspace: Workspace) -> dict[str, Any]:
+    """What makes two searches the same, wherever they run."""
+    sweep = workspace.sweep
+    return {"search": sweep.inputs(mode="json")["search"], "seed": sweep.seed,
+            "contenders": [list(contender) for contender in sweep.contenders],
+            "dataset": workspace.data_digest, "model": workspace.network.identity["model"]}
 
 
 def at_a_time(trials: int, contenders: int, workers: int) -> int:
