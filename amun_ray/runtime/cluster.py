@@ -86,7 +86,7 @@ def start_here(**options: Any) -> None:
     os.environ.setdefault(NICENESS, "0")
     os.environ.setdefault(*IDLE_MS)
     keep_token_private()
-    if (warm := begin()) is not None:
+    if "runtime_env" not in options and (warm := begin()) is not None:
         options["runtime_env"] = {"py_executable": warm.python}
         os.environ.setdefault(*NO_PRESTART)
     for attempt in range(1, STARTS + 1):
