@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(sweep: Sweep, output: Path, compare: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The experiment of the paper, and what its config asks beyond the table; `compare` names tables of the paper to be
     shown beside it. Returns the rows as in results.json."""
-    if os.environ.get("RAY_ADDRESS", "local") == "local":
+    if (os.environ.get("RAY_ADDRESS") or "local") == "local":
         begin()  # while this program imports and plans
     plan = planned(sweep, data.load, output)
     check_unasked(plan, output)
