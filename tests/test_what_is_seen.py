@@ -31,7 +31,7 @@ methods:
   amun_without_forget: {{access: [forget_only]}}
   gradient_ascent: {{access: [retain]}}
 unlearning: {{batch_size: 16}}
-search: {{trials: 1, epochs: 2, lr: {{low: 1e-3, high: 1e-2}}}}
+search: {{trials: 1, epochs: 2, lr: {{low: 1e-3, high: 1e-2}}, stop_early: false}}
 final: {{runs: 2}}
 """
 D, LABELS = np.arange(TRAIN), numbered().labels
