@@ -127,4 +127,3 @@ def run(attack: Attack[R], look: Looker, clean: Tensor, label: Tensor, *, slots:
             rows = rows.kept(staying)
             owner = owner[staying]
     return outcome
-

@@ -206,4 +206,3 @@ def _bank_error(workspace: SharedWorkspace, cases: Sequence[OpenCase],
 def spent(started: float) -> dict[str, float]:
     """The cost in a result: the seconds since `started`."""
     return {"seconds": time.monotonic() - started}
-
