@@ -54,7 +54,7 @@ def open_cases(models: Models, sets: Mapping[tuple[int, str], AdversarialSet], w
     if not for_search:
         return cases
     by_iam = "iam_gap" in models.evidence.workspace.sweep.search.terms
-    return [_with_original(case, models) for case in (_with_iam(cases, models) if by_iam else cases)]
+    return _with_originals(_with_iam(cases, models) if by_iam else cases, models)
 
 
 def _with_iam(cases: Sequence[OpenCase], models: Models) -> list[OpenCase]:
@@ -68,13 +68,16 @@ def _with_iam(cases: Sequence[OpenCase], models: Models) -> list[OpenCase]:
         before[case.original], normals.mean_out, normals.std_out))) for case in cases]
 
 
-def _with_original(case: OpenCase, models: Models) -> OpenCase:
-    """The case with the scores of its original model."""
-    evidence, original = models.evidence, models.originals[case.original]
-    logits = read_logits(evidence.workspace, original.unit, original.name)
-    scored_logits = logits if case.scored is None else logits[case.scored]
-    return replace(case, before=_scores(evidence.workspace, case, scored_logits, evidence.labels,
-                                        (evidence.mean, case.target)))
+def _with_originals(cases: Sequence[OpenCase], models: Models) -> list[OpenCase]:
+    """The cases with the scores of their original models, each of which is read once."""
+    evidence, before = models.evidence, dict[tuple[int, str], dict[str, float]]()
+    for number in {case.original for case in cases}:
+        original = models.originals[number]
+        logits = read_logits(evidence.workspace, original.unit, original.name)
+        before |= {case.key: _scores(evidence.workspace, case, logits if case.scored is None else logits[case.scored],
+                                     evidence.labels, (evidence.mean, case.target))
+                   for case in cases if case.original == number}
+    return [replace(case, before=before[case.key]) for case in cases]
 
 
 def _target(evidence: Evidence, retrained: Sequence[Trained], rows: np.ndarray,

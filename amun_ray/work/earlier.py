@@ -3,7 +3,7 @@
 Suggestions depend on it, so the store keeps it: the sweep goes on with it, whatever else is finished there meanwhile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +15,7 @@ from amun_ray.work.units import Workspace
 from amun_ray.work.width import search_inputs
 
 W = TypeVar("W", bound=Workspace)
+Made = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]  # what a finished sweep was, and the rows of its table
 MOST = 2  # settings that are taken over for a method and access
 
 
@@ -44,7 +45,9 @@ def with_earlier(workspace: W) -> W:
         return workspace
     unit = Unit("earlier_points", search_inputs(workspace))
     if (kept := store.result(unit)) is None:
-        taken = [(contender, each) for contender in sweep.contenders for each in _taken(workspace, contender)]
+        tables = [Unit("tables", inputs) for inputs in store.inputs("tables")]
+        made = [(table.inputs, result["rows"]) for table in tables if (result := store.result(table)) is not None]
+        taken = [(contender, each) for contender in sweep.contenders for each in _taken(workspace, contender, made)]
         kept = store.finish(unit, {"points": [[list(contender), each.values, str(each)] for contender, each in taken]})
     points: dict[tuple[str, str], tuple[Point, ...]] = {}
     for (method, access), values, text in kept["points"]:
@@ -58,22 +61,21 @@ def with_earlier(workspace: W) -> W:
     return replace(workspace, sweep=sweep.model_copy(update={"search": sweep.search.with_earlier(points)}))
 
 
-def _taken(workspace: Workspace, contender: Contender) -> list[Chosen]:
+def _taken(workspace: Workspace, contender: Contender, made: Sequence[Made]) -> list[Chosen]:
     """The settings to try for a contender, each once, and none that the config names."""
     sweep, taken = workspace.sweep, list[Chosen]()
     named = [point.values for point in sweep.chosen(contender.method).points]
-    for each in sorted(_chosen(workspace, contender), key=lambda each: (*each[:4], sorted(each.values.items()))):
+    for each in sorted(_chosen(workspace, contender, made), key=lambda each: (*each[:4], sorted(each.values.items()))):
         if each.values not in [*named, *(other.values for other in taken)]:
             taken.append(each)
     return taken[:min(MOST, sweep.search.trials - len(named))]
 
 
-def _chosen(workspace: Workspace, contender: Contender) -> Iterator[Chosen]:
-    """What every finished sweep in the store chose for a contender, if it is in this sweep's space."""
+def _chosen(workspace: Workspace, contender: Contender, made: Sequence[Made]) -> Iterator[Chosen]:
+    """What every finished sweep chose for a contender, if it is in this sweep's space."""
     space, model = workspace.sweep.space(contender), workspace.network.identity["model"]
-    for inputs in workspace.store.inputs("tables"):
-        table = workspace.store.result(Unit("tables", inputs)) or {"rows": []}
-        for row in table["rows"]:
+    for inputs, rows in made:
+        for row in rows:
             values = {"lr": row["lr"], "schedule": row["schedule"]} | row["settings"]
             values = {name: value for name, value in values.items() if name in space}
             if (row["method"], row["access"]) == contender and row["lr"] is not None and "failed" not in row and all(

@@ -323,8 +323,9 @@ with speaking(), Ledger(uri, Path(anchor)).working():
 """
 
 
-def take_turns(uri: str, folder: Path) -> None:
-    """The second waits and says so, may add an entry meanwhile, and goes on when the first one is killed."""
+def take_turns(uri: str, folder: Path) -> str:
+    """What a second process says when the first one is killed. Until then it waits and says so, and entries may be
+    added."""
     def start():
         return subprocess.Popen([sys.executable, "-c", HOLDER, uri, str(folder / "anchor")], stdout=subprocess.PIPE,
                                 text=True)
@@ -337,13 +338,14 @@ def take_turns(uri: str, folder: Path) -> None:
     assert second.poll() is None
     first.kill()
     first.wait()
-    assert second.stdout.readline() == "has it\n"
+    said = second.stdout.readline()
     second.kill()
     second.wait()
+    return said
 
 
 def test_one_process_works_at_a_time(path, tmp_path):
-    take_turns(f"sqlite:///{path}", tmp_path)
+    assert take_turns(f"sqlite:///{path}", tmp_path) == "has it\n"
 
 
 @pytest.fixture
@@ -374,7 +376,7 @@ def postgres(tmp_path):
 def test_postgresql_does_the_same(postgres, tmp_path):
     assert Ledger(postgres, tmp_path / "first").history == History(())
     check_together(write_together(postgres, tmp_path))
-    take_turns(postgres, tmp_path)
+    assert take_turns(postgres, tmp_path) == "has it\n"
     ledger = Ledger(postgres, tmp_path / "anchor")
     assert len(ledger.history.entries) == 61
     with ledger._engine.begin() as connection:

@@ -144,7 +144,9 @@ def test_the_driver_hands_out_what_the_simulation_says_when_it_says_so(number, w
 
     graph = {name: group._replace(pieces=[piece * length(name) for piece in group.pieces])
              for name, group in one.graph(together).items()}
-    compare(driven(one, workers, graph, together, monkeypatch, tmp_path), graph, workers)
+    pieces = driven(one, workers, graph, together, monkeypatch, tmp_path)
+    assert len(pieces) == sum(len(group.pieces) for group in graph.values())
+    compare(pieces, graph, workers)
 
 
 @pytest.mark.parametrize(("number", "workers", "gpus"), [

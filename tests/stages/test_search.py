@@ -174,7 +174,7 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
         opened.append((case.original, case.name, made, models.retrained[case.name]))
         return cases()[0]
     monkeypatch.setattr("amun_ray.stages.cases._open", open_case)
-    monkeypatch.setattr("amun_ray.stages.cases._with_original", lambda case, models: case)
+    monkeypatch.setattr("amun_ray.stages.cases._with_originals", lambda cases, models: cases)
     record = SimpleNamespace(trial=lambda trial, cases, original: None, files=lambda files: None,
                              progress=lambda *_: None)
     workspace = with_ray(settings, tmp_path / "store")
