@@ -350,12 +350,12 @@ def test_storage_that_does_not_answer_is_one_line(refused, tmp_path_factory):
     assert line.startswith(f"storage {uri!r} ")
 
 
-@pytest.mark.parametrize(("peak_gib", "share"), [(0.1, 1 / 21), (1.0, 1 / 8), (10.0, 1.0), (40.0, 1.0)])
-def test_as_many_trials_share_a_gpu_as_fit_with_room_to_spare(peak_gib, share):
-    found = resources.gpu_share(int(peak_gib * 2**30), 15 * 2**30)  # 15 GiB; 0.59 GiB for each context, memory x 1.25
-    assert found == pytest.approx(share, abs=1e-4)
+@pytest.mark.parametrize(("peak_gib", "workers"), [(0.1, 21), (1.0, 8), (10.0, 1), (40.0, 1)])
+def test_as_many_workers_share_a_gpu_as_fit_with_room_to_spare(peak_gib, workers):
+    found = resources.fit_on_gpu(int(peak_gib * 2**30), 15 * 2**30)  # 15 GiB; 0.59 GiB for each context, memory x 1.25
+    assert found == workers
     cluster = resources.Cluster(((64.0, 1.0),), "test")
-    assert resources.slots({"num_cpus": 1, "num_gpus": found}, cluster) == round(1 / share)
+    assert resources.slots({"num_cpus": 1, "num_gpus": resources.gpu_share(workers)}, cluster) == workers
 
 
 def test_auto_is_a_whole_gpu_until_it_is_measured():

@@ -118,13 +118,13 @@ class Final(Strict):
 
 class Resources(Strict):
     """The resources of one worker. Without a GPU in the cluster, `gpus` is ignored unless the user wrote a number. With
-    `auto` a trial of the search gets the share of a GPU that the first one needed, and every other worker a whole
-    GPU. Above 1, so many workers with a GPU each train one model together; all other work takes one GPU. With `widen`
-    the number is found for each training, on the first start's cluster, and kept. Workers that share a GPU take turns
-    on it, unless NVIDIA's MPS runs on the node."""
+    `auto` several workers share a GPU where there is more work than GPUs: as many as its memory holds and as end the
+    work earliest, by the measured time of a step side by side. Above 1, so many workers with a GPU each train one model
+    together; all other work takes one GPU. With `widen` the number is found for each training, on the first start's
+    cluster, and kept. Workers that share a GPU take turns on it, unless NVIDIA's MPS runs on the node."""
 
     gpus: Share = 1.0
-    """GPUs, or a share of one, for a worker; `auto` measures what a trial needs; 2 or more train a model together."""
+    """GPUs, or a share of one, for a worker; `auto` measures how many share one; 2 or more train a model together."""
     widen: bool = False
     """Whether the first trainings get several GPUs each, where all end earlier so by the measured time of a step."""
     cpus: Annotated[float, Field(ge=LEAST_SHARE)] = 1.0

@@ -26,7 +26,7 @@ NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the m
 IDLE_MS = "RAY_idle_worker_killing_time_threshold_ms", "60000"
 NO_PRESTART = "RAY_prestart_worker_first_driver", "0"  # of workers outside the runtime environment: none gets work
 OOM_RETRIES = "RAY_task_oom_retries", "3"  # of a task that Ray ended for want of memory; Ray's default is no limit
-SPARE = 1.25  # memory for a packed trial, as a multiple of what the first one allocated
+SPARE = 1.25  # memory for a worker that shares a GPU, as a multiple of what a measured one allocated
 CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
 
 
@@ -182,10 +182,15 @@ def slots(options: dict[str, float], cluster: Cluster) -> int:
     return sum(on_node(*node) for node in cluster.nodes)
 
 
-def gpu_share(peak: int, total: int) -> float:
-    """The share of a GPU with `total` bytes for a trial that allocated `peak` bytes: 1 / n, so that n of them fit, each
-    with its own context and spare memory for a method that needs more."""
-    return int(1e4 / max(1, int(total / (CONTEXT_BYTES + SPARE * peak)))) / 1e4  # Ray counts in steps of 1e-4
+def fit_on_gpu(peak: int, total: int) -> int:
+    """How many workers that allocate up to `peak` bytes fit on a GPU with `total`, each with its own context and spare
+    memory for a method that needs more; at least 1."""
+    return max(1, int(total / (CONTEXT_BYTES + SPARE * peak)))
+
+
+def gpu_share(workers: int) -> float:
+    """The share of a GPU that each of so many workers has; all together never more than one."""
+    return int(1e4 / workers) / 1e4  # Ray counts in steps of 1e-4
 
 
 def check_concurrent(wanted: int | None, workers: int) -> None:

@@ -52,7 +52,7 @@ def unlearned_again(experiment: Experiment, models: Models, sets: Sets,
             ray.put, swap(case, _read(case.adversarial))))) for case in opened]
     runs = [Run.of(workspace, contender, chosen, case, number) for contender, chosen in settings.items()
             for case in opened for number in range(workspace.sweep.final.runs)]
-    return unlearned_models(workspace, runs, experiment.options)
+    return unlearned_models(workspace, runs, experiment.unlearning)
 
 
 def _read(references: "tuple[ray.ObjectRef[Any], ...]") -> Arrays:

@@ -36,12 +36,13 @@ from amun_ray.stages.cases import OpenCase, open_cases, original_value
 from amun_ray.stages.final import check_sound, final_models
 from amun_ray.stages.originals import train_models
 from amun_ray.stages.output_folder import check_folder
+from amun_ray.stages.packing import shared
 from amun_ray.stages.probes import Probes
-from amun_ray.stages.search import best_settings, packed
+from amun_ray.stages.search import best_settings, unlearners
 from amun_ray.stages.shadows import Shadows
-from amun_ray.storage.leases import announced, claim
-from amun_ray.storage.sharing import hold
-from amun_ray.storage.store import Store, digest
+from amun_ray.storage.leases import announced
+from amun_ray.storage.sharing import hold, run_key
+from amun_ray.storage.store import Store
 from amun_ray.tracking import ARTIFACTS, Tracker, database_uri
 from amun_ray.unlearn import Contender
 from amun_ray.work import accuracies
@@ -68,12 +69,16 @@ class Experiment:
     output: Path
     workspace: SharedWorkspace
     record: Record
-    options: dict[str, float]  # of one worker
+    options: dict[str, float]  # of one worker, as the config says
     workers: int  # as many as fit in the cluster at the start
     cluster: Cluster
     costs: SweepCosts
     trials: list[Trial] = field(default_factory=list)
     lost: dict[Contender, str] = field(default_factory=dict)  # those for which no setting worked, with the reason
+    unlearning: dict[str, float] = field(init=False)  # the options of a worker that makes or tests final models
+
+    def __post_init__(self) -> None:
+        self.unlearning = self.options
 
     @classmethod
     @contextmanager
@@ -100,15 +105,15 @@ class Experiment:
                 say(str(cluster := connect()))
             leave.enter_context(Neighbours.beside(cluster))
             check_nodes(store, own_modules(sweep))
-            options = worker_options(sweep.resources, cluster)
-            workers = slots(options, cluster)
+            workers = slots(options := worker_options(sweep.resources, cluster), cluster)
             if sweep.resources.gpus != "auto":  # with auto, how many trials fit is unknown until one was measured
                 check_concurrent(sweep.search.concurrent, workers)
             for line in changes(sweep, output):
                 say(line)
             opened = SharedWorkspace.open(sweep, share_key(store), plan.dataset, plan.start)
             workspace = with_width(with_earlier(opened), workers)
-            record = Record.open(made.get(), _run_key(plan, store, made.get()), workspace, environment(str(cluster)))
+            key = run_key(plan.identity, store, made.get().uri)
+            record = Record.open(made.get(), key, workspace, environment(str(cluster)))
             status = "FAILED"
             try:
                 yield cls(plan, output, workspace, record, options, workers, cluster, SweepCosts())
@@ -143,7 +148,8 @@ class Experiment:
 
             def over(contender: Contender, best: Trial) -> None:
                 finals[contender] = flow.start(partial(self.final, contender, best, cases()))
-            best = self.search(judged, sets.get(), over)
+            to_come = len(self.plan.sweep.contenders) * len(self.plan.final) * self.plan.sweep.final.runs
+            best = self.search(judged, sets.get(), over, to_come)
             unlearned = self.gather([finals[contender] for contender in best])
             found = beyond(models.get(), sets.get(), best, unlearned)
             self.costs.wall = time.monotonic() - started
@@ -173,8 +179,8 @@ class Experiment:
             ("originals", wanted.originals), ("retrained", chain.from_iterable(wanted.retrained.values())),
             ("references", wanted.references)) for training in group}
 
-        def over(training: Training, model: Trained) -> None:
-            self.costs.add(work[model.name], model.seconds, self.options, reused=model.reused)
+        def over(training: Training, model: Trained, options: dict[str, float]) -> None:
+            self.costs.add(work[model.name], model.seconds, options, reused=model.reused)
             if training in wanted.originals:
                 logits = read_logits(self.workspace, model.unit, model.name)
                 for line in accuracies.describe(self.plan, training, logits.__getitem__):
@@ -192,24 +198,27 @@ class Experiment:
         with self.stage("2/5 adversarial sets"):
             cases = self.plan.cases
             targets = [Target(originals[case.original], case.name, case.rows) for case in cases]
-            sets = adversarial_sets(self.workspace, targets, self.options, self.workers)
+            options = shared(self.workspace, self.options, self.plan.shards, "shards")
+            sets = adversarial_sets(self.workspace, targets, options, slots(options, self.cluster))
             for target, adversaries in zip(targets, sets, strict=True):
                 self.record.adversarial(target, adversaries)
             for adversaries in {each.unit.digest: each for each in sets}.values():
-                self.costs.add("adversarial_sets", adversaries.seconds, self.options, reused=adversaries.reused)
+                self.costs.add("adversarial_sets", adversaries.seconds, options, reused=adversaries.reused)
             flipped = np.mean([100 - adversaries.report["failed_percent"] for adversaries in sets])
             say(f"  {flipped:.1f} % have an adversarial example")
             return {case.key: adversaries for case, adversaries in zip(cases, sets, strict=True)}
 
     def search(self, models: Models, sets: Mapping[Key, AdversarialSet],
-               over: Callable[[Contender, Trial], None]) -> dict[Contender, Trial]:
-        """Stage 3: the best settings of every method, on the held-out forget sets only.
+               over: Callable[[Contender, Trial], None], finals: int) -> dict[Contender, Trial]:
+        """Stage 3: the best settings of every method, on the held-out forget sets only; `finals` models will use them.
 
         `over` is called with the best trial of a method and access when its search is over, and found one."""
         sweep = self.workspace.sweep
         with self.stage("3/5 search"):
             cases = open_cases(models, sets, self.plan.held_out, for_search=True)
-            options, original = packed(self.workspace, cases, self.options), original_value(cases, sweep.search.terms)
+            at_once = sweep.search.concurrent or len(sweep.contenders) * sweep.search.width  # Ray runs what fits
+            options, self.unlearning = unlearners(self.workspace, cases, self.options, at_once, finals)
+            original = original_value(cases, sweep.search.terms)
 
             def finished(trial: Trial, stored: bool) -> None:
                 self.trials.append(trial)
@@ -223,7 +232,6 @@ class Experiment:
                         f"{scores} {best.errors}")
                     over(trial.contender, best)
 
-            at_once = sweep.search.concurrent or len(sweep.contenders) * sweep.search.width  # Ray runs what fits
             result = best_settings(self.workspace, cases, options, at_once, finished)
             for contender, reason in result.lost.items():
                 say(f"  {contender}: no setting worked: {reason}")
@@ -234,9 +242,9 @@ class Experiment:
 
     def final(self, contender: Contender, best: Trial, cases: Promise[list[OpenCase]]) -> list[Unlearned]:
         """A part of stage 4: the best settings of one method on the final forget sets, several seeds each."""
-        models = final_models(self.workspace, contender, best.best, cases.get(), self.options)
+        models = final_models(self.workspace, contender, best.best, cases.get(), self.unlearning)
         for model in models:
-            self.costs.add("final", model.result.get("seconds", 0.0), self.options, reused=model.reused)
+            self.costs.add("final", model.result.get("seconds", 0.0), self.unlearning, reused=model.reused)
         return models
 
     def gather(self, finals: Sequence[Promise[list[Unlearned]]]) -> list[Unlearned]:
@@ -273,10 +281,10 @@ class Experiment:
         sound = [model for model in unlearned if "failed" not in model.result]
 
         def spent(work: str, seconds: float, reused: bool) -> None:
-            self.costs.add(work, seconds, self.options, reused=reused)
+            self.costs.add(work, seconds, self.unlearning, reused=reused)
 
         probes = Probes(self.workspace, models, sound, chosen)
-        probes.make(self.options, spent)
+        probes.make(self.unlearning, spent)
         settings = {model.run.contender: model.run.settings for model in sound} if "ulira" in chosen else {}
         shadows = Shadows(self.workspace, models, settings, min(len(rows) for rows in self.plan.sets.final))
         return probes.scores, shadows.summaries(shadows.make(self.options, self.workers, spent))
@@ -290,11 +298,3 @@ class Experiment:
         with watched(lambda far: self.record.progress(name, self.trials, far)):
             yield
         self.costs.stages[name.partition(" ")[2].replace(" ", "_")] += time.monotonic() - started
-
-
-def _run_key(plan: Plan, store: Store, tracker: Tracker) -> str:
-    """The key of the parent run: that of the sweep, whose last start's run each start resumes; or one of its own, where
-    the same sweep runs twice at the same time."""
-    key = digest(plan.identity)
-    alone = claim(store, f"run-{key}-{digest(tracker.uri.encode())}")
-    return key if alone else f"{key}-{digest(store.owner.encode())}"

@@ -2,10 +2,11 @@
 
 Cost: `originals x (1 + forget sets) + references` training runs, all independent, so time falls with the number of
 workers until each has one run. With `resources.gpus` above 1, or `resources.widen`, a run takes several workers, which
-exchange all gradients in each step. Storage: one weights file per original and retrained model, and for every model,
-references included, its logits on all samples: `N x classes` float32.
+exchange all gradients in each step; with `auto`, several runs may share a GPU. Storage: one weights file per original
+and retrained model, and for every model, references included, its logits on all samples: `N x classes` float32.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,31 +30,35 @@ from amun_ray.work.units import LOGITS, WEIGHTS, Trained, Training
 
 
 def train_models(workspace: SharedWorkspace, trainings: Sequence[Training], options: dict[str, Any],
-                 over: Callable[[Training, Trained], None] = lambda training, model: None) -> list[Trained]:
+                 over: Callable[[Training, Trained, dict[str, Any]], None] = lambda *_: None) -> list[Trained]:
     """Train the models that the store lacks, as Ray tasks; the result is in the order of `trainings`.
 
-    `over` is called with each training and its model as soon as that exists.
+    `over` is called with each training, its model and the options of its worker, or of each of them, as soon as the
+    model exists.
 
     Raises:
         UserError: a checkpoint that does not fit the model, or a training that diverged, with its name.
     """
     jobs = [(training, training.unit(workspace)) for training in trainings]
-    shared, alone = ray.put(workspace), _train.options(max_retries=3, **options)
-    widths = widths_of(workspace, jobs, options)
+    shared, widths = ray.put(workspace), widths_of(workspace, jobs, options)
 
     def width(job: tuple[Training, Unit]) -> int:
-        return widths[job[1].digest]
+        return math.ceil(widths[job[1].digest])
+
+    def held(job: tuple[Training, Unit]) -> dict[str, Any]:
+        return options | {"num_gpus": options["num_gpus"] * min(1, widths[job[1].digest])}
 
     def submit(job: tuple[Training, Unit]) -> "ray.ObjectRef[Any]":
-        return alone.remote(shared, *job) if width(job) == 1 else _train_together.remote(
-            shared, *job, width(job), options)
+        if width(job) > 1:
+            return _train_together.remote(shared, *job, width(job), options)
+        return _train.options(max_retries=3, **held(job)).remote(shared, *job)
 
     models: dict[str, Trained] = {}
 
     def finished(job: tuple[Training, Unit], new: bool) -> None:
         training, unit = job
         models[training.name] = _trained(workspace.store, training.name, unit, reused=not new)
-        over(training, models[training.name])
+        over(training, models[training.name], held(job))
 
     verb = "loading" if all(training.checkpoint for training in trainings) else "training"
     several = any(number > 1 for number in widths.values())

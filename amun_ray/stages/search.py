@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ from amun_ray.base.log import hushed
 from amun_ray.base.progress import bar
 from amun_ray.metrics import jackknife_error
 from amun_ray.runtime.bench import SharedWorkspace
-from amun_ray.runtime.cluster import gpu_share
+from amun_ray.runtime.cluster import fit_on_gpu
 from amun_ray.runtime.neighbours import Neighbours, Share
 from amun_ray.stages.cases import OpenCase, bank_scores, run_case, with_terms
+from amun_ray.stages.packing import shared
 from amun_ray.stages.studies import BROKEN, FAILED, InOrder, Studies
 from amun_ray.storage.sharing import overtaken
 from amun_ray.unlearn import Contender
@@ -67,19 +69,24 @@ def best_settings(workspace: SharedWorkspace, cases: Sequence[OpenCase], options
     return SearchResult(studies.winners(), studies.fronts(), studies.lost())
 
 
-def packed(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a trial's worker: with `resources.gpus: auto`, the share of a GPU that a first trial needed.
+def unlearners(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, float], trials: int,
+               finals: int) -> tuple[dict[str, float], dict[str, float]]:
+    """The options of the worker of a trial, of which so many run at a time, and of a final model.
 
-    That is the first trial missing from the store. It runs alone, on a whole GPU, and its result is kept.
-    """
-    if workspace.sweep.resources.gpus != "auto" or not options["num_gpus"]:
-        return options
+    Where several would share a GPU (`resources.gpus: auto`), the first trial missing from the store runs alone, on a
+    whole GPU, and tells how many fit by the memory that it takes. Its result is kept."""
+    fit = cache(partial(_fit, workspace, cases, options))
+    return (shared(workspace, options, trials, "trials at a time", fit),
+            shared(workspace, options, finals, "final models", fit))
+
+
+def _fit(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: dict[str, float]) -> int:
     seen = measure_first(workspace, cases, options)
-    return options if seen is None else options | {"num_gpus": gpu_share(*seen)}
+    return 1 if seen is None else fit_on_gpu(*seen)
 
 
 def measure_first(workspace: SharedWorkspace, cases: Sequence[OpenCase],
-                  options: dict[str, Any]) -> tuple[int, int] | None:
+                  options: dict[str, float]) -> tuple[int, int] | None:
     """Run the first trial missing from the store; returns its peak GPU memory and the GPU's total, in bytes. None if
     there is no such trial, it failed, or its worker has no GPU."""
     studies = Studies(workspace, cases, lambda trial, stored: None)

@@ -64,7 +64,7 @@ class Steps:
                 taken, models, adversarial_sets(workspace, targets, options, self.experiment.workers), strict=True):
             (case,) = open_cases(judges, {(0, step.name): model}, [ForgetCase(0, step.name, step.rows)])
             runs.append(Run.of(workspace, contender, settings, case, 0))
-        return list(zip(models, unlearned_models(workspace, runs, options), strict=True))
+        return list(zip(models, unlearned_models(workspace, runs, self.experiment.unlearning), strict=True))
 
     def scores(self, model: Trained, rows: np.ndarray, gone: np.ndarray) -> dict[str, float]:
         """All scores of a model, in percent, for the forget set `rows`; D_R excludes `gone`."""

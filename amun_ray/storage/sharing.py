@@ -1,13 +1,13 @@
 """How the stages share a store with other sweeps: each unit is made once, by the first to claim it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from amun_ray.base.flow import check
 from amun_ray.base.log import say
 from amun_ray.storage.leases import claim, host_and_process, release, taken_by
-from amun_ray.storage.store import Store, Unit
+from amun_ray.storage.store import Store, Unit, digest
 
 LOOK_SECONDS = 1  # interval of checks on the work of other sweeps
 T = TypeVar("T")
@@ -99,3 +99,11 @@ class _Patience:
             self._told = True
         check()
         time.sleep(LOOK_SECONDS)
+
+
+def run_key(sweep: Mapping[str, Any], store: Store, server: str) -> str:
+    """The key of a sweep's run on an MLflow server: that of what identifies the `sweep`, whose last start's run each
+    start resumes; or one of its own, where the same sweep runs twice at the same time."""
+    key = digest(sweep)
+    alone = claim(store, f"run-{key}-{digest(server.encode())}")
+    return key if alone else f"{key}-{digest(store.owner.encode())}"

@@ -94,6 +94,11 @@ class Plan:
         return [*self.held_out, *self.final]
 
     @property
+    def shards(self) -> int:
+        """How many shards the adversarial sets have."""
+        return sum(ceil(len(case.rows) / self.sweep.attack.shard_size) for case in self.cases)
+
+    @property
     def retrained(self) -> dict[str, int]:
         """How many models are retrained without each forget set, by name: one for each original that forgets it."""
         cases = [*(self.held_out if self.sweep.search.needs_retrained else ()), *self.final]
@@ -224,10 +229,10 @@ class Plan:
     def __str__(self) -> str:
         sweep, sets, cases = self.sweep, self.sets, self.cases
         retrained, many = sum(self.retrained.values()), sweep.resources.together
-        shards = sum(ceil(len(case.rows) / sweep.attack.shard_size) for case in cases)
         contenders, trials = len(sweep.contenders), [trial_count(sweep, contender) for contender in sweep.contenders]
         where = "" if sweep.resources.needs_gpu else ", where the cluster has any,"
-        each = f"{sweep.resources.cpus:g} CPU and{where} {sweep.resources.whole_gpus:g} GPU each"
+        gpus = "a measured share of a" if sweep.resources.gpus == "auto" else f"{sweep.resources.whole_gpus:g}"
+        each = f"{sweep.resources.cpus:g} CPU and{where} {gpus} GPU each"
         return "\n".join([
             f"sweep {sweep.name}: {self.dataset.name}, {self.dataset.train_size} training and "
             f"{len(self.dataset) - self.dataset.train_size} test images of {self.dataset.classes} classes; "
@@ -248,7 +253,7 @@ class Plan:
             f"{sweep.training.epochs} epochs{_others(sweep)}; "
             f"{f'{many} workers each, of ' if many > 1 else ''}{each}"
             f"{'; the first by several workers, where all end earlier so' if sweep.resources.widen else ''}",
-            f"  adversaries {sum(len(case.rows) for case in cases)} images in {shards} shards "
+            f"  adversaries {sum(len(case.rows) for case in cases)} images in {self.shards} shards "
             f"({len(cases)} sets, {sweep.attack.search.name}); {each}",
             f"  search      {sum(trials)} trials ({contenders} methods and accesses x "
             f"{'-'.join(map(str, dict.fromkeys([min(trials), max(trials)])))}), {sweep.search.epochs} epochs on "

@@ -1,7 +1,8 @@
-"""What follows from the cluster of the first start: `search.together: auto` and `resources.widen`.
+"""What follows from the cluster: `search.together: auto`, `resources.widen` and `resources.gpus: auto`.
 
-Numbers depend on it: suggestions on how many trials are asked for at a time, and the rounding of a model's weights on
-how many GPUs train it. So the store keeps it, and the sweep goes on with it on any other cluster.
+Numbers depend on the first two: suggestions on how many trials are asked for at a time, and the rounding of a model's
+weights on how many GPUs train it. So the store keeps what the first start found, and the sweep goes on with it on any
+other cluster. How many workers share a GPU changes no number, and each start finds that anew.
 """
 
 import math
@@ -17,7 +18,9 @@ from amun_ray.storage.store import Store, Unit
 from amun_ray.work.units import Workspace
 
 W = TypeVar("W", bound=Workspace)
+N = TypeVar("N", int, float)
 SPLITS = 200  # numbers of trainings that are tried as the wider ones
+STEP = 1e-4  # of Ray's shares of a GPU
 
 
 def with_width(workspace: W, workers: int) -> W:
@@ -67,7 +70,7 @@ def kept_widths(store: Store, trainings: Sequence[Unit], lengths: Sequence[float
     return list(kept["widths"])
 
 
-def widths(lengths: Sequence[float], gpus: int, steps: Mapping[int, float]) -> list[int]:
+def widths(lengths: Sequence[float], gpus: int, steps: Mapping[N, float]) -> list[N]:
     """How many GPUs train each of several models, so that all are there earliest, and then with the least GPU time.
 
     The first ones get one number of GPUs each, and the others that or a smaller one: so GPUs that a training leaves
@@ -76,7 +79,8 @@ def widths(lengths: Sequence[float], gpus: int, steps: Mapping[int, float]) -> l
     Args:
         lengths: of the trainings, in the order in which they are handed out, in any unit.
         gpus: how many there are; a training takes any of them.
-        steps: the seconds of a step with each number of GPUs that may train a model; 1 is one of them.
+        steps: the seconds of a step with each number of GPUs, or share of one, that may train a model; 1 is one of
+            them.
     """
     total, stride = len(lengths), math.ceil(len(lengths) / SPLITS)
     alike = ([number] * total for number in sorted(steps))
@@ -85,13 +89,20 @@ def widths(lengths: Sequence[float], gpus: int, steps: Mapping[int, float]) -> l
     return min(chain(alike, split), key=lambda numbers: _over(lengths, numbers, gpus, steps))
 
 
-def _over(lengths: Sequence[float], numbers: Sequence[int], gpus: int,
-          steps: Mapping[int, float]) -> tuple[float, float]:
+def share(pieces: int, gpus: int, steps: Mapping[float, float]) -> float:
+    """The share of a GPU for each of so many pieces of equal length, so that all are over earliest, and then the
+    largest; `steps` as in `widths`."""
+    return min(sorted(steps, reverse=True),
+               key=lambda each: _over([1.0] * pieces, [each] * pieces, gpus, steps)[0])
+
+
+def _over(lengths: Sequence[float], numbers: Sequence[N], gpus: int,
+          steps: Mapping[N, float]) -> tuple[float, float]:
     """When the last training is over, and the GPU time of all, if each begins in its turn, once its GPUs are free."""
-    running: list[tuple[float, int]] = []
-    now, free, end, spent = 0.0, gpus, 0.0, 0.0
+    running: list[tuple[float, float]] = []
+    now, free, end, spent = 0.0, float(gpus), 0.0, 0.0
     for length, number in zip(lengths, numbers, strict=True):
-        while free < number:
+        while free < number - STEP:
             now, given_back = heappop(running)
             free += given_back
         free -= number

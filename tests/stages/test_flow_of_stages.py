@@ -58,7 +58,7 @@ def sweep(monkeypatch, tmp_path, gates):
     def train_models(workspace, group, options, over):
         for training in sorted(group, key=lambda training: NAMES.index(training.name)):
             gates.wait(training.name)
-            over(training, Trained(training.name, None, training.name, 1.0))
+            over(training, Trained(training.name, None, training.name, 1.0), options)
 
     def adversarial_sets(workspace, targets, options, workers):
         gates.note(f"attacked {targets[0].original.name}")
@@ -80,7 +80,8 @@ def sweep(monkeypatch, tmp_path, gates):
 
     for name, stage in {"wanted_trainings": lambda *_: wanted, "train_models": train_models,
                         "adversarial_sets": adversarial_sets, "best_settings": best_settings,
-                        "final_models": final_models, "trial_count": lambda *_: 1, "packed": lambda *_: OPTIONS,
+                        "final_models": final_models, "trial_count": lambda *_: 1, "shared": lambda *_: OPTIONS,
+                        "unlearners": lambda *_: (OPTIONS, OPTIONS),
                         "read_logits": lambda *_: {}, "open_cases": lambda *_, **__: ["case"],
                         "original_value": lambda *_: 9.0,
                         "accuracies": SimpleNamespace(describe=lambda *_: [])}.items():
@@ -89,7 +90,9 @@ def sweep(monkeypatch, tmp_path, gates):
     cases = [ForgetCase(0, name, np.arange(2)) for name in ("held_out 0", "final 0")]
     plan = SimpleNamespace(
         waits=False, cases=cases, held_out=cases[:1], final=cases[1:], dataset=SimpleNamespace(labels=None),
-        sweep=SimpleNamespace(search=SimpleNamespace(select="least", concurrent=2, width=1, terms=("average_gap",))))
+        shards=2, sweep=SimpleNamespace(
+            contenders=(AMUN, PLAIN), final=SimpleNamespace(runs=1),
+            search=SimpleNamespace(select="least", concurrent=2, width=1, terms=("average_gap",))))
     record = SimpleNamespace(progress=lambda *_: None, trial=lambda *_: None, adversarial=lambda *_: None)
     made = Experiment(plan, tmp_path, SimpleNamespace(sweep=plan.sweep), record, OPTIONS, 1,
                       Cluster(((2.0, 0.0),), "test"), SweepCosts())

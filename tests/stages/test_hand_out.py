@@ -114,7 +114,8 @@ def driven(one, workers, graph, together, monkeypatch, folder, widen=False):
         monkeypatch.setattr(experiment, name, stub)
     monkeypatch.setattr("amun_ray.work.trainings.Evidence.of", lambda *_: "evidence")
     record = SimpleNamespace(progress=lambda *_: None, trial=lambda *_: None, adversarial=lambda *_: None)
-    made = Experiment(plan, folder, workspace, record, OPTIONS, workers, Cluster(((2.0, 0.0),), "test"), SweepCosts())
+    made = Experiment(plan, folder, workspace, record, OPTIONS, workers,
+                      Cluster(((float(workers), float(workers)),), "test"), SweepCosts())
     monkeypatch.setattr(made, "report", lambda *_: None)
     made.run()
     return clock.pieces

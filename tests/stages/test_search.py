@@ -11,7 +11,7 @@ from amun_ray.base.errors import UserError
 from amun_ray.reporting.costs import SweepCosts
 from amun_ray.runtime.cluster import Cluster
 from amun_ray.stages.experiment import Experiment
-from amun_ray.stages.search import best_settings, measure_first, packed
+from amun_ray.stages.search import best_settings, measure_first
 from amun_ray.work.units import ForgetCase
 
 OPTIONS = {"num_cpus": 1, "num_gpus": 0}
@@ -142,7 +142,6 @@ def test_the_trial_that_is_measured_is_one_of_the_search(local_ray, tmp_path):
     assert [trial.finished for trial in trials] == [True, True]
     assert len(list(tmp_path.rglob("unit.json"))) == 2
     assert measure_first(workspace, cases(), OPTIONS) is None  # nothing is left to measure
-    assert packed(workspace, cases(), OPTIONS) == OPTIONS
 
 
 class Untouchable(dict):
@@ -184,5 +183,5 @@ def test_the_search_never_reads_a_final_forget_set(local_ray, tmp_path, monkeypa
     models = SimpleNamespace(originals=["original"], evidence=evidence, banks=[],
                              retrained=Untouchable({"held_out 0": ["r0"], "final 0": ["r1"]}))
     sets = Untouchable({(0, "held_out 0"): "adversaries", (0, "final 0"): "never"})
-    assert experiment.search(models, sets, lambda *_: None)
+    assert experiment.search(models, sets, lambda *_: None, 1)
     assert opened == [(0, "held_out 0", "adversaries", ["r0"])]

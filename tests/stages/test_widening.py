@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from searching import sweep, without_ray
 
-from amun_ray.stages import widening
+from amun_ray.stages import pace, widening
 from amun_ray.training.group import ALONE
 from amun_ray.work.checkpoints import Checkpoint
 from amun_ray.work.units import Training
@@ -82,16 +82,18 @@ def test_nothing_is_measured_where_all_models_are_there(opened):
     assert asked == []
 
 
-def test_the_seconds_of_a_step_are_those_of_the_fastest_round_after_the_first(opened, monkeypatch):
+def test_the_first_round_of_steps_warms_up_and_each_other_is_timed(opened, monkeypatch):
     workspace, seen = opened[0](), []
 
     def fit(model, parts, *, recipe, group, **_):
         seen.append((parts, recipe.epochs, recipe.batch_size, group))
         yield from range(1, recipe.epochs + 1)
 
-    monkeypatch.setattr(widening, "bench", lambda _: type("Bench", (), {"device": "cpu", "part": staticmethod(len)}))
-    monkeypatch.setattr(widening, "fit", fit)
-    monkeypatch.setattr(widening.time, "monotonic", iter([100.0, 107.0, 113.0, 121.0]).__next__)
+    monkeypatch.setattr(pace, "bench", lambda _: type("Bench", (), {"device": "cpu", "part": staticmethod(len)}))
+    monkeypatch.setattr(pace, "fit", fit)
+    times = iter([100.0, 107.0, 113.0, 121.0])
+    monkeypatch.setattr(pace.time, "monotonic", lambda: seen.append("time") or next(times))
     training = Training("original 0", np.arange(10_000), 0)
-    assert widening.step_seconds(workspace, training, ALONE) == 6.0 / widening.STEPS
-    assert seen == [([widening.STEPS * 128], 4, 128, ALONE)]
+    seconds = pace.step_seconds(workspace, training, warm=lambda: seen.append("warm"))
+    assert seconds == [round_seconds / pace.STEPS for round_seconds in (7.0, 6.0, 8.0)]
+    assert seen == [([pace.STEPS * 128], 4, 128, ALONE), "warm", *["time"] * 4]

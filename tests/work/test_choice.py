@@ -137,7 +137,7 @@ def test_references_are_trained_before_what_is_retrained_without_the_chosen(work
     def train(space, trainings, options, over):
         asked.extend([[training.name for training in trainings]] if trainings else [])
         for one in trainings:
-            over(one, keep(space, one, MARGINS[number(one)] if one.name.startswith("reference") else 1.0))
+            over(one, keep(space, one, MARGINS[number(one)] if one.name.startswith("reference") else 1.0), options)
     monkeypatch.setattr(stages, "train_models", train)
     for name, result in {"attack": {}, "search": {}, "gather": []}.items():
         monkeypatch.setattr(Experiment, name, lambda *_, result=result: result)
