@@ -5,7 +5,7 @@ figures, whatever the number of devices.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from amun_ray.reporting.page import page
 from amun_ray.reporting.record import Record
 from amun_ray.reporting.rows import Row, Searched, compared, notes, results_json
 from amun_ray.reporting.tables import markdown_table, text_table
+from amun_ray.storage.store import Store
 from amun_ray.unlearn import Contender
 from amun_ray.work import bounded
 from amun_ray.work.artifacts import numbers, stream_logits
@@ -30,6 +31,7 @@ from amun_ray.work.plan import Plan
 from amun_ray.work.trials import Trial
 from amun_ray.work.units import AdversarialSet, ForgetCase, Hyperparameters, Unlearned
 
+WRITTEN = "results.json", "table.md", "report.html"  # next to the store; MLflow gets these and more
 Probe = Callable[[str | None, str, int], dict[str, float]]  # weights, forget set, original -> what probes read
 Shadowed = Mapping[Contender, Mapping[str, Summary]]  # U-LiRA of each contender
 
@@ -40,7 +42,7 @@ class Results:
 
     plan: Plan
     models: Models
-    sets: Mapping[tuple[int, str], AdversarialSet]
+    drawn: Mapping[str, bytes]  # figures that were drawn before, by name
     trials: Sequence[Trial]
     unlearned: Sequence[Unlearned]
     lost: Mapping[Contender, str]  # for which no setting worked, with the reason
@@ -137,17 +139,22 @@ class Results:
             yield Row(*contender, None, [], [], [], failed=reason)
 
     def _figures(self) -> Iterator[tuple[str, bytes]]:
-        models, store = self.models, self.models.evidence.workspace.store
-        rows = [row for row in self.rows if row.failed is None]
+        models, rows = self.models, [row for row in self.rows if row.failed is None]
         yield from figures.result_figures(rows)
         chosen = [self._trial(Contender(row.method, row.access), row.settings) for row in self.rows
                   if row.access is not None and row.settings is not None]
         yield from figures.search_figures(self.trials, chosen, rows)
-        read = [numbers(store, adversaries) for adversaries in self.sets.values()]
-        yield from figures.attack_figures({key: np.concatenate([columns[key] for columns in read]) for key in read[0]})
+        yield from self.drawn.items()
         first = self.unlearned[0].run.case
         yield from figures.evidence_figures(models.evidence, models.originals[first.original],
                                             models.retrained[first.name][first.original], self.unlearned, rows)
+
+
+def attacks_drawn(store: Store, sets: Iterable[AdversarialSet]) -> dict[str, bytes]:
+    """The figures of the adversarial sets."""
+    read = [numbers(store, adversaries) for adversaries in sets]
+    columns = {key: np.concatenate([each[key] for each in read]) for key in read[0]}
+    return dict(figures.attack_figures(columns))
 
 
 def _known(run_ids: Sequence[Any]) -> list[str]:

@@ -1,11 +1,14 @@
 """Which Ray a sweep runs on, and what each worker holds: the only reader of cluster resources."""
 
 import os
+import signal
 import socket
 import sys
 import sysconfig
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,6 +29,7 @@ NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the m
 IDLE_MS = "RAY_idle_worker_killing_time_threshold_ms", "60000"
 NO_PRESTART = "RAY_prestart_worker_first_driver", "0"  # of workers outside the runtime environment: none gets work
 OOM_RETRIES = "RAY_task_oom_retries", "3"  # of a task that Ray ended for want of memory; Ray's default is no limit
+AUTOSCALER = b"autoscaler/_private/monitor.py"  # in its command line
 SPARE = 1.25  # memory for a worker that shares a GPU, as a multiple of what a measured one allocated
 CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
 
@@ -100,6 +104,17 @@ def start_here(**options: Any) -> None:
                 raise UserError(f"Ray does not start on this machine: {first_line(error)}. Is it overloaded, or "
                                 "out of memory or disk? Ray's logs are in "
                                 f"{os.path.dirname(get_ray_address_file(None))}") from error
+
+
+def end() -> None:
+    """Leave Ray, which ends if this program started it. Its autoscaler, which has no nodes to ask for here, is ended
+    first: Ray ends the rest before it, and then waits for it in vain, a second."""
+    for children in Path("/proc/self/task").glob("*/children"):  # on Linux; elsewhere Ray waits
+        with suppress(OSError):
+            for child in children.read_text().split():
+                if AUTOSCALER in Path("/proc", child, "cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+    ray.shutdown()
 
 
 class _Fixed(list[str]):

@@ -23,9 +23,9 @@ from amun_ray.reporting.figures import front_files
 from amun_ray.reporting.finding import Finding
 from amun_ray.reporting.paper import keep_rows
 from amun_ray.reporting.record import Record
-from amun_ray.reporting.results import Probe, Results, Shadowed
+from amun_ray.reporting.results import WRITTEN, Probe, Results, Shadowed, attacks_drawn
 from amun_ray.runtime.bench import SharedWorkspace
-from amun_ray.runtime.cluster import Cluster, check_concurrent, connect, slots, worker_options
+from amun_ray.runtime.cluster import Cluster, check_concurrent, connect, end, slots, worker_options
 from amun_ray.runtime.environment import environment
 from amun_ray.runtime.key import share_key
 from amun_ray.runtime.losses import in_one_line
@@ -58,7 +58,6 @@ from amun_ray.work.width import with_width
 
 Key = tuple[int, str]  # original, name of the forget set
 Beyond = Callable[[Models, dict[Key, AdversarialSet], dict[Contender, Trial], list[Unlearned]], Finding | None]
-WRITTEN = ("results.json", "table.md", "report.html")  # next to the store; MLflow gets these and more
 
 
 @dataclass
@@ -99,7 +98,7 @@ class Experiment:
                 leave.enter_context(announced(place))
             hold(own, "output", f"--output {output}")
             if not ray.is_initialized():  # leave a caller's Ray alone
-                leave.callback(ray.shutdown)
+                leave.callback(end)
             with Flow() as flow:  # Ray starts while MLflow makes its database
                 made = flow.start(lambda: tracker or track())
                 say(str(cluster := connect()))
@@ -141,6 +140,7 @@ class Experiment:
         with Flow() as flow:
             flow.start(lambda: self.train(wanted, [each for each in wanted.every if each.name not in known], waiting))
             sets = flow.start(lambda: self.attack(originals.get()))
+            drawn = flow.start(lambda: attacks_drawn(self.workspace.store, sets.get().values()))
             judged = wanted.models(self.workspace, self.plan.dataset.labels, searched.get())
             models = flow.start(lambda: replace(judged, retrained=wanted.retrained_of(every.get())))
             cases = cache(lambda: flow.start(lambda: open_cases(models.get(), sets.get(), self.plan.final)))
@@ -153,7 +153,7 @@ class Experiment:
             unlearned = self.gather([finals[contender] for contender in best])
             found = beyond(models.get(), sets.get(), best, unlearned)
             self.costs.wall = time.monotonic() - started
-            return self.report(models.get(), sets.get(), unlearned, found)
+            return self.report(models.get(), drawn.get(), unlearned, found)
 
     def settle(self) -> list[Trained]:
         """The loaded originals and the references, where these say what is forgotten: then the plan gets its sets."""
@@ -254,15 +254,15 @@ class Experiment:
             check_sound(unlearned)
             return unlearned
 
-    def report(self, models: Models, sets: Mapping[Key, AdversarialSet],
-               unlearned: Sequence[Unlearned], found: Finding | None = None) -> list[dict[str, Any]]:
-        """Stage 5: every final model in MLflow, the table, results.json, the figures, and what a study found; and how
-        to view them.
+    def report(self, models: Models, drawn: Mapping[str, bytes], unlearned: Sequence[Unlearned],
+               found: Finding | None = None) -> list[dict[str, Any]]:
+        """Stage 5: every final model in MLflow, the table, results.json, the figures beside those that were `drawn`
+        before, and what a study found; and how to view them.
 
         Returns the rows as in results.json; the store keeps them too, so that a finished sweep can be shown again.
         """
         with self.stage("5/5 report"):
-            results = Results(self.plan, models, sets, self.trials, unlearned, self.lost, self.record,
+            results = Results(self.plan, models, drawn, self.trials, unlearned, self.lost, self.record,
                               *self._probed(models, unlearned), found)
             files = results.files(self.costs)
             rows = [row.as_json() for row in results.rows]

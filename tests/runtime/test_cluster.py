@@ -1,8 +1,13 @@
-"""How many workers a cluster holds, as Ray places them: a share lies on one GPU, a worker on one node."""
+"""How many workers a cluster holds, as Ray places them: a share lies on one GPU, a worker on one node. And its end."""
+
+import signal
+import subprocess
+import sys
 
 import pytest
+import ray
 
-from amun_ray.runtime.cluster import Cluster, slots
+from amun_ray.runtime.cluster import Cluster, end, slots
 
 
 @pytest.mark.parametrize(("nodes", "gpus", "expected"), [
@@ -20,3 +25,16 @@ from amun_ray.runtime.cluster import Cluster, slots
 ])
 def test_workers_that_a_cluster_holds(nodes, gpus, expected):
     assert slots({"num_cpus": 1, "num_gpus": gpus}, Cluster(tuple(nodes), "test")) == expected
+
+
+def test_rays_autoscaler_ends_before_the_rest_and_nothing_else_does(monkeypatch):
+    """Its command line is that of Ray's own process, which knows no shorter end than a second."""
+    script = ray.__path__[0] + "/autoscaler/_private/monitor.py"
+    waiting = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with (subprocess.Popen([*waiting, script], stdin=subprocess.PIPE) as autoscaler,
+          subprocess.Popen(waiting, stdin=subprocess.PIPE) as other):
+        monkeypatch.setattr(ray, "shutdown", lambda: ended.append(autoscaler.wait(60)))
+        ended = []
+        end()
+        assert ended == [-signal.SIGKILL]
+        assert other.poll() is None

@@ -84,6 +84,7 @@ def sweep(monkeypatch, tmp_path, gates):
                         "unlearners": lambda *_: (OPTIONS, OPTIONS),
                         "read_logits": lambda *_: {}, "open_cases": lambda *_, **__: ["case"],
                         "original_value": lambda *_: 9.0,
+                        "attacks_drawn": lambda _, sets: [each.unit.digest for each in sets],
                         "accuracies": SimpleNamespace(describe=lambda *_: [])}.items():
         monkeypatch.setattr(experiment, name, stage)
     monkeypatch.setattr("amun_ray.work.trainings.Evidence.of", lambda *_: "evidence")
@@ -94,9 +95,9 @@ def sweep(monkeypatch, tmp_path, gates):
             contenders=(AMUN, PLAIN), final=SimpleNamespace(runs=1),
             search=SimpleNamespace(select="least", concurrent=2, width=1, terms=("average_gap",))))
     record = SimpleNamespace(progress=lambda *_: None, trial=lambda *_: None, adversarial=lambda *_: None)
-    made = Experiment(plan, tmp_path, SimpleNamespace(sweep=plan.sweep), record, OPTIONS, 1,
+    made = Experiment(plan, tmp_path, SimpleNamespace(sweep=plan.sweep, store=None), record, OPTIONS, 1,
                       Cluster(((2.0, 0.0),), "test"), SweepCosts())
-    monkeypatch.setattr(made, "report", lambda models, sets, unlearned, found: (models, [*sets], unlearned))
+    monkeypatch.setattr(made, "report", lambda models, drawn, unlearned, found: (models, drawn, unlearned))
     return made
 
 
@@ -126,11 +127,11 @@ def test_each_stage_begins_when_what_it_needs_is_there(sweep, gates):
     assert not any(name.startswith("final") for name in gates.seen)
     gates[NAMES[3]].set()
     thread.join(PATIENCE)
-    ((models, sets, unlearned),) = outcome
+    ((models, drawn, unlearned),) = outcome
     assert {name: [model.name for model in group] for name, group in models.retrained.items()} == {
         "held_out 0": [NAMES[1]], "final 0": [NAMES[3]]}
     assert [model.name for model in (*models.originals, *models.references)] == ["original 0", "reference 0"]
-    assert sets == [(0, "held_out 0"), (0, "final 0")]
+    assert drawn == ["held_out 0", "final 0"]
     assert [model.contender for model in unlearned] == [AMUN, PLAIN]
     assert sweep.costs.made == {"originals": 1, "retrained": 2, "references": 1, "adversarial_sets": 2, "search": 2,
                                 "final": 2}

@@ -109,7 +109,8 @@ def driven(one, workers, graph, together, monkeypatch, folder, widen=False):
                         lambda workspace, cases, studies, options, at_once: tune.run(studies, at_once))
     monkeypatch.setattr(final, "_unlearn", clock.task(
         lambda _, run: f"final {place(run.contender)}", seconds, unlearned))
-    for name, stub in {"read_logits": lambda *_: {}, "accuracies": SimpleNamespace(describe=lambda *_: []),
+    for name, stub in {"read_logits": lambda *_: {}, "attacks_drawn": lambda *_: {},
+                       "accuracies": SimpleNamespace(describe=lambda *_: []),
                        "open_cases": lambda models, sets, wanted, **_: [opened(case) for case in wanted]}.items():
         monkeypatch.setattr(experiment, name, stub)
     monkeypatch.setattr("amun_ray.work.trainings.Evidence.of", lambda *_: "evidence")

@@ -141,7 +141,8 @@ def test_references_are_trained_before_what_is_retrained_without_the_chosen(work
     monkeypatch.setattr(stages, "train_models", train)
     for name, result in {"attack": {}, "search": {}, "gather": []}.items():
         monkeypatch.setattr(Experiment, name, lambda *_, result=result: result)
-    monkeypatch.setattr(Experiment, "report", lambda self, models, sets, unlearned, found: models)
+    monkeypatch.setattr(Experiment, "report", lambda self, models, drawn, unlearned, found: models)
+    monkeypatch.setattr(stages, "attacks_drawn", lambda *_: {})
     record = SimpleNamespace(progress=lambda *_: None)
     made = Experiment(settled(plan(), workspace.store), Path(), workspace, record, {"num_cpus": 1, "num_gpus": 0}, 1,
                       None, SweepCosts())
