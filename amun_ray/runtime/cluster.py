@@ -29,7 +29,7 @@ NICENESS = "RAY_worker_niceness"  # Ray's default is 15: any other work on the m
 IDLE_MS = "RAY_idle_worker_killing_time_threshold_ms", "60000"
 NO_PRESTART = "RAY_prestart_worker_first_driver", "0"  # of workers outside the runtime environment: none gets work
 OOM_RETRIES = "RAY_task_oom_retries", "3"  # of a task that Ray ended for want of memory; Ray's default is no limit
-AUTOSCALER = b"autoscaler/_private/monitor.py"  # in its command line
+AUTOSCALER = b"/ray/autoscaler/"  # in its command line
 SPARE = 1.25  # memory for a worker that shares a GPU, as a multiple of what a measured one allocated
 CONTEXT_BYTES = 600 * 2**20  # GPU memory that a process takes before it allocates anything
 
