@@ -38,10 +38,10 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, Ray spells it so
 
 import numpy as np
 import ray
-import torch
 from claims import ROOT, Row, at_least, at_most, command, count, end, in_turns, row, show
 
 from amun_ray.attacks import Prepared
+from amun_ray.base.device import take_device
 from amun_ray.config.schema import Sweep
 from amun_ray.data.dataset import Dataset
 from amun_ray.runtime.bench import SharedWorkspace
@@ -80,7 +80,7 @@ def make_workspace(folder: str, dataset: Dataset) -> SharedWorkspace:
 
 def plain(workspace: SharedWorkspace, dataset: Dataset, shards: list[Shard], pipe: Any) -> None:
     """The body of a process without Ray: at every message one pass over its shards; answers with its CPU seconds."""
-    torch.set_num_threads(1)
+    take_device(1)  # as an actor does, which keeps the memory that it frees
     model = Prepared(workspace.new_model(0), workspace.sweep.attack.search)
     parts = {shard.number: place(dataset.pixels[shard.rows], dataset.labels[shard.rows], augment=False, device="cpu")
              for shard in shards}

@@ -39,6 +39,8 @@ NUMBERS = 1, 2, 3, 4, 6, 8, 12, 16  # of workers on a GPU
 GAIN = 1.05  # in steps a second of all of them: where the next number gains less, no more share a GPU
 PATIENCE_SECONDS = 60  # that the measurement waits for a GPU without work
 
+UNKNOWN = {1.0: 1.0}  # where nothing was measured: each has a whole GPU
+
 _measuring = threading.Lock()
 _measured: dict[str, dict[float, float]] = {}  # what `_steps` found, by what is trained
 
@@ -88,13 +90,15 @@ def _gpus(workspace: SharedWorkspace, options: Options) -> int:
 
 
 def _steps(workspace: SharedWorkspace, options: Options) -> dict[float, float]:
-    """The seconds of a step of a training by the share of a GPU that each of those on it has; measured once."""
+    """The seconds of a step of a training by the share of a GPU that each of those on it has. What was measured is kept
+    for later stages."""
+    key = digest(workspace.model_inputs)
     by_cpus = min(int(cpus / gpus / options["num_cpus"]) for cpus, gpus in room_of_nodes() if gpus)
     with _measuring:
-        key = digest(workspace.model_inputs)
-        if key not in _measured:
-            _measured[key] = steps_by_share(partial(side_by_side, workspace, options), by_cpus)
-        return _measured[key]
+        found = _measured.get(key) or steps_by_share(partial(side_by_side, workspace, options), by_cpus)
+        if found is not UNKNOWN:
+            _measured[key] = found
+        return found
 
 
 def steps_by_share(measure: Callable[[int], Pace | None], most: int) -> dict[float, float]:
@@ -103,7 +107,7 @@ def steps_by_share(measure: Callable[[int], Pace | None], most: int) -> dict[flo
     run."""
     alone = measure(1)
     if alone is None or alone.memory is None:
-        return {1.0: 1.0}
+        return UNKNOWN
     steps, rate, gains = {1.0: alone.seconds}, 1 / alone.seconds, []
     for number in NUMBERS[1:]:
         if number > min(most, fit_on_gpu(*alone.memory)) or (beside := measure(number)) is None:

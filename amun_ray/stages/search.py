@@ -74,7 +74,8 @@ def unlearners(workspace: SharedWorkspace, cases: Sequence[OpenCase], options: d
     """The options of the worker of a trial, of which so many run at a time, and of a final model.
 
     Where several would share a GPU (`resources.gpus: auto`), the first trial missing from the store runs alone, on a
-    whole GPU, and tells how many fit by the memory that it takes. Its result is kept."""
+    whole GPU, and tells how many fit by the memory that it takes. Its result is kept.
+    """
     fit = cache(partial(_fit, workspace, cases, options))
     return (shared(workspace, options, trials, "trials at a time", fit),
             shared(workspace, options, finals, "final models", fit))

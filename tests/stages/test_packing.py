@@ -46,6 +46,14 @@ def test_where_memory_is_not_known_each_has_a_whole_gpu():
     assert steps_by_share(lambda number: Pace(1.0, None), 16) == {1.0: 1.0}
 
 
+def test_what_could_not_be_measured_is_measured_by_the_next_stage(opened, monkeypatch):
+    workspace, measure = opened[0]("auto"), packing.side_by_side
+    monkeypatch.setattr(packing, "side_by_side", lambda *_: None)
+    assert shared(workspace, GPU, 12, "shards") == GPU
+    monkeypatch.setattr(packing, "side_by_side", measure)
+    assert shared(workspace, GPU, 12, "trials")["num_gpus"] == 0.3333
+
+
 @pytest.fixture
 def opened(tmp_path, monkeypatch):
     """The workspace for a number of GPUs in the config; four GPUs, TIGHT for several workers."""
