@@ -61,23 +61,34 @@ def best_of(curves: Sequence[Curve]) -> Best | None:
 
 
 def replay(search: Search, together: int) -> Replay:
-    """A search that meets these curves in this order."""
+    """A search that meets these curves in this order, in rounds as `stages/study.py` has them."""
     longest, spent = max(map(len, search.curves)), 0
-    seen: list[Curve] = []
+    seen: list[Curve] = []  # as far as it ran, of each trial that is over; a hopeless one is empty
 
-    def meet(curves: Sequence[Curve], *, first: bool) -> list[Curve]:
-        nonlocal spent
+    def limits(*, first: bool = False) -> stopping.Limits:
         best = best_of(seen)
-        bounds = stopping.limits(search.original, math.inf if best is None else best.value, first=first)
-        over = [stopping.end(curve, bounds, longest) for curve in curves]
-        spent += sum(len(curve) if each is None else each.epoch for curve, each in zip(curves, over, strict=True))
-        return [curve if each is None else [] if each.hopeless else curve[:each.epoch]
-                for curve, each in zip(curves, over, strict=True)]
+        return stopping.limits(search.original, [] if best is None else seen[best.trial], longest, first=first)
+
+    def run(curve: Curve, bounds: stopping.Limits) -> tuple[Curve, bool]:  # as far as it runs, and whether hopeless
+        nonlocal spent
+        over = stopping.end(curve, bounds, longest)
+        ran = curve if over is None else curve[:over.epoch]
+        spent += len(ran)
+        return ran, over is not None and over.hopeless
 
     for start in range(0, len(search.curves), together):
-        batch = search.curves[start:start + together]
-        met = meet(batch, first=start == 0)
-        seen += met if start or any(met) else meet(batch, first=False)
+        batch, bounds = search.curves[start:start + together], limits(first=start == 0)
+        ran = [run(curve, bounds) for curve in batch]
+        seen += [[] if hopeless else curve for curve, hopeless in ran]
+        if any(seen):
+            continue
+        again = min(range(len(batch)), key=lambda trial: min(ran[trial][0]))
+        seen[again], _ = run(batch[again], limits())
+        bounds = limits()
+        for trial, (curve, _) in enumerate(ran):
+            if trial != again and stopping.end(curve, bounds, longest) is None:
+                whole, hopeless = run(batch[trial], bounds)
+                seen[trial] = [] if hopeless else whole
     return Replay(spent, best_of(seen))
 
 

@@ -5,12 +5,12 @@ is told the results of a round when all of it is over, in the order of suggestio
 the number of workers. A failed trial is reported as failed, a stopped one as pruned, never with its early value.
 
 No trial is finished yet in the first round, so its trials are stopped by what is hoped for. Where that leaves none,
-this was too much: those that were stopped run again, to the end.
+this was too much: the best of those that were stopped runs again, to the end, and then each that is not hopeless by its
+value.
 """
 
 import warnings
 from collections import deque
-from math import inf
 from typing import Any
 
 import optuna
@@ -22,8 +22,8 @@ from amun_ray.base.seeds import derive
 from amun_ray.config.schema import Sweep
 from amun_ray.unlearn import Contender
 from amun_ray.work.plan import given_points, trial_count
-from amun_ray.work.stopping import Limits, limits
-from amun_ray.work.trials import Trial
+from amun_ray.work.stopping import Limits, end, limits
+from amun_ray.work.trials import Trial, curve
 from amun_ray.work.units import Hyperparameters
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -54,8 +54,10 @@ class Study:
         self.finished: list[Trial] = []
         self._asked: list[optuna.Trial] = []
         self._round: dict[int, Trial] = {}
+        self._held: dict[int, Trial] = {}  # those of the first round that were stopped, and may run again
         self._again: deque[Trial] = deque()
         self._hopes = True  # whether trials may be stopped although none is finished
+        self.limits = self._limits()  # for the trials that are suggested next; None if they run to their last epoch
         sampler = SeededByNumber(self._search.sampler, sweep.seed, str(contender), startup=self._search.startup)
         self._optuna = optuna.create_study(directions=["minimize"] * len(self._search.terms), sampler=sampler)
         for point in given_points(sweep, contender):
@@ -72,34 +74,48 @@ class Study:
         own: dict[str, Any] = {name: axis.suggest(asked, name) for name, axis in self._space.items()}
         return number, Hyperparameters(own.pop("lr"), own.pop("schedule"), self._search.epochs, own)
 
-    @property
-    def limits(self) -> Limits | None:
-        """The limits for the trials of this round; None if they run to their last epoch."""
-        if not self._search.stop_early or self._original is None:
-            return None
-        best = min((trial.value for trial in self.finished), default=inf)
-        return limits(self._original, best, first=self._hopes)
-
     def tell(self, trial: Trial) -> list[Trial]:
         """Record a trial that has ended; after the last of its round, tell Optuna all of them, in order.
 
         Returns the trials that are over with it, which is all but those that may have to run again.
         """
-        self._round[trial.number] = trial
-        held = [each for _, each in sorted(self._round.items()) if self._hopes and "stopped" in each.result]
-        over = [] if trial in held else [trial]
-        if len(self._round) < min(self._search.width, self.total - len(self.finished)):
-            return over
-        self._hopes = False
-        if held and not any(each.finished for each in self._round.values()):
-            for each in held:
-                self._again.append(self._round.pop(each.number))
-            return over
-        for number in sorted(self._round):
-            self._optuna.tell(self._asked[number], **_outcome(self._round[number]))
-            self.finished.append(self._round[number])
-        self._round.clear()
-        return over + held
+        held = self._hopes and "stopped" in trial.result
+        (self._held if held else self._round)[trial.number] = trial
+        over, width = [] if held else [trial], min(self._search.width, self.total - len(self.finished))
+        if self._held and len(self._round) + len(self._held) == width:
+            over += self._settled()
+        if len(self._round) == width:
+            for number in sorted(self._round):
+                self._optuna.tell(self._asked[number], **_outcome(self._round[number]))
+                self.finished.append(self._round[number])
+            self._round.clear()
+            self._hopes, self.limits = False, self._limits()
+        return over
+
+    def _settled(self) -> list[Trial]:
+        """The held trials that are over, now that all others of their round are; what else is held may run again."""
+        held = [self._held[number] for number in sorted(self._held)]
+        finished = any(each.finished for each in self._round.values())
+        if not (self._hopes and finished):  # otherwise they are over, by the limits that stopped them
+            self._hopes = False
+            self.limits = self._limits()
+        if finished:
+            over = [each for each in held if end(curve(each.result), self.limits, self._search.epochs)]
+            again = [each for each in held if each not in over]
+        else:
+            over, again = [], [min(held, key=lambda each: min(curve(each.result)))]
+        self._round |= {each.number: self._held.pop(each.number) for each in over}
+        self._again += [self._held.pop(each.number) for each in again]
+        return over
+
+    def _limits(self) -> Limits | None:
+        """By the best of the trials that are over."""
+        if not self._search.stop_early or self._original is None:
+            return None
+        best = min((each for each in (*self.finished, *self._round.values()) if each.finished),
+                   key=lambda each: each.value, default=None)
+        return limits(self._original, [] if best is None else curve(best.result), self._search.epochs,
+                      first=self._hopes)
 
     @property
     def front(self) -> list[Trial]:

@@ -5,12 +5,14 @@ better. What the constants save and lose: benchmarks/README.md, `early_stop.py`.
 """
 
 from collections.abc import Sequence
-from math import inf
+from itertools import pairwise
+from math import ceil, inf
 from typing import NamedTuple
 
-HOPED = 0.8  # of the original's value: what a trial of the first round must be able to reach
-UNJUDGED = 0.2  # of its epochs: before it has had so many, no trial is hopeless, since a method may begin slowly
-LAST = 3  # the last epochs, of which the one that improved a trial most says what it may improve in each to come
+HOPED = 0.7  # of the original's value: what a trial of the first round must be able to reach
+UNJUDGED = 5  # the first of so many parts of its epochs, in which no trial is hopeless, since a method may begin slowly
+LAST = 3  # the last epochs, of which the one that improved a trial most says what it may improve in the next,
+KEPT = 0.95  # and so much less in each after it: a trial slows down
 WORSE, IN_A_ROW = 1.5, 2  # past its best: so many times its best value, after so many epochs in a row,
 STALE = 4  # or no better after so many epochs
 
@@ -20,6 +22,7 @@ class Limits(NamedTuple):
 
     original: float     # of the original model, from which every trial sets out
     goal: float | None  # which the trial must be able to reach; None: it is never hopeless
+    since: int          # the first epoch after which it is judged, from 1
 
 
 class End(NamedTuple):
@@ -30,30 +33,42 @@ class End(NamedTuple):
     reason: str
 
 
-def limits(original: float, best: float, *, first: bool) -> Limits:
-    """The limits of trials. The goal is the `best` value of the study's finished ones (infinite if there are none) if
-    that is better than the original's; otherwise what is hoped for in the `first` round, and none later."""
-    if best < original:
-        return Limits(original, best)
-    return Limits(original, HOPED * original if first else None)
+def limits(original: float, best: Sequence[float], epochs: int, *, first: bool) -> Limits:
+    """The limits of trials of `epochs` epochs, by the values of the study's `best` finished one after each of its own
+    (empty if there is none).
+
+    The goal is its least value if that is better than the original's; otherwise what is hoped for in the `first` round,
+    and none later. No trial is judged where the best one itself would have been hopeless.
+    """
+    goal, since = min(best, default=inf), ceil(epochs / UNJUDGED)
+    if goal >= original:
+        return Limits(original, HOPED * original if first else None, since)
+    hopeless = [epoch for epoch in range(since, len(best)) if reach(original, best[:epoch], epochs) > goal]
+    return Limits(original, goal, max(hopeless, default=since - 1) + 1)
+
+
+def reach(original: float, values: Sequence[float], epochs: int) -> float:
+    """What a trial of `epochs` epochs may come to, by its `values` after each so far: its best, improved in the next
+    epoch by as much as in the best of its last ones, and a little less in each that is left."""
+    pace = max(0.0, *(before - after for before, after in pairwise([original, *values][-LAST - 1:])))
+    return min(values) - pace * sum(KEPT**each for each in range(epochs - len(values)))
 
 
 def end(values: Sequence[float], limits: Limits | None, epochs: int) -> End | None:
     """Where a trial of `epochs` epochs ends, by its value after each epoch; None: these values do not end it.
 
-    It is hopeless if it would not reach the goal by improving in each epoch that is left as much as it did in the best
-    of its last epochs. Without `limits` every trial runs to its last epoch.
+    It is hopeless if the goal is out of its reach. Without `limits` every trial runs to its last epoch.
     """
     if limits is None:
         return None
-    path, best, at, worse = [limits.original, *values], inf, 0, 0
+    best, at, worse = inf, 0, 0
     for epoch, value in enumerate(values[:epochs - 1], 1):
         best, at = min((best, at), (value, epoch))
-        pace = max(0.0, *(path[each - 1] - path[each] for each in range(max(1, epoch - LAST + 1), epoch + 1)))
-        reach = best - pace * (epochs - epoch)
-        if limits.goal is not None and epoch >= UNJUDGED * epochs and reach > limits.goal:
-            return End(epoch, True, f"hopeless after epoch {epoch}: {best:.2f} points at best, lately at most "
-                                    f"{pace:.2f} better in an epoch; to reach were {limits.goal:.2f}")
+        if limits.goal is not None and epoch >= limits.since:
+            hoped = reach(limits.original, values[:epoch], epochs)
+            if hoped > limits.goal:
+                return End(epoch, True, f"hopeless after epoch {epoch}: {best:.2f} points at best, which may become "
+                                        f"{hoped:.2f}; to reach were {limits.goal:.2f}")
         worse = worse + 1 if value > WORSE * best else 0
         if worse == IN_A_ROW or epoch - at == STALE:
             return End(epoch, False, f"past its best after epoch {epoch}: {value:.2f} points, {best:.2f} at best")

@@ -243,21 +243,22 @@ def test_a_trial_past_its_best_is_stored_as_such_with_its_weights(workspace, mon
 
     monkeypatch.setattr(search, "run_case", lambda *_, **__: unreached())
     held, settings = [case(put=lambda value: value)], Hyperparameters(BEST_LR, "never", 6, {})
-    job = Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, 4.0))
+    job = Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, 4.0, 1))
     search.score_trial(workspace, held, job, lambda said: None)
     found = job.stored(workspace.store)
     assert (found.value, found.best.epochs, found.result["average_gap"]) == (1.0, 2, [7.0, 1.0, 2.0, 2.0])
     assert found.unit == job.past
     assert numpy_state(workspace.store, found.unit, "weights-0.safetensors")["weight"].item() == 2
-    assert Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, 0.5)).stored(workspace.store) == found
-    assert "stopped" in Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, -99.0)).stored(workspace.store).result
+    within, beyond = (Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, goal, 1)) for goal in (0.5, -99.0))
+    assert within.stored(workspace.store) == found
+    assert "stopped" in beyond.stored(workspace.store).result
     assert Job.of(workspace, held, PLAIN, 0, settings, None).stored(workspace.store) is None
 
 
 def test_a_hopeless_trial_is_stored_at_the_address_of_its_limits(workspace, monkeypatch):
     monkeypatch.setattr(search, "run_case", lambda *_, **__: numbered(19.0, 18.0, 0.0))
     held, settings = [case(put=lambda value: value)], Hyperparameters(BEST_LR, "never", 3, {})
-    first, other = (Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, goal)) for goal in (4.0, 3.0))
+    first, other = (Job.of(workspace, held, PLAIN, 0, settings, Limits(20.0, goal, 1)) for goal in (4.0, 3.0))
     search.score_trial(workspace, held, first, lambda said: None)
     found = first.stored(workspace.store)
     assert (found.finished, found.result["average_gap"], found.unit) == (False, [19.0], first.stopped)

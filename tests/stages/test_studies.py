@@ -187,10 +187,10 @@ def test_hopeless_trials_stop_early_and_are_no_finished_ones(tmp_path):
 def test_the_first_round_must_near_the_retrained_and_the_later_ones_the_best(tmp_path):
     played = Played(sweep({"stop_early": True, "trials": 12, "sampler": "random"}), tmp_path, held_out=FAR)
     jobs = sorted(played.ran, key=lambda job: job.number)
-    assert {job.limits for job in jobs[:4]} == {(60, 48)}
+    assert {job.limits for job in jobs[:4]} == {(60, 42, 1)}
     values = [trial.value for trial, _ in sorted(played.over, key=lambda one: one[0].number)]
     for start in (4, 8):
-        assert {job.limits for job in jobs[start:start + 4]} == {(60, min(values[:start]))}
+        assert {job.limits[:2] for job in jobs[start:start + 4]} == {(60, min(values[:start]))}
 
 
 def test_a_first_round_without_a_finished_trial_runs_again_to_the_end(tmp_path):
@@ -199,7 +199,7 @@ def test_a_first_round_without_a_finished_trial_runs_again_to_the_end(tmp_path):
     near = [case(before=5.0)]
     played = Played(sweep(search), tmp_path / "a", workers=3, held_out=near)
     assert sorted(job.number for job in played.ran) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7]
-    assert [job.limits for job in played.ran[:8]] == [(5, 4)] * 4 + [(5, None)] * 4
+    assert [job.limits for job in played.ran[:8]] == [(5, 3.5, 1)] * 4 + [(5, None, 1)] * 4
     assert sorted(trial.number for trial, _ in played.over) == [*range(8)]  # each is over once
     assert all(trial.finished for trial, _ in played.over if trial.number < 4)
     free = Played(sweep(search | {"stop_early": False}), tmp_path / "b", held_out=near)
@@ -209,6 +209,58 @@ def test_a_first_round_without_a_finished_trial_runs_again_to_the_end(tmp_path):
     again = Played(sweep(search), tmp_path / "a", held_out=near)
     assert again.trials == played.trials
     assert again.ran == []
+
+
+SLOW = {0.1: [9.9, 9.9, 9.8, 9.8, 9.7, 9.7],    # the original is at 10, so that 7 is hoped for: after two epochs each
+        0.2: [9.6, 9.3, 8.95, 8.6, 8.25, 8.0],  # is hopeless. The second is the best; by its 8.0 the first still is,
+        0.3: [9.75, 9.35, 9.0, 8.6, 8.0, 7.9],  # but not the third, which may become 7.87,
+        0.4: [9.77, 9.37, 9.0, 8.6, 8.0, 7.0]}  # and the fourth, 7.89
+POINTS = {"stop_early": True, "trials": 4, "epochs": 6,
+          "points": [{"lr": lr, "schedule": "never"} for lr in SLOW]}
+
+
+def slow(lr, epochs, shift):
+    return told(SLOW[lr])
+
+
+def told(gaps):
+    return {"best_average_gap": min(gaps), "best_epoch": gaps.index(min(gaps)) + 1, "average_gap": gaps,
+            "curves": [[{"average_gap": one} for one in gaps]], "weights": []}
+
+
+def test_of_a_hopeless_first_round_the_best_runs_to_the_end_and_then_what_may_beat_it(tmp_path):
+    ten = [case(before=10.0)]
+    played = Played(sweep(POINTS), tmp_path, answer=slow, held_out=ten)
+    assert [(job.number, job.limits) for job in played.ran] == [
+        *((number, (10, 7, 2)) for number in range(4)), (1, (10, None, 2)), (2, (10, 8, 2)), (3, (10, 8, 2))]
+    assert [one[3] for one in played.trials] == [float("inf"), 8.0, 7.9, 7.0]
+    assert "to reach were 7.00" in played.trials[0][4]
+    assert len(played.over) == 4
+    again = Played(sweep(POINTS), tmp_path, answer=slow, held_out=ten)
+    assert again.trials == played.trials
+    assert again.ran == []
+
+
+def test_of_a_hopeless_first_round_that_is_past_its_best_the_best_runs_as_far_again(tmp_path):
+    played = Played(sweep(POINTS | {"epochs": 11}), tmp_path, held_out=[case(before=10.0)],
+                    answer=lambda lr, *_: told([round(9.9 - lr / 10, 2), *[15.0] * 2, *[1.0] * 8]))
+    assert [job.number for job in played.ran] == [0, 1, 2, 3, 3]
+    assert [one[3] for one in played.trials] == [*[float("inf")] * 3, 9.86]
+    assert [len(trial.result["average_gap"]) for trial, _ in played.over] == [3] * 4
+
+
+def test_if_the_best_of_a_hopeless_first_round_is_lost_the_next_one_runs_to_the_end(tmp_path):
+    seen = []
+
+    def answer(lr, epochs, shift):
+        seen.append(lr)
+        return {} if seen.count(lr) == 2 and lr == 0.2 else slow(lr, epochs, shift)
+
+    played = Played(sweep(POINTS), tmp_path, answer=answer, held_out=[case(before=10.0)])
+    assert [job.number for job in played.ran] == [0, 1, 2, 3, 1, 2, 3]
+    assert [job.limits.goal for job in played.ran] == [7, 7, 7, 7, None, None, 7.9]
+    assert [one[3] for one in played.trials] == [float("inf"), float("inf"), 7.9, 7.0]
+    assert "failed" in next(trial.result for trial, _ in played.over if trial.number == 1)
 
 
 def test_a_trial_past_its_best_is_finished_and_can_win(tmp_path):
