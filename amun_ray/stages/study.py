@@ -11,6 +11,7 @@ value.
 
 import warnings
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -56,6 +57,7 @@ class Study:
         self._round: dict[int, Trial] = {}
         self._held: dict[int, Trial] = {}  # those of the first round that were stopped, and may run again
         self._again: deque[Trial] = deque()
+        self._spent: dict[int, float] = {}  # the seconds of those until they were stopped
         self._hopes = True  # whether trials may be stopped although none is finished
         self.limits = self._limits()  # for the trials that are suggested next; None if they run to their last epoch
         sampler = SeededByNumber(self._search.sampler, sweep.seed, str(contender), startup=self._search.startup)
@@ -77,8 +79,11 @@ class Study:
     def tell(self, trial: Trial) -> list[Trial]:
         """Record a trial that has ended; after the last of its round, tell Optuna all of them, in order.
 
-        Returns the trials that are over with it, which is all but those that may have to run again.
+        Returns the trials that are over with it, which is all but those that may have to run again. One that has run
+        again took the seconds of both runs.
         """
+        if spent := self._spent.pop(trial.number, 0.0):
+            trial = replace(trial, result=trial.result | {"seconds": trial.result.get("seconds", 0.0) + spent})
         held = self._hopes and "stopped" in trial.result
         (self._held if held else self._round)[trial.number] = trial
         over, width = [] if held else [trial], min(self._search.width, self.total - len(self.finished))
@@ -106,6 +111,7 @@ class Study:
             over, again = [], [min(held, key=lambda each: min(curve(each.result)))]
         self._round |= {each.number: self._held.pop(each.number) for each in over}
         self._again += [self._held.pop(each.number) for each in again]
+        self._spent |= {each.number: each.result.get("seconds", 0.0) for each in again}
         return over
 
     def _limits(self) -> Limits | None:

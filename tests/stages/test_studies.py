@@ -52,7 +52,7 @@ class Played:
         over, store = job.end(made.get("average_gap", ())), self.workspace.store
         self.ran.append(job)
         if over is not None and over.hopeless:
-            store.finish(job.stopped, cut(made, over))
+            store.finish(job.stopped, cut(made, over) | {"seconds": made.get("seconds", 0.0)})
         elif over is not None:
             store.finish(job.past, seen_until(made, over))
         elif made:
@@ -239,6 +239,19 @@ def test_of_a_hopeless_first_round_the_best_runs_to_the_end_and_then_what_may_be
     again = Played(sweep(POINTS), tmp_path, answer=slow, held_out=ten)
     assert again.trials == played.trials
     assert again.ran == []
+
+
+def test_a_stopped_trial_and_one_that_runs_again_take_the_seconds_of_all_their_runs(tmp_path):
+    def answer(lr, epochs, shift):
+        return slow(lr, epochs, shift) | {"seconds": 1.0}
+
+    def seconds(played):
+        return [trial.result["seconds"] for trial, _ in sorted(played.over, key=lambda one: one[0].number)]
+
+    ten = [case(before=10.0)]
+    played = Played(sweep(POINTS), tmp_path, answer=answer, held_out=ten)
+    assert seconds(played) == [1.0, 2.0, 2.0, 2.0]
+    assert seconds(Played(sweep(POINTS), tmp_path, held_out=ten)) == [1.0, 2.0, 2.0, 2.0]
 
 
 def test_of_a_hopeless_first_round_that_is_past_its_best_the_best_runs_as_far_again(tmp_path):
