@@ -44,9 +44,9 @@ OURS = {
     "nearest_2_polish": AttackSettings(polish=2),
     "nearest_kappa_0.3": AttackSettings(kappa=0.3),
     "secant": AttackSettings(name="secant"),
-    "secant_3_polish": AttackSettings(name="secant", polish=3),
-    "secant_7_polish": AttackSettings(name="secant", polish=7),
-    "secant_long": AttackSettings(name="secant", competitors=9, polish=100, steps=200),
+    "secant_0.03_tolerance": AttackSettings(name="secant", tolerance=0.03),
+    "secant_0.002_tolerance": AttackSettings(name="secant", tolerance=0.002),
+    "secant_long": AttackSettings(name="secant", competitors=9, tolerance=0.0, steps=100),
     "algorithm1": AttackSettings(**ALGORITHM_1, start="warm", stop="first_flip"),
     "algorithm1_paper": AttackSettings(**ALGORITHM_1, start="clean", stop="full"),
     "algorithm1_10_steps_shrink": AttackSettings(**ALGORITHM_1, start="warm", stop="first_flip", steps=10,
@@ -55,8 +55,8 @@ OURS = {
     "fast_fgsm": AttackSettings(name="fast_fgsm"),
 }
 # search -> how many looks it may take, and how far its mean L2 may be from the best known, in the goals
-AGAINST_BEST = {"nearest": (10, 1.03), "secant": (10, 1.03), "secant_3_polish": (6, 1.03),
-                "secant_7_polish": (10, 1.01)}
+AGAINST_BEST = {"nearest": (10, 1.03), "secant": (10, 1.03), "secant_0.03_tolerance": (6, 1.03),
+                "secant_0.002_tolerance": (10, 1.01)}
 
 
 @dataclass

@@ -15,7 +15,7 @@ RULES = {  # for the settings of all attacks
     "steps": Allowed(whole=True, at_least=1, at_most=1e6), "step_ratio": Allowed(above=0), "eps_init": Allowed(above=0),
     "doublings": Allowed(whole=True, at_least=0, at_most=100), "shrink": Allowed(whole=True, at_least=0, at_most=100),
     "kappa": Allowed(at_least=0), "polish": Allowed(whole=True, at_least=0, at_most=1e6),
-    "competitors": Allowed(whole=True, at_least=1, at_most=1e6),
+    "tolerance": Allowed(at_least=0), "competitors": Allowed(whole=True, at_least=1, at_most=1e6),
     "gamma": Allowed(above=0, below=1), "batch_size": Allowed(whole=True, at_least=1, at_most=1e6),
     "start": Allowed(choices=("clean", "warm")),
     "stop": Allowed(choices=("full", "first_flip")), "objective": Allowed(choices=tuple(OBJECTIVES)),

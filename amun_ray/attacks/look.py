@@ -5,7 +5,7 @@ then channels_last without a copy, and distances and projections are plain vecto
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class Look(NamedTuple):
     spread: Tensor  # (N,) float32, largest minus smallest logit: the unit in which margins are small or large
     logits: Tensor  # (N, classes) float32
     gradient: Tensor  # (N, D) float32, of the objective w.r.t. the image; zero where not wanted
-    compared: Tensor | None = None  # (M, K, D) against K classes, of the M rows that want as many, in their order
+    compared: Mapping[int, Tensor] = {}  # K -> (M, K, D), against K classes, of the M rows that want K, in their order
 
 
 def flat(images: Tensor) -> Tensor:
@@ -121,11 +121,11 @@ class Looker:
             wants: (N,) bool, where to compute the gradient of `objective`; a backward pass runs only there.
             judged: (N,) bool, where prediction and margin must be exact; elsewhere they may be rough. None: everywhere.
             rivals: (N,) int64, the class that the gradient of `margin` is taken against; -1, the default: the strongest
-                other one; -K: each of the K strongest, in one forward and K backward passes. K is the same everywhere.
+                other one; -K: each of the K strongest, in one forward and K backward passes.
         """
         judged = torch.ones_like(wants) if judged is None else judged
         rivals = torch.full_like(labels, STRONGEST) if rivals is None else rivals
-        kind = wants.int() + (wants & (rivals < STRONGEST)).int()  # without a gradient, with one, with several
+        kind = torch.where(wants, -rivals.clamp(max=STRONGEST), 0)  # the number of gradients
         if self.fixed:
             kind.clamp_(min=1)
         kinds = kind.unique().tolist()
@@ -135,7 +135,7 @@ class Looker:
         whole = _joined([self._chunked(rows[place], labels[place], rivals[place], judged[place],
                                        objective if one else None) for one, place in zip(kinds, places, strict=True)])
         order = torch.cat(places).argsort()
-        return Look(*(column[order] for column in whole[:-1]))._replace(compared=whole.compared)
+        return Look._make((*(column[order] for column in whole[:-1]), whole.compared))
 
     def _chunked(self, rows: Tensor, labels: Tensor, rivals: Tensor, judged: Tensor, objective: str | None) -> Look:
         looks, begin, halved = [], 0, False
@@ -163,7 +163,7 @@ class Looker:
             raise UserError("model: its logits or their gradient are NaN or infinite for images in [0, 1]; "
                             "fix its weights")
         return Look(logits.argmax(1), margins(logits, labels), spread, logits, gradients[0],
-                    torch.stack(gradients, 1) if len(gradients) > 1 else None)
+                    {-int(rivals[0]): torch.stack(gradients, 1)} if len(gradients) > 1 else {})
 
     def _pass(self, rows: Tensor, labels: Tensor, rivals: Tensor, objective: str | None) -> list[Tensor]:
         """Logits (N, classes), of dtype float32, and one or more gradients (N, D)."""
@@ -212,8 +212,9 @@ class Looker:
 def _joined(looks: list[Look]) -> Look:
     """The rows of all `looks`, one after another."""
     columns = (torch.cat(parts) for parts in zip(*(look[:-1] for look in looks), strict=True))
-    compared = [look.compared for look in looks if look.compared is not None]
-    return Look(*columns)._replace(compared=torch.cat(compared) if compared else None)
+    counts = {count for look in looks for count in look.compared}
+    return Look._make((*columns, {
+        count: torch.cat([look.compared[count] for look in looks if count in look.compared]) for count in counts}))
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:

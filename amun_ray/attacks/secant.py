@@ -8,13 +8,17 @@ margin falls along the line from x0 to the point as far as the secant says, and 
 
 The steps are those of `nearest`, from d = x - x0 to
 
-    d' = (1 - tau) d - c g,   c such that   m + g (d' - d) = -kappa,   then x = x0 + (1 + OVERSHOOT) d'
+    d' = d + tau q - c g,   c such that   m + g (d' - d) = 0,   then x = x0 + (1 + OVERSHOOT + b) d'
 
 which begin at the first point on the boundary, whether it is misclassified or not. With p = (g d / g g) g - d, the way
-from d to the projection of x0 on the plane at right angles to g, and s and q the changes of d and p since the last
-look, both without what is along g: tau = TRUST times the step length - s q / q q of Barzilai and Borwein (IMA Journal
-of Numerical Analysis, 1988). That is small where the boundary turns with the step, and 1 where it is flat. In the last
-step tau is 0, a Newton step: so the last point is on the boundary, hardly beyond. The nearest wrong point seen is kept.
+from d to the projection of x0 on the plane at right angles to g, the Newton step along the boundary is q = B^-1 p; B is
+the Hessian of the Lagrangian, 1 where the boundary is flat. B^-1 comes from the last step by the rule of L-BFGS with
+one pair (Nocedal and Wright, Numerical Optimization, 2006, algorithm 7.4): s and t = B s, the changes of d and -p since
+the last look, both without what is along g. As far as B is known, the boundary bends away from its plane on this step
+by b = tau^2 q (p - q) / 2 d d of the distance, and the point is beyond by as much.
+
+The nearest wrong point seen is kept. A sample is done when the next point would be nearer by less than `tolerance`: so
+samples whose boundary bends get the looks that the others do not need.
 """
 
 from dataclasses import dataclass
@@ -27,9 +31,11 @@ from amun_ray.attacks.boundary import TINY, onto_boundary
 from amun_ray.attacks.look import Look, margins, strongest
 from amun_ray.attacks.slots import Rows
 
-TRUST = 0.9
-SHORTEST = 0.2  # step length, where the secant says less
-OVERSHOOT, OVERSHOOT_LAST = 0.003, 0.001  # as a share of the distance
+TRUST = 0.9  # tau
+SHORTEST = 0.1  # step length s t / t t, where the secant says less
+OVERSHOOT, MOST_BEND = 0.002, 0.03  # as shares of the distance
+PATIENCE = 12  # points that are not misclassified, all of them: then tau is 0, a Newton step onto the boundary
+HYSTERESIS = 0.97  # times as far as it is counts the boundary that the walk is on, when compared with another
 DOUBT = 1.2  # times as far as the nearest linearised boundary: where a second one is tried too
 NONE = -1
 
@@ -51,7 +57,7 @@ class SecantRows(Rows):
 
     @property
     def rivals(self) -> Tensor:
-        return self.rival
+        return torch.where(self.wants & (self.taken == 2) & (self.rival >= 0), -2, self.rival)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +65,7 @@ class Secant:
     """The search as rows of a batch (see slots.Attack). `steps` caps the looks."""
 
     steps: int = 60
-    polish: int = 5
+    tolerance: float = 0.01
     kappa: float = 0.0
     competitors: int = 4
     objective: str = "margin"
@@ -79,44 +85,51 @@ class Secant:
         """Keep the point just seen if it is the best so far, and take the next step."""
         step, _ = rows.keep_nearest(look, self.kappa)
         walking, tried = ~rows.trying, rows.trying.nonzero().squeeze(1)
-        done = walking & rows.flipped & (rows.taken > self.polish) | (rows.looks > self.steps) | (rows.eps == 0)
-        if look.compared is not None:
-            look = self._compared(rows, look, look.compared)
+        for count in look.compared:
+            look = self._compared(rows, look, step, count)
         margin = margins(look.logits, rows.label, rows.rival) + self.kappa
         new = (walking & (rows.taken == 1) & (rows.second != NONE)).nonzero().squeeze(1)
         rows.line[new] = _crossing(rows.margin[new], margin[new]) * torch.linalg.vector_norm(step[new], dim=1)
         back = self._decided(rows, look, step, tried)
-        last = rows.taken >= self.polish
-        tau = torch.where((rows.taken > 0) & ~last, TRUST * self._length(rows, look.gradient, step, walking), 0.0)
-        reach = torch.where(last, 1 + OVERSHOOT_LAST, 1 + OVERSHOOT).to(step.dtype)[:, None]
-        onto_boundary(rows.clean, step, look.gradient, margin, tau=tau, reach=reach, out=rows.point)
+        move, bend = self._along(rows, look.gradient, step, walking)
+        onto_boundary(rows.clean, step.add_(move), look.gradient, margin, tau=torch.zeros_like(bend),
+                      reach=(1 + OVERSHOOT + bend)[:, None], out=rows.point)
         rows.taken += walking
         rows.point[tried] = back
         rows.point[new], rows.other[new] = rows.other[new], rows.point[new]
         rows.trying = torch.zeros_like(rows.trying).index_fill_(0, new, True)
-        rows.wants = ~rows.trying & (~rows.flipped | (rows.taken <= self.polish))
+        rows.wants = ~rows.trying & (~rows.flipped | (rows.looks < self.steps))
+        done = (rows.looks > self.steps) | (rows.eps == 0)
+        if self.tolerance:
+            ahead = torch.linalg.vector_norm(rows.point - rows.clean, dim=1)
+            done |= walking & ~rows.trying & rows.flipped & (ahead > (1 - self.tolerance) * rows.eps)
         return done
 
-    def _compared(self, rows: SecantRows, look: Look, gradients: Tensor) -> Look:
-        """Choose the class with the nearest linearised boundary, and the second to try, for the M rows that were looked
-        at in their clean image; `gradients` (M, K, D) are theirs. Returns the look with the gradient against the first.
+    def _compared(self, rows: SecantRows, look: Look, step: Tensor, count: int) -> Look:
+        """Choose the class with the nearest linearised boundary, where `count` of them were compared, and in a clean
+        image a second one to try. Returns the look with the gradient against the first.
         """
-        at = (rows.looks == 1).nonzero().squeeze(1)
-        classes = strongest(look.logits[at], rows.label[at], gradients.shape[1])
-        logits = look.logits[at]
+        at, gradients = (rows.rivals == -count).nonzero().squeeze(1), look.compared[count]
+        logits, each = look.logits[at], torch.arange(len(at), device=at.device)
+        classes = strongest(logits, rows.label[at], count)
         margin = logits.gather(1, rows.label[at, None]) - logits.gather(1, classes) + self.kappa
-        away = margin / torch.linalg.vector_norm(gradients, dim=2).clamp_min(TINY)
+        away = margin - (gradients * step[at, None]).sum(2)
+        away /= torch.linalg.vector_norm(gradients, dim=2).clamp_min(TINY)
+        away = torch.where(classes == rows.rival[at, None], HYSTERESIS * away, away)
         first, second = away.topk(2, largest=False).indices.unbind(1)
-        each = torch.arange(len(at), device=at.device)
-        rows.rival[at], rows.margin[at] = classes[each, first], margin[each, first]
-        near = away[each, second] < DOUBT * away[each, first]
-        rows.second[at] = torch.where(near, classes[each, second], NONE)
-        rows.second_margin[at] = margin[each, second]
+        rival = classes[each, first]
+        stays = (rival == rows.rival[at])[:, None]
+        rows.step[at] = torch.where(stays, rows.step[at], step[at])  # no change, no secant
+        rows.rival[at], rows.margin[at] = rival, margin[each, first]
+        look = look._replace(gradient=look.gradient.index_copy(0, at, gradients[each, first]))
+        near = (rows.looks[at] == 1) & (away[each, second] < DOUBT * away[each, first])
+        at, second, each = at[near], second[near], each[near]
+        rows.second[at], rows.second_margin[at] = classes[each, second], margin[each, second]
         clean, point = rows.clean[at], rows.other[at]
         onto_boundary(clean, torch.zeros_like(clean), gradients[each, second], margin[each, second],
-                      tau=torch.zeros_like(margin[:, 0]), reach=1.0, out=point)
+                      tau=torch.zeros_like(margin[each, 0]), reach=1.0, out=point)
         rows.other[at] = point
-        return look._replace(gradient=look.gradient.index_copy(0, at, gradients[each, first]))
+        return look
 
     def _decided(self, rows: SecantRows, look: Look, step: Tensor, tried: Tensor) -> Tensor:
         """(T, D) where the T rows `tried`, of which the second class was just looked at, go on: with the class whose
@@ -130,17 +143,29 @@ class Secant:
         on_line = torch.lerp(rows.clean[tried], rows.clean[tried] + offset, (1 + OVERSHOOT) * crossing[:, None])
         return torch.where(nearer[:, None], on_line.clamp_(0, 1), rows.other[tried])
 
-    def _length(self, rows: SecantRows, gradient: Tensor, step: Tensor, walking: Tensor) -> Tensor:
-        """(N,) the length of the next step, in SHORTEST .. 1; `rows` remembers what it comes from where `walking`."""
-        square = gradient.square().sum(1).clamp_min(TINY)
-        pull = gradient * ((gradient * step).sum(1) / square)[:, None] - step
-        moved, turned = step - rows.step, pull - rows.pull
-        along_moved, along_turned = (gradient * moved).sum(1), (gradient * turned).sum(1)
-        bent = (turned.square().sum(1) - along_turned.square() / square).clamp_min(TINY)
-        length = (along_moved * along_turned / square - (moved * turned).sum(1)) / bent
+    def _along(self, rows: SecantRows, gradient: Tensor, step: Tensor, walking: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, D) the move along the boundary, tau q, and (N,) how far that bends away on it, b; `rows` remembers what
+        they come from where `walking`."""
+        square = gradient.square().sum(1, keepdim=True).clamp_min(TINY)
+
+        def across(vector: Tensor) -> Tensor:
+            return vector - (gradient * vector).sum(1, keepdim=True) / square * gradient
+
+        pull = -across(step)
+        moved, turned = across(step - rows.step), across(rows.pull - pull)
+        known = (moved * turned).sum(1, keepdim=True)
+        trusted = (rows.taken > 1)[:, None] & (known > 0)
         remembered = walking[:, None]
         rows.step, rows.pull = torch.where(remembered, step, rows.step), torch.where(remembered, pull, rows.pull)
-        return torch.where((rows.taken > 1) & (length > 0), length.clamp(SHORTEST, 1), 1.0)
+        known = known.clamp_min(TINY)
+        share = (moved * pull).sum(1, keepdim=True) / known
+        length = (known / turned.square().sum(1, keepdim=True).clamp_min(TINY)).clamp(SHORTEST, 1)
+        newton = length * (pull - share * turned)
+        newton += (share - (turned * newton).sum(1, keepdim=True) / known) * moved
+        tau = torch.where(rows.flipped | (rows.taken <= PATIENCE), TRUST, 0.0) * (rows.taken > 0)
+        move = tau[:, None] * torch.where(trusted, newton, pull)
+        bend = (move * (tau[:, None] * pull - move)).sum(1) / (2 * step.square().sum(1)).clamp_min(TINY)
+        return move, bend.clamp(0, MOST_BEND)
 
 
 def _crossing(clean: Tensor, seen: Tensor) -> Tensor:
@@ -149,16 +174,19 @@ def _crossing(clean: Tensor, seen: Tensor) -> Tensor:
     return torch.where(seen < clean, clean / (clean - seen), torch.inf)
 
 
-def secant(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = Secant.steps, polish: int = Secant.polish,
-           kappa: float = Secant.kappa, competitors: int = Secant.competitors) -> Adversarial:
+def secant(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = Secant.steps,
+           tolerance: float = Secant.tolerance, kappa: float = Secant.kappa,
+           competitors: int = Secant.competitors) -> Adversarial:
     """Find the nearest adversarial image of each of `images` (N, C, H, W) float32 in [0, 1].
 
     Args:
         labels: (N,) int64.
-        steps: looks after which the search gives up on a sample that is still classified correctly.
-        polish: steps along the boundary, the last of them onto it.
+        steps: looks at a sample beyond its clean image, at most.
+        tolerance: a sample is done when its next point would be nearer by less than this share of the distance; 0: when
+            all `steps` are taken.
         kappa: the margin, in logits, by which the wrong class must lead.
         competitors: how many other classes, the strongest at the clean image, are compared there, a backward pass each;
             1: against the strongest, wherever the search stands.
     """
-    return attacked(Secant(steps=steps, polish=polish, kappa=kappa, competitors=competitors), model, images, labels)
+    return attacked(Secant(steps=steps, tolerance=tolerance, kappa=kappa, competitors=competitors), model, images,
+                    labels)

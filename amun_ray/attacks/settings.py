@@ -44,7 +44,9 @@ class AttackSettings:
     kappa: float | None = None
     """nearest and secant: the margin, in logits, by which the wrong class must lead."""
     polish: int | None = None
-    """Steps along the boundary, after the first flip (nearest) or the first point (secant)."""
+    """nearest: steps along the boundary, after the first flip."""
+    tolerance: float | None = None
+    """secant: done when the next point would be nearer by less than this share of the distance."""
     competitors: int | None = None
     """secant: how many other classes are compared at the clean image, a backward pass each."""
     gamma: float | None = None

@@ -39,7 +39,7 @@ ALGORITHM_1 = ("steps", "step_ratio", "start", "stop", "eps_init", "doublings", 
 
 ATTACKS: dict[str, AttackRow] = {
     "nearest": AttackRow(make=Nearest, names=("steps", "polish", "kappa")),
-    "secant": AttackRow(make=Secant, names=("steps", "polish", "kappa", "competitors")),
+    "secant": AttackRow(make=Secant, names=("steps", "tolerance", "kappa", "competitors")),
     "pgd_l2": AttackRow(make=partial(RadiusSearch, move=move_l2), names=ALGORITHM_1, smallest=1e-3, **BALL),
     "pgd_linf": AttackRow(make=partial(RadiusSearch, move=move_linf), names=ALGORITHM_1, smallest=1e-4, **BALL),
     "fgsm": AttackRow(make=partial(RadiusSearch, move=move_linf, steps=1, step_ratio=1.0), smallest=1e-4, **BALL,

@@ -24,7 +24,7 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {  # section -> setting -> the value
 }
 METHOD: Mapping[str, Any] = {"lr": None}  # of each method
 METHOD_LR: Mapping[str, Any] = {"forget_only": None}  # of its `lr`
-ATTACK: Mapping[str, Any] = {"competitors": None}  # of the attack's search
+ATTACK: Mapping[str, Any] = {"competitors": None, "tolerance": None}  # of the attack's search
 WHOLE = ("audit", "study")  # sections that were added as such
 
 

@@ -113,6 +113,8 @@ def test_calibration_of_a_model_that_cannot_be_flipped():
     ({"name": "pgd_l2", "eps_init": 0.0}, "eps_init must be > 0"),
     ({"name": "pgd_l2", "start": "hot"}, "start must be one of clean, warm, but got 'hot'"),
     ({"name": "ddn", "gamma": 1.0}, "gamma must be < 1, but got 1"),
+    ({"name": "secant", "polish": 2}, "attack 'secant' has no setting 'polish'"),
+    ({"name": "secant", "tolerance": -0.1}, "tolerance must be >= 0, but got -0.1"),
     ({"competitors": 2}, "attack 'nearest' has no setting 'competitors'"),
     ({"name": "secant", "competitors": 0}, "competitors must be >= 1, but got 0"),
     ({"precision": "half"}, "precision must be one of float32, bfloat16, auto"),
@@ -124,6 +126,7 @@ def test_settings(given, message):
 
 def test_settings_fill_in_the_defaults_of_the_attack():
     assert AttackSettings(polish=2).values == {"steps": 60, "polish": 2, "kappa": 0.0}
-    assert AttackSettings(name="secant", polish=2).values == {"steps": 60, "polish": 2, "kappa": 0.0, "competitors": 4}
+    assert AttackSettings(name="secant", tolerance=0.1).values == {"steps": 60, "tolerance": 0.1, "kappa": 0.0,
+                                                                   "competitors": 4}
     assert AttackSettings(name="pgd_l2", start="warm").values["start"] == "warm"
     assert AttackSettings(name="pgd_l2").values["eps_init"] is None

@@ -18,8 +18,8 @@ from amun_ray.base.status import Status
 
 BALL = {"pgd_l2": pgd_l2, "pgd_linf": pgd_linf, "fgsm": fgsm}
 FUNCTIONS = BALL | {"nearest": nearest, "secant": secant, "ddn": ddn, "fast_fgsm": fast_fgsm}
-OF_A_FUNCTION = ("steps", "step_ratio", "stop", "objective", "polish", "kappa", "competitors", "gamma", "doublings",
-                 "eps_init")
+OF_A_FUNCTION = ("steps", "step_ratio", "stop", "objective", "polish", "tolerance", "kappa", "competitors", "gamma",
+                 "doublings", "eps_init")
 
 
 class Unreachable(nn.Module):

@@ -77,10 +77,11 @@ def test_several_gradients_are_those_against_each_of_the_strongest_classes(count
     several, wants = torch.tensor([False, True, False, True, False]), torch.tensor([True, True, False, True, True])
     rivals = torch.where(several, -count, torch.tensor([3, 0, 0, 0, -1]))
     seen = looker(rows, labels, wants, rivals=rivals)
+    assert seen.compared.keys() == {count}
     logits, weight = rows @ model.weight.T, model.weight
     ranked = logits.scatter(1, labels[:, None], -torch.inf).argsort(1, descending=True)[:, :min(count, 3)]
-    torch.testing.assert_close(seen.compared, (weight[labels][:, None] - weight[ranked])[several])
-    torch.testing.assert_close(seen.gradient[several], seen.compared[:, 0])
+    torch.testing.assert_close(seen.compared[count], (weight[labels][:, None] - weight[ranked])[several])
+    torch.testing.assert_close(seen.gradient[several], seen.compared[count][:, 0])
     torch.testing.assert_close(seen.gradient[0], weight[0] - weight[3])
     torch.testing.assert_close(seen.gradient[4], weight[0] - weight[ranked[4, 0]])
     torch.testing.assert_close(seen.logits, logits)
@@ -90,6 +91,18 @@ def test_several_gradients_are_those_against_each_of_the_strongest_classes(count
     else:
         assert (looker.forward, looker.backward) == (5, 2 + 2 * min(count, 3))
         assert model.forwards == 5
+
+
+@pytest.mark.parametrize("capacity", [8, 1])
+def test_rows_may_ask_for_different_numbers_of_gradients(capacity):
+    model, labels = Linear(), torch.tensor([0, 1, 2, 3, 0])
+    rows = torch.rand(5, 6, generator=torch.Generator().manual_seed(1))
+    seen = Looker(model, (1, 2, 3), Capacity(capacity))(rows, labels, torch.ones(5, dtype=torch.bool),
+                                                        rivals=torch.tensor([-3, 2, -2, -3, -2]))
+    against = (rows @ model.weight.T).scatter(1, labels[:, None], -torch.inf).argsort(1, descending=True)[:, :3]
+    wanted = model.weight[labels][:, None] - model.weight[against]
+    torch.testing.assert_close(seen.compared, {2: wanted[[2, 4], :2], 3: wanted[[0, 3]]})
+    torch.testing.assert_close(seen.gradient[1], model.weight[1] - model.weight[2])
 
 
 def expected_margins(logits, labels):

@@ -28,7 +28,7 @@ from amun_ray.base.status import Status
 TWICE = 2.001  # the radius doubles
 WITHIN = {
     "nearest": ({}, 2, 1.011),  # the overshoot
-    "secant": ({}, 2, 1.0015),  # the last overshoot
+    "secant": ({}, 2, 1.0021),  # the overshoot
     "pgd_l2": ({"eps_init": 1e-3, "objective": "cross_entropy"}, 2, TWICE),
     "pgd_linf": ({"eps_init": 1e-4}, torch.inf, TWICE),
     "fgsm": ({"eps_init": 1e-4}, torch.inf, TWICE),
