@@ -45,7 +45,7 @@ OURS = {
     "nearest_kappa_0.3": AttackSettings(kappa=0.3),
     "secant": AttackSettings(name="secant"),
     "secant_0.03_tolerance": AttackSettings(name="secant", tolerance=0.03),
-    "secant_0.002_tolerance": AttackSettings(name="secant", tolerance=0.002),
+    "secant_0.001_tolerance": AttackSettings(name="secant", tolerance=0.001),
     "secant_long": AttackSettings(name="secant", competitors=9, tolerance=0.0, steps=100),
     "algorithm1": AttackSettings(**ALGORITHM_1, start="warm", stop="first_flip"),
     "algorithm1_paper": AttackSettings(**ALGORITHM_1, start="clean", stop="full"),
@@ -56,7 +56,7 @@ OURS = {
 }
 # search -> how many looks it may take, and how far its mean L2 may be from the best known, in the goals
 AGAINST_BEST = {"nearest": (10, 1.03), "secant": (10, 1.03), "secant_0.03_tolerance": (6, 1.03),
-                "secant_0.002_tolerance": (10, 1.01)}
+                "secant_0.001_tolerance": (10, 1.01)}
 
 
 @dataclass
