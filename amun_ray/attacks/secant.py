@@ -1,6 +1,6 @@
 """`secant`: the nearest boundary of several classes, and a walk along it whose steps learn how it bends.
 
-Our own method: dearer than `nearest` by some 40 %, and nearer. It chooses among the classes with the largest logits
+Our own method: dearer than `nearest` by nearly half, and nearer. It chooses among the classes with the largest logits
 at the clean image x0, as DeepFool does among all (Moosavi-Dezfooli et al., CVPR 2016): for one forward and K backward
 passes the margins m_k = z_y - z_k and their gradients g_k are known there, and with them the nearest linearised
 boundary, at |m_k| / ||g_k||. Where the second nearest is nearly as near, a forward pass at a point on it decides: the

@@ -258,6 +258,8 @@ def test_a_smaller_tolerance_goes_on_longer_and_ends_nearer(net, images, labels)
 def test_at_most_this_many_looks(net, images, labels):
     rows = craft(net, images, labels, settings=AttackSettings(name="secant", tolerance=0.0, steps=5))
     assert rows.steps.max() == rows.steps.min() == 6
+    assert rows.cost.forward == 6 * 48
+    assert rows.cost.backward <= 8 * 48  # 3 at the clean image, 1, 2 where compared again, 1, 1, and none at the end
 
 
 def test_it_is_nearer_than_nearest_for_a_look_more(net, images, labels):
