@@ -19,8 +19,9 @@ look, both without what is along g. It begins at s t / t t (Barzilai and Borwein
 1988), and half of the correction is made: one secant is noisy. As far as B is known, the boundary bends away from its
 plane on this step by b = tau^2 q (p - q) / 2 d d of the distance, and the point is beyond by as much.
 
-The nearest wrong point seen is kept. A sample is done when the next point would be nearer by less than `tolerance`: so
-samples whose boundary bends get the looks that the others do not need.
+Where PATIENCE points are all right, as the box [0, 1] may stop the way to a class, the walk begins again at x0, against
+whichever class is strongest where it stands. The nearest wrong point seen is kept. A sample is done when the next point
+would be nearer by less than `tolerance`: so samples whose boundary bends get the looks that the others do not need.
 """
 
 from dataclasses import dataclass
@@ -30,14 +31,14 @@ from torch import Tensor, nn
 
 from amun_ray.attacks.adversarial import Adversarial, attacked
 from amun_ray.attacks.boundary import TINY, onto_boundary
-from amun_ray.attacks.look import Look, margins, strongest
+from amun_ray.attacks.look import STRONGEST, Look, margins, strongest
 from amun_ray.attacks.slots import Rows
 
 TRUST = 0.9  # tau
 SHORTEST = 0.1  # step length s t / t t, where the secant says less
 BELIEF = 0.5  # share of the correction by BFGS that is made
 OVERSHOOT, MOST_BEND = 0.002, 0.03  # as shares of the distance
-PATIENCE = 12  # points that are all classified correctly: then tau is 0, a Newton step onto the boundary
+PATIENCE = 12  # points that are all classified correctly: then the walk begins again, and after as many tau is 0
 HYSTERESIS = 0.97  # times as far as it is counts the boundary that the walk is on, when compared with another
 DOUBT = 1.2  # times as far as the nearest linearised boundary: where a second one is tried too
 NONE = -1
@@ -101,6 +102,8 @@ class Secant:
         rows.point[tried] = back
         rows.point[new], rows.other[new] = rows.other[new], rows.point[new]
         rows.trying = torch.zeros_like(rows.trying).index_fill_(0, new, True)
+        lost = (~rows.flipped & (rows.taken > PATIENCE) & (rows.rival >= 0)).nonzero().squeeze(1)
+        rows.point[lost], rows.taken[lost], rows.rival[lost] = rows.clean[lost], 0, STRONGEST
         rows.wants = ~rows.trying & (~rows.flipped | (rows.looks < self.steps))
         done = (rows.looks > self.steps) | (rows.eps == 0)
         if self.tolerance:

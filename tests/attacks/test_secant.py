@@ -226,6 +226,17 @@ def test_after_twelve_points_that_are_right_the_next_is_straight_ahead():
     assert bend.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_class_that_the_box_hides_costs_no_flip(seed):
+    """On small random networks the box stops many; who always goes for the strongest class flips as many."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+    images = torch.rand(40, 3, 2, 2)
+    labels = net(images).argmax(1)
+    chosen, strongest = (secant(net, images, labels, competitors=count).found for count in (4, 1))
+    assert chosen[strongest].all()
+
+
 def test_what_two_classes_leave_is_one_competitor(plane, plane_images):
     labels = plane(plane_images).argmax(1)
     one, many = (secant(plane, plane_images, labels, competitors=count) for count in (1, 9))
