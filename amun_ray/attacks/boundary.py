@@ -13,8 +13,8 @@ SETTLED = 1e-5  # relative change below which a step's length needs no further u
 TINY = 1e-30
 
 
-def onto_boundary(clean: Tensor, step: Tensor, gradient: Tensor, margin: Tensor, *, tau: Tensor,
-                  reach: float | Tensor, out: Tensor) -> None:
+def onto_boundary(clean: Tensor, step: Tensor, gradient: Tensor, margin: Tensor, *, reach: float | Tensor, out: Tensor,
+                  tau: Tensor | None = None) -> None:
     """Set `out` (N, D) to the next point x of each of N rows, which stand at `clean + step` (both (N, D)).
 
         d' = (1 - tau) step - c gradient,   c such that   margin + gradient (d' - step) = 0,   then x = clean + reach d'
@@ -25,14 +25,17 @@ def onto_boundary(clean: Tensor, step: Tensor, gradient: Tensor, margin: Tensor,
         step: overwritten.
         gradient: (N, D), of the margin.
         margin: (N,), which is to vanish.
-        tau: (N,), the share of the step that is given up before the boundary is met again.
         reach: a number, or (N, 1).
+        tau: (N,), the share of the step that is given up before the boundary is met again; nothing if not given.
     """
     scratch = torch.empty_like(step), out
     along = torch.mul(gradient, step, out=scratch[0]).sum(1)
     target = along - margin  # what gradient d' must become
-    start = step.mul_((1 - tau)[:, None]).add_(clean)
-    length = _length_in_box(_Line(start, clean, gradient, gradient.square(), target), along * (1 - tau), scratch)
+    if tau is not None:
+        step.mul_((1 - tau)[:, None])
+        along *= 1 - tau
+    start = step.add_(clean)
+    length = _length_in_box(_Line(start, clean, gradient, gradient.square(), target), along, scratch)
     start.addcmul_(gradient, length[:, None], value=-1)
     torch.lerp(clean, start, reach, out=out).clamp_(0, 1)
 

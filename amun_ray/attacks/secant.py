@@ -96,8 +96,8 @@ class Secant:
         rows.line[new] = _crossing(rows.margin[new], margin[new]) * torch.linalg.vector_norm(step[new], dim=1)
         back = self._decided(rows, look, step, tried)
         move, bend = self._along(rows, look.gradient, step, walking)
-        onto_boundary(rows.clean, step.add_(move), look.gradient, margin, tau=torch.zeros_like(bend),
-                      reach=(1 + OVERSHOOT + bend)[:, None], out=rows.point)
+        onto_boundary(rows.clean, step.add_(move), look.gradient, margin, reach=(1 + OVERSHOOT + bend)[:, None],
+                      out=rows.point)
         rows.taken += walking
         rows.point[tried] = back
         rows.point[new], rows.other[new] = rows.other[new], rows.point[new]
@@ -132,8 +132,8 @@ class Secant:
         at, second, each = at[near], second[near], each[near]
         rows.second[at], rows.second_margin[at] = classes[each, second], margin[each, second]
         clean, point = rows.clean[at], rows.other[at]
-        onto_boundary(clean, torch.zeros_like(clean), gradients[each, second], margin[each, second],
-                      tau=torch.zeros_like(margin[each, 0]), reach=1.0, out=point)
+        onto_boundary(clean, torch.zeros_like(clean), gradients[each, second], margin[each, second], reach=1.0,
+                      out=point)
         rows.other[at] = point
         return look
 

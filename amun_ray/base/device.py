@@ -16,6 +16,11 @@ def take_device(threads: int) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def gpu_memory() -> tuple[int, int] | None:
+    """The most memory that this process has reserved on its GPU so far, and what that has, in bytes; None without."""
+    return (torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
+
+
 def uses_bfloat16(precision: str, device: torch.device, *, on_cpu: bool) -> bool:
     """Whether forward passes run under bfloat16 autocast, for a `precision` of float32, bfloat16 or auto.
 

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import ray
-import torch
 from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from amun_ray.attacks import craft
+from amun_ray.base.device import gpu_memory
 from amun_ray.base.errors import Diverged
 from amun_ray.base.log import say
 from amun_ray.base.tensors import to_unit
@@ -49,7 +49,7 @@ class Pace(NamedTuple):
     """What a worker that trains beside others on a GPU has measured."""
 
     seconds: float  # of a step
-    memory: tuple[int, int] | None  # the most that it allocated, and what the GPU has, in bytes; None without a GPU
+    memory: tuple[int, int] | None  # see `gpu_memory`
 
 
 def shared(workspace: SharedWorkspace, options: Options, pieces: int, kind: str,
@@ -150,8 +150,7 @@ def _train_beside(workspace: SharedWorkspace, gate: Any, number: int) -> Pace:
     seconds = step_seconds(workspace, Training("measured", rows, 0), warm=lambda: ray.get(gate.passed.remote()))
     if number == 1:
         attack_once(workspace)
-    memory = (torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
-    return Pace(sum(seconds) / len(seconds), memory)
+    return Pace(sum(seconds) / len(seconds), gpu_memory())
 
 
 def attack_once(workspace: SharedWorkspace) -> None:

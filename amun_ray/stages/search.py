@@ -20,6 +20,7 @@ import torch
 from ray import tune
 from ray.exceptions import RayError
 
+from amun_ray.base.device import gpu_memory
 from amun_ray.base.errors import Diverged, UserError, in_words
 from amun_ray.base.log import hushed
 from amun_ray.base.progress import bar
@@ -102,7 +103,7 @@ def _measure(workspace: SharedWorkspace, cases: Sequence[OpenCase], job: Job) ->
         score_trial(workspace, cases, job, report=lambda metrics: None)
     except Exception:
         return None  # the search runs into the error again and reports it
-    return (torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
+    return gpu_memory()
 
 
 def _run_tune(workspace: SharedWorkspace, cases: Sequence[OpenCase], studies: Studies, options: dict[str, Any],

@@ -56,8 +56,8 @@ class Job:
             if over is None and not early:
                 return self.trial(unit, result)
             if over is not None and over.hopeless:
-                took = (store.result(self.stopped) or {}).get("seconds", 0.0)  # it may have run on in another search
-                return self.trial(self.stopped, cut(result, over) | {"seconds": took})
+                ran = result if unit is self.stopped else store.result(self.stopped) or {}  # others may have gone on
+                return self.trial(self.stopped, cut(result, over) | {"seconds": ran.get("seconds", 0.0)})
             if over is not None and result.get("best_epoch", math.inf) <= over.epoch:
                 return self.trial(unit, shortened(result, over))
         return None

@@ -139,6 +139,34 @@ def test_each_stage_begins_when_what_it_needs_is_there(sweep, gates):
     assert 0 < sweep.costs.wall < PATIENCE
 
 
+def test_each_stage_gets_its_own_workers_and_counts_their_cost(sweep, gates, monkeypatch):
+    """Those of the sets, of a trial, and of a final model; the costs are seconds times what each holds."""
+    crafting, trying, making = ({"num_cpus": cpus, "num_gpus": 0} for cpus in (2, 5, 7))
+    got = {}
+
+    def seen(name, place):
+        stage = getattr(experiment, name)
+
+        def call(*given):
+            got[name] = given[place]
+            return stage(*given)
+        monkeypatch.setattr(experiment, name, call)
+
+    for name, place in {"adversarial_sets": 2, "best_settings": 2, "final_models": 4}.items():
+        seen(name, place)
+    monkeypatch.setattr(experiment, "shared", lambda *_: crafting)
+    monkeypatch.setattr(experiment, "unlearners", lambda *_: (trying, making))
+    for name in (*NAMES, "search of amun", "search of finetune"):
+        gates[name].set()
+    thread, outcome = running(sweep)
+    thread.join(PATIENCE)
+    assert len(outcome) == 1
+    assert got == {"adversarial_sets": crafting, "best_settings": trying, "final_models": making}
+    assert sweep.unlearning == making
+    assert sweep.costs.made == {"originals": 1, "retrained": 2, "references": 1, "adversarial_sets": 2 * 2,
+                                "search": 2 * 5, "final": 2 * 7}
+
+
 def test_a_method_goes_to_its_final_sets_while_others_are_searched(sweep, gates):
     for name in NAMES:
         gates[name].set()

@@ -83,6 +83,34 @@ def test_trainings_are_asked_for_as_far_as_their_gpus_are_there(workspace, monke
     assert asked == [limit, [(width, (f"reference {number}", width)) for number, width in enumerate(widths)]]
 
 
+@pytest.mark.parametrize(("given", "widths", "held"), [(1, [1.0, 0.5, 0.25], [1.0, 0.5, 0.25]), (1, [4, 1, 1], [1, 1]),
+                                                       (0.5, [1, 1, 1], [0.5] * 3), (0.0, [1.0] * 3, [0.0] * 3)])
+def test_a_training_holds_its_share_of_a_gpu_and_says_so(workspace, monkeypatch, given, widths, held):
+    """One by several workers holds a whole GPU for each of them."""
+    trainings = [Training(f"reference {number}", ROWS, number) for number in range(3)]
+    asked, told = [], []
+
+    def missing(store, jobs, unit, submit, *, over, **_):
+        for job in jobs:
+            submit(job)
+            over(job, True)
+
+    def options(*, num_gpus, **_):
+        asked.append(num_gpus)
+        return SimpleNamespace(remote=lambda *_: None)
+
+    monkeypatch.setattr(originals, "widths_of", lambda workspace, jobs, given: {
+        unit.digest: width for (_, unit), width in zip(jobs, widths, strict=True)})
+    monkeypatch.setattr(originals, "make_missing", missing)
+    monkeypatch.setattr(originals, "_trained", lambda store, name, unit, *, reused: name)
+    monkeypatch.setattr(originals, "_train", SimpleNamespace(options=options))
+    monkeypatch.setattr(originals, "_train_together", SimpleNamespace(remote=lambda *_: None))
+    originals.train_models(workspace, trainings, {"num_cpus": 1, "num_gpus": given},
+                           lambda training, model, options: told.append(options["num_gpus"]))
+    assert asked == held
+    assert told == [given * min(width, 1) for width in widths]
+
+
 def check(workspace, unit, wanted, kept):
     """The store holds the predictions of the model and, where they are kept, its weights."""
     logits = np.load(workspace.store.path(unit, LOGITS))
